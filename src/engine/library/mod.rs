@@ -1,0 +1,218 @@
+//! What the box knows: one entry for each torrent it was ever given, kept by the journal.
+//!
+//! The journal says *that* a torrent exists and what was counted of it; what it is stands in
+//! three files beside, whose checksum the journal vouches for:
+//!
+//! ```text
+//! journal   Admitted { info-hash, root key, checksum of facts } .. Sent { .. } .. Forgotten { .. }
+//!                          |
+//! facts     sizes, where its content lies, checksums of  --> extents   which file holds which bytes
+//!                                                        --> metainfo  the .torrent as it came
+//!                                                        --> have      its bitfield, unless whole
+//! ```
+//!
+//! Files are written and synced first, then the record: from that record on the torrent exists.
+//! A cut in between leaves files nobody vouches for, which the next start clears away.
+//!
+//! Journey 1: `service/share` asks [`Library::under`] whether it knows a folder, or admits what
+//! it has hashed; [`Library::records`] is what a compaction of the
+//! [`journal`](super::journal) keeps.
+
+pub mod extents;
+pub mod facts;
+
+pub use extents::{Extent, ExtentMap};
+pub use facts::Facts;
+
+use super::units::InfoHash;
+use serde::{Deserialize, Serialize};
+
+/// What the journal holds, in `postcard`. New kinds go to the end: their order is the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A torrent exists from here on, or exists again with other facts.
+    Admitted {
+        /// Its name.
+        info_hash: InfoHash,
+        /// Stands for where its content lies, see [`root_key`].
+        root_key: u64,
+        /// CRC-32 of its facts.
+        facts_crc: u32,
+    },
+    /// So many bytes of its content were sent, ever.
+    Sent {
+        /// Its name.
+        info_hash: InfoHash,
+        /// Bytes since it was admitted.
+        bytes: u64,
+    },
+    /// It is no longer there.
+    Forgotten {
+        /// Its name.
+        info_hash: InfoHash,
+    },
+}
+
+impl Record {
+    /// The record as bytes; at most [`RECORD_BYTES_MAX`].
+    pub fn write<'b>(&self, into: &'b mut [u8; RECORD_BYTES_MAX]) -> &'b [u8] {
+        postcard::to_slice(self, into).expect("a record is at most 33 + 10 + 5 bytes and a tag")
+    }
+
+    /// Reads a record; `None` for one of a kind this version does not know.
+    pub fn parse(bytes: &[u8]) -> Option<Record> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// One torrent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub info_hash: InfoHash,
+    /// Stands for where its content lies.
+    pub root_key: u64,
+    /// CRC-32 of its facts.
+    pub facts_crc: u32,
+    /// Bytes of its content sent, ever.
+    pub sent_bytes: u64,
+}
+
+/// The library has no place left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LibraryFull {
+    /// How many torrents the board's profile holds (`torrents_max`).
+    pub torrents_max: usize,
+}
+
+/// Every torrent, in the memory lent for `torrents_max` of them.
+pub struct Library<'m> {
+    entries: &'m mut [Option<Entry>],
+}
+
+impl<'m> Library<'m> {
+    /// An empty library.
+    pub fn new(entries: &'m mut [Option<Entry>]) -> Library<'m> {
+        Library { entries }
+    }
+
+    /// Takes what a record says; also how the journal is replayed.
+    ///
+    /// # When full
+    /// `Admitted` is refused; everything known stays.
+    pub fn apply(&mut self, record: Record) -> Result<(), LibraryFull> {
+        match record {
+            Record::Admitted { info_hash, root_key, facts_crc } => {
+                let sent_bytes = self.get(&info_hash).map_or(0, |entry| entry.sent_bytes);
+                let entry = Entry { info_hash, root_key, facts_crc, sent_bytes };
+                *self.place(&info_hash)? = Some(entry);
+            }
+            Record::Sent { info_hash, bytes } => {
+                let entry = self.entries.iter_mut().flatten().find(|e| e.info_hash == info_hash);
+                if let Some(entry) = entry {
+                    entry.sent_bytes = bytes;
+                }
+            }
+            Record::Forgotten { info_hash } => {
+                let known = |place: &&mut Option<Entry>| {
+                    place.is_some_and(|entry| entry.info_hash == info_hash)
+                };
+                if let Some(place) = self.entries.iter_mut().find(known) {
+                    *place = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The torrent of that name.
+    pub fn get(&self, info_hash: &InfoHash) -> Option<&Entry> {
+        self.entries().find(|entry| entry.info_hash == *info_hash)
+    }
+
+    /// The torrents whose content lies there.
+    pub fn under(&self, root_key: u64) -> impl Iterator<Item = &Entry> {
+        self.entries().filter(move |entry| entry.root_key == root_key)
+    }
+
+    /// All of them.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().flatten()
+    }
+
+    /// The records that say all of this, and nothing that is past.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.entries().flat_map(|entry| {
+            let Entry { info_hash, root_key, facts_crc, sent_bytes } = *entry;
+            let admitted = Record::Admitted { info_hash, root_key, facts_crc };
+            let sent = (sent_bytes > 0).then_some(Record::Sent { info_hash, bytes: sent_bytes });
+            core::iter::once(admitted).chain(sent)
+        })
+    }
+
+    fn place(&mut self, info_hash: &InfoHash) -> Result<&mut Option<Entry>, LibraryFull> {
+        let known = |place: &Option<Entry>| place.is_some_and(|e| e.info_hash == *info_hash);
+        let at = self.entries.iter().position(known);
+        let at = at.or_else(|| self.entries.iter().position(Option::is_none));
+        let full = LibraryFull { torrents_max: self.entries.len() };
+        Ok(&mut self.entries[at.ok_or(full)?])
+    }
+}
+
+/// What stands for the place where content lies: the front of the SHA-256 of its absolute path.
+pub fn root_key(absolute_path: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = super::digest::sha256(absolute_path);
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The largest record: a tag, a hash of 33 bytes, ten of a number and five of a checksum.
+pub const RECORD_BYTES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const A: InfoHash = InfoHash::V1([1; 20]);
+    const B: InfoHash = InfoHash::V2([2; 32]);
+
+    fn admitted(info_hash: InfoHash, root_key: u64) -> Record {
+        Record::Admitted { info_hash, root_key, facts_crc: u32::MAX }
+    }
+
+    #[test]
+    fn its_records_make_the_same_library_again() {
+        let mut entries = [None; 3];
+        let mut library = Library::new(&mut entries);
+        let story = [
+            admitted(A, u64::MAX),
+            admitted(B, 2),
+            Record::Sent { info_hash: B, bytes: u64::MAX },
+            Record::Sent { info_hash: InfoHash::V1([9; 20]), bytes: 1 },
+            admitted(B, 3),
+            Record::Forgotten { info_hash: A },
+            admitted(A, 4),
+        ];
+        for record in story {
+            let mut room = [0; RECORD_BYTES_MAX];
+            library.apply(Record::parse(record.write(&mut room)).unwrap()).unwrap();
+        }
+        assert_eq!(library.under(3).map(|entry| entry.sent_bytes).collect::<Vec<_>>(), [u64::MAX]);
+        assert_eq!(library.under(2).count(), 0);
+        let mut again = [None; 3];
+        let mut copy = Library::new(&mut again);
+        library.records().for_each(|record| copy.apply(record).unwrap());
+        assert!(library.entries().eq(copy.entries()));
+        assert_eq!(Record::parse(&[99, 1, 2]), None);
+    }
+
+    #[test]
+    fn a_full_library_refuses_and_keeps_what_it_has() {
+        let mut entries = [None; 1];
+        let mut library = Library::new(&mut entries);
+        library.apply(admitted(A, 1)).unwrap();
+        assert_eq!(library.apply(admitted(B, 2)), Err(LibraryFull { torrents_max: 1 }));
+        library.apply(admitted(A, 5)).unwrap();
+        assert_eq!(library.under(5).count(), 1);
+    }
+}

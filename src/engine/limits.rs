@@ -1,0 +1,92 @@
+//! Fixed limits of the protocol and of single objects, each with its source.
+//!
+//! What a board scales stands in its `profile.toml` and in [`budget`](super::budget) instead.
+
+/// A block as everybody requests it (BEP 3: 2^14).
+pub const BLOCK_BYTES: u32 = 16 * 1024;
+
+/// The largest block a request may ask for. Clients ask for 16 KiB; some old ones for 32.
+pub const BLOCK_BYTES_MAX: u32 = 32 * 1024;
+
+/// Blocks of one peer that leave in one send. Measured: 16 cost what `sendfile` costs, 4 cost more.
+pub const SERVE_BLOCKS_MAX: usize = 16;
+
+/// Bytes of one send at most: [`SERVE_BLOCKS_MAX`] blocks with their headers.
+pub const SERVE_BYTES_MAX: usize = SERVE_BLOCKS_MAX * (BLOCK_BYTES as usize + PIECE_HEADER_BYTES);
+
+/// Length, id, piece and begin before a block (BEP 3).
+pub const PIECE_HEADER_BYTES: usize = 13;
+
+/// A `request` on the wire: length, id, piece, begin, length (BEP 3).
+pub const REQUEST_BYTES: usize = 17;
+
+/// The handshake (BEP 3).
+pub const HANDSHAKE_BYTES: usize = 68;
+
+/// A message that must be seen whole and came in pieces is kept up to here; the extended
+/// handshakes seen in the field are 150 to 350 bytes. A longer one that comes in pieces is skipped.
+pub const CARRY_BYTES: usize = 512;
+
+/// Small messages on their way to one peer's socket.
+pub const OUT_BYTES: usize = 384;
+
+/// The longest message of a kind we only skip or parse in place.
+pub const FRAME_BYTES_MAX: u32 = 256 * 1024;
+
+/// Metadata travels in pieces of this size (BEP 9).
+pub const METADATA_PIECE_BYTES: u32 = 16 * 1024;
+
+/// Metadata pieces one peer may have waiting; more are rejected (BEP 9).
+pub const METADATA_REQUESTS_MAX: usize = 4;
+
+/// The head of a metadata message: frame, id and dictionary, with room for 64-bit numbers.
+pub const METADATA_HEADER_BYTES_MAX: usize = 96;
+
+/// Smallest piece we make or accept (BEP 3 leaves it open; everybody's smallest block is 16 KiB).
+pub const PIECE_BYTES_MIN: u32 = 16 * 1024;
+
+/// Largest piece we make (beyond it a bad block costs too much).
+pub const PIECE_BYTES_AUTHORED_MAX: u32 = 16 * 1024 * 1024;
+
+/// Largest piece we accept in a torrent made by others.
+pub const PIECE_BYTES_MAX: u32 = 256 * 1024 * 1024;
+
+/// Pieces in a torrent at most: 2^22 of 16 MiB are 64 TiB.
+pub const PIECES_MAX: u32 = 1 << 22;
+
+/// Nesting of lists and dictionaries in anything we read.
+pub const BENCODE_DEPTH_MAX: usize = 16;
+
+/// A path in a torrent: `PATH_MAX` of Linux, all components with their separators.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// One name in a path: `NAME_MAX` of Linux.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// A newcomer that has not shaken hands by then makes room.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
+
+/// Silence after which a peer is let go. BEP 3 asks for a keep-alive every two minutes.
+pub const SILENCE_TIMEOUT_MS: u64 = 240_000;
+
+/// Silence of ours after which a keep-alive is sent.
+pub const KEEPALIVE_MS: u64 = 110_000;
+
+/// A peer that asked and then takes no byte for so long is let go.
+pub const STALL_TIMEOUT_MS: u64 = 120_000;
+
+/// How long an unchoked peer keeps its slot when others wait for one.
+pub const UNCHOKE_TERM_MS: u64 = 20_000;
+
+/// An unchoked peer that takes nothing for so long loses its slot when others wait for one.
+pub const UNCHOKE_UNUSED_MS: u64 = 5_000;
+
+/// A connection younger than this is not pushed out by a newcomer.
+pub const GRACE_MS: u64 = 20_000;
+
+/// First wait after a read would have blocked: the kernel has started the read itself.
+pub const COLD_RETRY_MS: u64 = 3;
+
+/// Messages that serve no purpose (requests while choked, cancels of nothing, unknown ids,
+/// repeated keep-alives) that a peer may send on top of one for each block it takes.
+pub const POINTLESS_MAX: u32 = 2_000;

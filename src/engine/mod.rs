@@ -1,0 +1,24 @@
+//! The engine: everything a peer decides, and nothing it does.
+//!
+//! No std, no allocator, no clock, no randomness, no sockets, no files: what it needs is handed
+//! in (bytes, `now`, memory lent at start), and what it wants done is handed out as data. It
+//! builds for Cortex-M and RISC-V as it is.
+//!
+//! Imports go downwards only:
+//!
+//! ```text
+//! units limits digest <- bencode <- metainfo  wire  announce <- swarm <- peer
+//! units               <- journal <- library
+//! ```
+
+pub mod announce;
+pub mod bencode;
+pub mod digest;
+pub mod journal;
+pub mod library;
+pub mod limits;
+pub mod metainfo;
+pub mod peer;
+pub mod swarm;
+pub mod units;
+pub mod wire;

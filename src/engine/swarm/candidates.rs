@@ -1,0 +1,172 @@
+//! Addresses known but not connected: whom to dial, and when again.
+//!
+//! A seed dials too: a peer behind a router that forwards nothing can be reached no other way.
+//! The table has a fixed length; a new address takes the place of the least useful one.
+
+use super::super::units::{Deadline, Instant, TorrentSlot};
+use core::net::{IpAddr, SocketAddr};
+
+/// An address where a peer for `torrent` may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where.
+    pub address: SocketAddr,
+    /// What for.
+    pub torrent: TorrentSlot,
+    /// Not to be dialled before.
+    pub after: Instant,
+    /// How often in a row nobody answered.
+    pub misses: u8,
+}
+
+/// All of them.
+pub struct Candidates<'m> {
+    table: &'m mut [Option<Candidate>],
+    next_dial: Instant,
+}
+
+impl<'m> Candidates<'m> {
+    /// An empty table in the memory lent to it.
+    pub fn new(table: &'m mut [Option<Candidate>]) -> Candidates<'m> {
+        Candidates { table, next_dial: Instant::default() }
+    }
+
+    /// Takes note of an address; `true` when it was not known. One that cannot be dialled is
+    /// passed over.
+    ///
+    /// # When full
+    /// The address that missed most often gives way, then the one to be dialled last.
+    pub fn note(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) -> bool {
+        let address = match address.ip().to_canonical() {
+            ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+            // As it is: a link-local address is nothing without its interface.
+            IpAddr::V6(_) => address,
+        };
+        if !can_be_dialled(address) || self.known(torrent, address) {
+            return false;
+        }
+        let place = self.table.iter_mut().min_by_key(|place| {
+            place.as_ref().map_or((0, 0, 0), |known| {
+                (1, u64::from(u8::MAX - known.misses), u64::MAX - known.after.as_millis())
+            })
+        });
+        let Some(place) = place else { return false };
+        *place = Some(Candidate { address, torrent, after: now, misses: 0 });
+        true
+    }
+
+    /// The next address to dial, which is then put off as if it had ended at once.
+    pub fn take_due(&mut self, now: Instant) -> Option<Candidate> {
+        if now < self.next_dial {
+            return None;
+        }
+        let due = self.table.iter_mut().flatten().filter(|known| known.after <= now);
+        let first = due.min_by_key(|known| (known.after, known.misses))?;
+        let candidate = *first;
+        first.after = now.after(AGAIN_MS);
+        self.next_dial = now.after(BETWEEN_DIALS_MS);
+        Some(candidate)
+    }
+
+    /// When the next address is to be dialled.
+    pub fn deadline(&self) -> Deadline {
+        let first = self.table.iter().flatten().map(|known| known.after).min();
+        match first {
+            None => Deadline::NONE,
+            Some(at) => Deadline { at: at.max(self.next_dial), why: "a peer to dial" },
+        }
+    }
+
+    /// Puts an address off; after too many misses in a row it is forgotten.
+    pub fn put_off(&mut self, address: SocketAddr, now: Instant, wait_ms: u64, missed: bool) {
+        let same = |known: &Candidate| known.address == address;
+        for place in self.table.iter_mut().filter(|place| place.as_ref().is_some_and(same)) {
+            let Some(known) = place else { continue };
+            known.misses = if missed { known.misses.saturating_add(1) } else { 0 };
+            known.after = now.after(wait_ms << known.misses.min(6));
+            if known.misses >= MISSES_MAX {
+                *place = None;
+            }
+        }
+    }
+
+    /// How many addresses are known.
+    pub fn count(&self) -> usize {
+        self.table.iter().flatten().count()
+    }
+
+    fn known(&self, torrent: TorrentSlot, address: SocketAddr) -> bool {
+        let same = |known: &Candidate| known.torrent == torrent && known.address == address;
+        self.table.iter().flatten().any(same)
+    }
+}
+
+/// Whether an address is one a peer can have.
+fn can_be_dialled(address: SocketAddr) -> bool {
+    let somewhere = match address.ip() {
+        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+    };
+    somewhere && address.port() != 0
+}
+
+/// Between two dials: a tracker's list of 200 addresses is gone through in half a minute.
+const BETWEEN_DIALS_MS: u64 = 150;
+
+/// After nobody answered; doubled for each miss in a row.
+pub const RETRY_MS: u64 = 60_000;
+
+/// After a connection that ended as connections do.
+pub const AGAIN_MS: u64 = 120_000;
+
+/// After it turned out to have everything.
+pub const COMPLETE_MS: u64 = 3_600_000;
+
+/// After it broke the protocol.
+pub const SHUN_MS: u64 = 3_600_000;
+
+/// After so many misses in a row an address is forgotten.
+const MISSES_MAX: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 6881))
+    }
+
+    #[test]
+    fn each_address_is_dialled_once_and_then_put_off() {
+        let mut table = [None; 3];
+        let mut candidates = Candidates::new(&mut table);
+        let mut now = Instant::from_millis(0);
+        for last in [1, 2, 1, 0] {
+            candidates.note(TorrentSlot(0), address(last), now);
+        }
+        candidates.note(TorrentSlot(0), SocketAddr::from(([0; 4], 1)), now);
+        candidates.note(TorrentSlot(0), SocketAddr::from(([10, 0, 0, 1], 0)), now);
+        assert_eq!(candidates.count(), 3);
+        for last in [1, 2, 0] {
+            assert_eq!(candidates.take_due(now).map(|c| c.address), Some(address(last)));
+            assert_eq!(candidates.take_due(now), None);
+            now = candidates.deadline().at;
+        }
+        assert_eq!(now, Instant::from_millis(AGAIN_MS));
+    }
+
+    #[test]
+    fn the_least_useful_address_gives_way() {
+        let mut table = [None; 2];
+        let mut candidates = Candidates::new(&mut table);
+        let now = Instant::from_millis(5);
+        candidates.note(TorrentSlot(0), address(1), now);
+        candidates.note(TorrentSlot(0), address(2), now);
+        candidates.put_off(address(2), now, RETRY_MS, true);
+        candidates.note(TorrentSlot(0), address(3), now);
+        assert!(candidates.known(TorrentSlot(0), address(1)));
+        assert!(!candidates.known(TorrentSlot(0), address(2)));
+        (0..MISSES_MAX).for_each(|_| candidates.put_off(address(1), now, RETRY_MS, true));
+        assert_eq!(candidates.count(), 1);
+    }
+}

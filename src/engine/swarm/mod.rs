@@ -1,0 +1,306 @@
+//! What peers share: active torrents, who is connected, who is unchoked, whom to dial.
+//!
+//! A [`Peer`](super::peer::Peer) is handed the swarm for the length of one call. Peers send each
+//! other nothing: when one's input concerns another (a freed upload slot, a piece that is no
+//! longer offered), the swarm writes it down here and lists the other's slot; the service rings
+//! it, and that peer finds in its next `poll_output` what has changed.
+//!
+//! - [`torrent`]: an active torrent and which of its pieces are offered
+//! - [`roster`]: one entry for each connection past its handshake
+//! - [`choker`]: whose turn it is to be served
+//! - [`candidates`]: addresses known but not connected
+//!
+//! All memory is lent at start; each limit's answer stands with the method that meets it.
+//!
+//! Journey 2: a handshake asks [`Swarm::find`] and [`Swarm::join`]; interest goes to the choker;
+//! what is sent is counted here and shown in the live line.
+
+pub mod candidates;
+pub mod choker;
+pub mod roster;
+pub mod torrent;
+
+use super::units::{Deadline, Instant, PeerId, PeerSlot, TorrentSlot};
+use super::wire::PeerFault;
+use candidates::Candidates;
+use choker::Choker;
+use roster::{Farewell, Member, Roster};
+use torrent::{Bits, Have, Torrent};
+
+/// What the box says of itself in handshakes.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Our name (BEP 20).
+    pub peer_id: PeerId,
+    /// Where others reach us; 0 when they cannot.
+    pub listen_port: u16,
+    /// Requests kept for each peer (`reqq`).
+    pub requests_max: u16,
+}
+
+/// What the service lends a swarm. Each length is a number of the board's profile.
+pub struct SwarmMemory<'m> {
+    /// Active torrents: `seeding_max`.
+    pub torrents: &'m mut [Option<Torrent>],
+    /// Connections: `peers_max` and the spare ones.
+    pub members: &'m mut [Option<Member>],
+    /// Slots to ring: as long as `members`.
+    pub nudged: &'m mut [PeerSlot],
+    /// Bitfields of torrents that are not whole: `bits_kib`.
+    pub bits: &'m mut [u8],
+    /// Addresses known: `candidates_max`.
+    pub candidates: &'m mut [Option<candidates::Candidate>],
+}
+
+/// Limits of a swarm that are not the length of something lent.
+#[derive(Clone, Copy, Debug)]
+pub struct SwarmLimits {
+    /// Peers past their handshake; those beyond have to make room or go.
+    pub peers_max: u16,
+    /// Peers served at a time.
+    pub unchoked_max: u16,
+    /// Peers of one address.
+    pub per_address_max: u16,
+}
+
+/// Everything peers share. See the module.
+pub struct Swarm<'m> {
+    identity: Identity,
+    torrents: &'m mut [Option<Torrent>],
+    roster: Roster<'m>,
+    choker: Choker,
+    bits: Bits<'m>,
+    withdrawals: u32,
+    /// Whom to dial.
+    pub candidates: Candidates<'m>,
+    /// Bytes of content sent since start.
+    pub sent_bytes: u64,
+}
+
+/// Why a peer that shook hands is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All places are taken by connections that are of more use.
+    Full,
+    /// Its address has as many connections as one address may have.
+    Crowded,
+    /// It is connected already.
+    Twice,
+}
+
+impl<'m> Swarm<'m> {
+    /// An empty swarm in the memory lent to it.
+    pub fn new(memory: SwarmMemory<'m>, limits: SwarmLimits, identity: Identity) -> Swarm<'m> {
+        Swarm {
+            identity,
+            torrents: memory.torrents,
+            roster: Roster::new(memory.members, memory.nudged, limits),
+            choker: Choker::new(limits.unchoked_max),
+            bits: Bits::new(memory.bits),
+            withdrawals: 0,
+            candidates: Candidates::new(memory.candidates),
+            sent_bytes: 0,
+        }
+    }
+
+    /// What we say of ourselves.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Makes a torrent active.
+    ///
+    /// # When full
+    /// `None`: every place of `seeding_max` is taken.
+    pub fn activate(&mut self, torrent: Torrent) -> Option<TorrentSlot> {
+        let index = self.torrents.iter().position(Option::is_none)?;
+        self.torrents[index] = Some(torrent);
+        Some(TorrentSlot(index as u16))
+    }
+
+    /// The active torrent of that name.
+    pub fn find(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
+        let same = |torrent: &Torrent| torrent.info_hash.on_the_wire() == *on_the_wire;
+        let index = self.torrents.iter().position(|place| place.as_ref().is_some_and(same))?;
+        Some(TorrentSlot(index as u16))
+    }
+
+    /// An active torrent.
+    ///
+    /// # Panics
+    /// When the slot is empty: slots come from [`Swarm::find`] and are not reused.
+    pub fn torrent(&self, slot: TorrentSlot) -> &Torrent {
+        self.torrents[slot.index()].as_ref().expect("a slot that was given out is filled")
+    }
+
+    /// Every active torrent.
+    pub fn torrents(&self) -> impl Iterator<Item = (TorrentSlot, &Torrent)> {
+        let numbered = self.torrents.iter().enumerate();
+        numbered.filter_map(|(i, place)| Some((TorrentSlot(i as u16), place.as_ref()?)))
+    }
+
+    /// Whether a piece is offered, and so may be sent.
+    pub fn offers(&self, slot: TorrentSlot, piece: u32) -> bool {
+        let torrent = self.torrent(slot);
+        torrent.have.contains(&self.bits, torrent.layout.piece_count(), piece)
+    }
+
+    /// The part of the bitfield from byte `offset` on that fits `into`; its length.
+    pub fn bitfield(&self, slot: TorrentSlot, offset: u32, into: &mut [u8]) -> usize {
+        let torrent = self.torrent(slot);
+        let whole = torrent.layout.bitfield_bytes();
+        let length = into.len().min((whole - offset.min(whole)) as usize);
+        let count = torrent.layout.piece_count();
+        for (at, byte) in into[..length].iter_mut().enumerate() {
+            *byte = torrent.have.byte(&self.bits, count, offset + at as u32);
+        }
+        length
+    }
+
+    /// Stops offering `pieces`: their file has changed. Peers that could not be told otherwise
+    /// (no BEP 6) are let go, so that they learn it when they come back.
+    ///
+    /// # When full
+    /// When there is no room for another bitfield nothing of the torrent is offered any more.
+    pub fn withhold(&mut self, slot: TorrentSlot, pieces: core::ops::Range<u32>) {
+        let Some(torrent) = self.torrents[slot.index()].as_mut() else { return };
+        let count = torrent.layout.piece_count();
+        if pieces.clone().all(|piece| !torrent.have.contains(&self.bits, count, piece)) {
+            return;
+        }
+        if torrent.have == Have::All {
+            torrent.have = match self.bits.take_full(count) {
+                Some(span) => Have::Some(span),
+                None => Have::Nothing,
+            };
+        }
+        if let Have::Some(span) = torrent.have {
+            pieces.for_each(|piece| self.bits.clear(span, piece));
+        }
+        self.withdrawals = self.withdrawals.wrapping_add(1);
+        self.roster.let_go(|member| {
+            (member.torrent == slot && !member.fast).then_some(Farewell::Withdrawn)
+        });
+    }
+
+    /// Changes whenever something that was offered no longer is.
+    pub fn withdrawals(&self) -> u32 {
+        self.withdrawals
+    }
+
+    /// Takes bits for a torrent of which only some pieces are there, all clear; `None` when full.
+    pub fn take_bits(&mut self, piece_count: u32) -> Option<torrent::BitSpan> {
+        self.bits.take(piece_count)
+    }
+
+    /// Sets the bit of a piece that is there.
+    pub fn set_bit(&mut self, span: torrent::BitSpan, piece: u32) {
+        self.bits.set(span, piece);
+    }
+
+    /// Lets a peer in that has shaken hands.
+    ///
+    /// # When full
+    /// The least useful connection is told to make room; when all are of use, the newcomer goes.
+    pub fn join(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
+        self.roster.admit(slot, member, now)
+    }
+
+    /// Forgets a connection, whatever stage it had reached.
+    pub fn leave(&mut self, slot: PeerSlot, now: Instant) {
+        if self.roster.remove(slot).is_some_and(|member| member.interested) {
+            self.choker.review(&mut self.roster, now);
+        }
+    }
+
+    /// A connection past its handshake.
+    pub fn member(&self, slot: PeerSlot) -> Option<&Member> {
+        self.roster.get(slot)
+    }
+
+    /// How many are past their handshake.
+    pub fn member_count(&self) -> u16 {
+        self.roster.count()
+    }
+
+    /// Everyone past their handshake.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.roster.members()
+    }
+
+    /// The peer wants something of ours, or no longer does.
+    pub fn set_interested(&mut self, slot: PeerSlot, interested: bool, now: Instant) {
+        let Some(member) = self.roster.get_mut(slot) else { return };
+        if member.interested != interested {
+            member.interested = interested;
+            member.since = now;
+            self.choker.review(&mut self.roster, now);
+        }
+    }
+
+    /// The peer has everything: a seed has nothing to give it, nor it to us.
+    pub fn set_complete(&mut self, slot: PeerSlot) {
+        if let Some(member) = self.roster.get_mut(slot) {
+            member.complete = true;
+            self.roster.end(slot, Farewell::Complete);
+        }
+    }
+
+    /// So many bytes of content went to the peer.
+    pub fn count_sent(&mut self, slot: PeerSlot, bytes: u64, now: Instant) {
+        self.sent_bytes += bytes;
+        let Some(member) = self.roster.get_mut(slot) else { return };
+        member.sent_bytes += bytes;
+        member.last_sent = now;
+        if let Some(torrent) = self.torrents[member.torrent.index()].as_mut() {
+            torrent.sent_bytes += bytes;
+        }
+    }
+
+    /// Reviews whose turn it is; to be called at [`Swarm::deadline`].
+    pub fn handle_time(&mut self, now: Instant) {
+        self.choker.review(&mut self.roster, now);
+    }
+
+    /// When upload slots are next to change hands; [`Deadline::NONE`] while nobody waits for one.
+    pub fn deadline(&self) -> Deadline {
+        self.choker.deadline()
+    }
+
+    /// Tells everyone to go.
+    pub fn close(&mut self) {
+        self.roster.let_go(|_| Some(Farewell::Stopping));
+    }
+
+    /// The next connection whose standing has changed since it last looked.
+    pub fn take_nudged(&mut self) -> Option<PeerSlot> {
+        self.roster.take_nudged()
+    }
+
+    /// Notes what came of an address we dialled.
+    pub fn dialled(&mut self, address: core::net::SocketAddr, end: DialEnd, now: Instant) {
+        let wait_ms = match end {
+            DialEnd::Unreachable => candidates::RETRY_MS,
+            DialEnd::Complete => candidates::COMPLETE_MS,
+            DialEnd::Ended => candidates::AGAIN_MS,
+            DialEnd::Fault(fault) => match fault.penalty() {
+                super::wire::Penalty::None => candidates::AGAIN_MS,
+                super::wire::Penalty::Shun => candidates::SHUN_MS,
+            },
+        };
+        self.candidates.put_off(address, now, wait_ms, end == DialEnd::Unreachable);
+    }
+}
+
+/// What came of dialling an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialEnd {
+    /// Nobody answered.
+    Unreachable,
+    /// It has everything already.
+    Complete,
+    /// The connection ended as connections do.
+    Ended,
+    /// The peer broke the protocol.
+    Fault(PeerFault),
+}

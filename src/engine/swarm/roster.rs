@@ -1,0 +1,222 @@
+//! One entry for each connection past its handshake: what others need to know of it.
+//!
+//! The protocol's own state is in the [`Peer`](super::super::peer::Peer); here stands only what
+//! the choker, the newcomer's welcome and the live line ask for.
+
+use super::{Refused, SwarmLimits};
+use crate::engine::limits::GRACE_MS;
+use crate::engine::units::{Instant, PeerId, PeerSlot, TorrentSlot};
+use core::net::SocketAddr;
+
+/// A connection past its handshake.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Which torrent it is here for.
+    pub torrent: TorrentSlot,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What it calls itself.
+    pub peer_id: PeerId,
+    /// It can be told that a piece is not to be had (BEP 6).
+    pub fast: bool,
+    /// It wants something of ours.
+    pub interested: bool,
+    /// It may ask.
+    pub unchoked: bool,
+    /// It has everything.
+    pub complete: bool,
+    /// When it came.
+    pub joined: Instant,
+    /// When its interest or its being unchoked last changed: its place in the queue.
+    pub since: Instant,
+    /// When bytes last went to it.
+    pub last_sent: Instant,
+    /// Bytes of content that went to it.
+    pub sent_bytes: u64,
+    /// It has to go, and why.
+    pub farewell: Option<Farewell>,
+    /// It is listed among those to ring.
+    nudged: bool,
+}
+
+/// Why we end a connection that did nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// A newcomer is of more use.
+    MadeRoom,
+    /// It has everything, and so have we.
+    Complete,
+    /// Something it was offered is no longer there.
+    Withdrawn,
+    /// The box stops.
+    Stopping,
+    /// It was not let in.
+    Refused(Refused),
+}
+
+impl Member {
+    /// A peer that has just shaken hands.
+    pub fn new(
+        torrent: TorrentSlot,
+        address: SocketAddr,
+        peer_id: PeerId,
+        fast: bool,
+        now: Instant,
+    ) -> Member {
+        Member {
+            torrent,
+            address,
+            peer_id,
+            fast,
+            interested: false,
+            unchoked: false,
+            complete: false,
+            joined: now,
+            since: now,
+            last_sent: now,
+            sent_bytes: 0,
+            farewell: None,
+            nudged: false,
+        }
+    }
+}
+
+/// All connections past their handshake.
+pub struct Roster<'m> {
+    members: &'m mut [Option<Member>],
+    nudged: &'m mut [PeerSlot],
+    nudged_count: usize,
+    count: u16,
+    limits: SwarmLimits,
+}
+
+impl<'m> Roster<'m> {
+    /// An empty roster; `nudged` is at least as long as `members`.
+    pub fn new(
+        members: &'m mut [Option<Member>],
+        nudged: &'m mut [PeerSlot],
+        limits: SwarmLimits,
+    ) -> Roster<'m> {
+        assert!(nudged.len() >= members.len(), "each slot may be listed once");
+        Roster { members, nudged, nudged_count: 0, count: 0, limits }
+    }
+
+    /// Lets a peer in, or says why not. See [`Swarm::join`](super::Swarm::join).
+    pub fn admit(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
+        let same_address = |other: &&Member| other.address.ip() == member.address.ip();
+        let twice =
+            |other: &Member| other.torrent == member.torrent && other.peer_id == member.peer_id;
+        if self.members().filter(same_address).any(twice) {
+            return Err(Refused::Twice);
+        }
+        if self.members().filter(same_address).count() >= self.limits.per_address_max.into() {
+            return Err(Refused::Crowded);
+        }
+        if self.count >= self.limits.peers_max {
+            let least = self.least_useful(now).ok_or(Refused::Full)?;
+            self.end(least, Farewell::MadeRoom);
+        }
+        self.members[slot.index()] = Some(member);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Takes a connection off the roster.
+    pub fn remove(&mut self, slot: PeerSlot) -> Option<Member> {
+        let member = self.members[slot.index()].take()?;
+        self.count -= 1;
+        if member.nudged {
+            let listed = &self.nudged[..self.nudged_count];
+            if let Some(at) = listed.iter().position(|other| *other == slot) {
+                self.nudged.copy_within(at + 1..self.nudged_count, at);
+                self.nudged_count -= 1;
+            }
+        }
+        Some(member)
+    }
+
+    /// How many.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// One of them.
+    pub fn get(&self, slot: PeerSlot) -> Option<&Member> {
+        self.members.get(slot.index())?.as_ref()
+    }
+
+    /// One of them, to change.
+    pub fn get_mut(&mut self, slot: PeerSlot) -> Option<&mut Member> {
+        self.members.get_mut(slot.index())?.as_mut()
+    }
+
+    /// All of them.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().flatten()
+    }
+
+    /// All of them with their slots.
+    pub fn slots(&self) -> impl Iterator<Item = (PeerSlot, &Member)> {
+        let numbered = self.members.iter().enumerate();
+        numbered.filter_map(|(i, member)| Some((PeerSlot(i as u16), member.as_ref()?)))
+    }
+
+    /// Ends every connection for which `why` has a reason.
+    pub fn let_go(&mut self, why: impl Fn(&Member) -> Option<Farewell>) {
+        for index in 0..self.members.len() {
+            let reason = self.members[index].as_ref().and_then(&why);
+            if let Some(reason) = reason {
+                self.end(PeerSlot(index as u16), reason);
+            }
+        }
+    }
+
+    /// Lists `slot` among those to ring.
+    pub fn nudge(&mut self, slot: PeerSlot) {
+        let Some(member) = self.members[slot.index()].as_mut() else { return };
+        if !member.nudged {
+            member.nudged = true;
+            self.nudged[self.nudged_count] = slot;
+            self.nudged_count += 1;
+        }
+    }
+
+    /// The next one to ring.
+    pub fn take_nudged(&mut self) -> Option<PeerSlot> {
+        self.nudged_count = self.nudged_count.checked_sub(1)?;
+        let slot = self.nudged[self.nudged_count];
+        if let Some(member) = self.get_mut(slot) {
+            member.nudged = false;
+        }
+        Some(slot)
+    }
+
+    /// Tells one connection to go.
+    pub fn end(&mut self, slot: PeerSlot, why: Farewell) {
+        let Some(member) = self.members[slot.index()].as_mut() else { return };
+        if member.farewell.is_none() {
+            member.farewell = Some(why);
+            self.nudge(slot);
+        }
+    }
+
+    /// The connection that is of least use: one that has everything, else one that wants nothing,
+    /// else an unchoked one that takes nothing; of these the one quiet for longest. `None` when
+    /// all are being served, wait for it, or have only just come.
+    fn least_useful(&self, now: Instant) -> Option<PeerSlot> {
+        let rank = |member: &Member| match member {
+            _ if member.farewell.is_some() || now.since(member.joined) < GRACE_MS => None,
+            _ if member.complete => Some(0),
+            _ if !member.interested => Some(1),
+            _ if member.unchoked && now.since(member.last_sent) >= UNUSED_MS => Some(2),
+            _ => None,
+        };
+        let ranked = self.slots().filter_map(|(slot, member)| {
+            Some(((rank(member)?, member.last_sent.max(member.since)), slot))
+        });
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, slot)| slot)
+    }
+}
+
+/// An unchoked peer that took nothing for so long is of no use while others wait at the door.
+const UNUSED_MS: u64 = 60_000;

@@ -1,0 +1,348 @@
+//! Received bytes cut into messages, without copying what arrives whole.
+//!
+//! A message that lies whole in the bytes just handed in is parsed in place. One that is cut by
+//! the end of them is kept in a carry of [`CARRY_BYTES`] until the rest comes. Two kinds never
+//! need keeping: a bitfield is handed out in the parts it arrives in, and what we do not know is
+//! counted and passed over. So a connection holds the carry and no more, whatever the peer sends.
+//!
+//! ```text
+//!  carry         input just handed in
+//! |...cut|  +  |rest|  whole  |  whole  |cut...|
+//!                ^frame ^frame    ^frame  ^ becomes the carry
+//! ```
+//!
+//! Lengths are checked against the message's kind before a byte of it is kept.
+
+use super::super::limits::{CARRY_BYTES, FRAME_BYTES_MAX, PIECES_MAX};
+use super::super::units::{Block, PieceIndex};
+use super::PeerFault;
+use super::message::id;
+
+/// One message, or a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// Nothing but a sign of life.
+    KeepAlive,
+    /// `choke` (true) or `unchoke`.
+    Choke(bool),
+    /// `interested` (true) or `not interested`.
+    Interested(bool),
+    /// The peer has one piece more.
+    Have(PieceIndex),
+    /// A part of the bitfield: `bytes` from `offset` of `total`.
+    Bitfield {
+        /// Where in the bitfield the part begins.
+        offset: u32,
+        /// The part.
+        bytes: &'a [u8],
+        /// Length of the whole bitfield.
+        total: u32,
+    },
+    /// The peer has everything (BEP 6).
+    HaveAll,
+    /// The peer has nothing (BEP 6).
+    HaveNone,
+    /// The peer asks for a block.
+    Request(Block),
+    /// The peer takes a request back.
+    Cancel(Block),
+    /// The peer will not answer a request of ours (BEP 6).
+    Reject(Block),
+    /// A block begins, which we never asked for.
+    Piece,
+    /// Message `sub_id` of an extension (BEP 10), 0 for the extended handshake.
+    Extended {
+        /// Number we (or, for 0, BEP 10) gave to this kind.
+        sub_id: u8,
+        /// All of it.
+        payload: &'a [u8],
+    },
+    /// Advice we do not use: `port` (BEP 5), `suggest`, `allowed fast` (BEP 6).
+    Advice,
+    /// A message of a kind we do not know, or too long to be kept: passed over.
+    Skipped,
+}
+
+/// Cuts one connection's bytes into frames.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    carry: heapless::Vec<u8, CARRY_BYTES>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    #[default]
+    Between,
+    /// The carry held a whole frame that has been handed out; it is emptied next.
+    CarryDone,
+    /// Inside a bitfield.
+    Bitfield { offset: u32, total: u32 },
+    /// Inside something to pass over.
+    Skip { left: u32 },
+}
+
+impl Decoder {
+    /// The next frame; takes what it used off the front of `input`. `None` when more is needed.
+    ///
+    /// # Work
+    /// Bounded by `input`. An empty bitfield part is never given.
+    pub fn next<'f, 'i: 'f>(
+        &'f mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'f>>, PeerFault> {
+        if matches!(self.state, State::CarryDone) {
+            self.carry.clear();
+            self.state = State::Between;
+        }
+        match self.state {
+            State::Bitfield { offset, total } => {
+                return Ok(self.bitfield_part(input, offset, total));
+            }
+            State::Skip { left } => {
+                let taken = take(input, left as usize).len() as u32;
+                if taken < left {
+                    self.state = State::Skip { left: left - taken };
+                    return Ok(None);
+                }
+                self.state = State::Between;
+            }
+            State::Between | State::CarryDone => {}
+        }
+        if self.carry.is_empty() { self.next_in_place(input) } else { self.next_in_carry(input) }
+    }
+
+    /// Nothing is kept: the frame is in the input, whole or in part.
+    fn next_in_place<'f, 'i: 'f>(
+        &'f mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'f>>, PeerFault> {
+        let Some((length, id)) = head(input)? else {
+            self.keep(input);
+            return Ok(None);
+        };
+        let Some(id) = id else {
+            take(input, 4);
+            return Ok(Some(Frame::KeepAlive));
+        };
+        if id == id::BITFIELD {
+            take(input, 5);
+            return Ok(self.bitfield_part(input, 0, length - 1));
+        }
+        if id == id::PIECE {
+            take(input, 5);
+            return Ok(Some(Frame::Piece));
+        }
+        let whole = 4 + length as usize;
+        if input.len() >= whole {
+            return parse(id, &take(input, whole)[5..]).map(Some);
+        }
+        if whole > CARRY_BYTES {
+            self.state = State::Skip { left: (whole - input.len()) as u32 };
+            take(input, input.len());
+            return Ok(Some(Frame::Skipped));
+        }
+        self.keep(input);
+        Ok(None)
+    }
+
+    /// The front of a frame is kept: adds to it until it is whole.
+    fn next_in_carry<'f, 'i: 'f>(
+        &'f mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'f>>, PeerFault> {
+        while self.carry.len() < 5 {
+            let [byte] = *take(input, 1) else { return Ok(None) };
+            self.carry.push(byte).map_err(|_| PeerFault::FrameTooLong)?;
+            if let Some((_, None)) = head(&self.carry)? {
+                self.carry.clear();
+                return Ok(Some(Frame::KeepAlive));
+            }
+        }
+        let Some((length, Some(id))) = head(&self.carry)? else { return Ok(None) };
+        if id == id::BITFIELD || id == id::PIECE {
+            self.carry.clear();
+            let total = length - 1;
+            return Ok(match id {
+                id::PIECE => Some(Frame::Piece),
+                _ => self.bitfield_part(input, 0, total),
+            });
+        }
+        let whole = 4 + length as usize;
+        if whole > CARRY_BYTES {
+            self.state = State::Skip { left: (whole - self.carry.len()) as u32 };
+            self.carry.clear();
+            return Ok(Some(Frame::Skipped));
+        }
+        let missing = whole - self.carry.len();
+        let more = take(input, missing);
+        // There is room: `whole` is at most the carry's capacity.
+        self.carry.extend_from_slice(more).map_err(|_| PeerFault::FrameTooLong)?;
+        if more.len() < missing {
+            return Ok(None);
+        }
+        self.state = State::CarryDone;
+        parse(id, &self.carry[5..]).map(Some)
+    }
+
+    fn bitfield_part<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        offset: u32,
+        total: u32,
+    ) -> Option<Frame<'a>> {
+        let bytes = take(input, (total - offset) as usize);
+        let next = offset + bytes.len() as u32;
+        self.state =
+            if next == total { State::Between } else { State::Bitfield { offset: next, total } };
+        (!bytes.is_empty()).then_some(Frame::Bitfield { offset, bytes, total })
+    }
+
+    /// Keeps all that is left of the input; it is shorter than the carry.
+    fn keep(&mut self, input: &mut &[u8]) {
+        let rest = take(input, CARRY_BYTES);
+        self.carry.extend_from_slice(rest).expect("the carry was empty and rest fits it");
+    }
+}
+
+/// Takes up to `length` bytes off the front of `input`.
+fn take<'a>(input: &mut &'a [u8], length: usize) -> &'a [u8] {
+    let (taken, rest) = input.split_at(length.min(input.len()));
+    *input = rest;
+    taken
+}
+
+/// Length and id of the frame at the front, checked against each other. `None` when there are too
+/// few bytes to say; no id for a keep-alive.
+fn head(bytes: &[u8]) -> Result<Option<(u32, Option<u8>)>, PeerFault> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length);
+    if length == 0 {
+        return Ok(Some((0, None)));
+    }
+    let Some(id) = rest.first() else { return Ok(None) };
+    let fits = match *id {
+        id::CHOKE..=id::NOT_INTERESTED | id::HAVE_ALL | id::HAVE_NONE => length == 1,
+        id::HAVE | id::SUGGEST | id::ALLOWED_FAST => length == 5,
+        id::PORT => length == 3,
+        id::REQUEST | id::CANCEL | id::REJECT => length == 13,
+        id::BITFIELD => length > 1 && length <= 1 + PIECES_MAX / 8,
+        id::PIECE => length > 9,
+        id::EXTENDED => length > 1,
+        _ => true,
+    };
+    if !fits {
+        return Err(PeerFault::FrameLength);
+    }
+    if length > FRAME_BYTES_MAX && *id != id::BITFIELD {
+        return Err(PeerFault::FrameTooLong);
+    }
+    Ok(Some((length, Some(*id))))
+}
+
+/// Reads a whole frame whose length has been checked; `body` is what follows its id.
+fn parse(id: u8, body: &[u8]) -> Result<Frame<'_>, PeerFault> {
+    Ok(match id {
+        id::CHOKE | id::UNCHOKE => Frame::Choke(id == id::CHOKE),
+        id::INTERESTED | id::NOT_INTERESTED => Frame::Interested(id == id::INTERESTED),
+        id::HAVE => Frame::Have(PieceIndex(number(body, 0)?)),
+        id::REQUEST => Frame::Request(block(body)?),
+        id::CANCEL => Frame::Cancel(block(body)?),
+        id::REJECT => Frame::Reject(block(body)?),
+        id::HAVE_ALL => Frame::HaveAll,
+        id::HAVE_NONE => Frame::HaveNone,
+        id::PORT | id::SUGGEST | id::ALLOWED_FAST => Frame::Advice,
+        id::EXTENDED => {
+            let (sub_id, payload) = body.split_first().ok_or(PeerFault::FrameLength)?;
+            Frame::Extended { sub_id: *sub_id, payload }
+        }
+        _ => Frame::Skipped,
+    })
+}
+
+fn block(body: &[u8]) -> Result<Block, PeerFault> {
+    let piece = PieceIndex(number(body, 0)?);
+    Ok(Block { piece, begin: number(body, 4)?, length: number(body, 8)? })
+}
+
+fn number(body: &[u8], at: usize) -> Result<u32, PeerFault> {
+    let bytes = body.get(at..).and_then(|rest| rest.first_chunk::<4>());
+    bytes.map(|bytes| u32::from_be_bytes(*bytes)).ok_or(PeerFault::FrameLength)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message;
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// Every frame of `bytes` handed in as `cuts` say, as text.
+    fn frames(bytes: &[u8], cut: usize) -> Result<Vec<String>, PeerFault> {
+        let (mut decoder, mut all) = (Decoder::default(), Vec::new());
+        for mut input in bytes.chunks(cut) {
+            while let Some(frame) = decoder.next(&mut input)? {
+                match frame {
+                    Frame::Bitfield { bytes, .. } => {
+                        all.extend(bytes.iter().map(|byte| std::format!("bits {byte:02x}")));
+                    }
+                    frame => all.push(std::format!("{frame:?}")),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn conversation() -> Vec<u8> {
+        let block = Block { piece: PieceIndex(3), begin: 16_384, length: 16_384 };
+        let mut bytes = Vec::new();
+        bytes.extend(message::bitfield_header(3));
+        bytes.extend([0xff, 0xf0, 0x80]);
+        bytes.extend(message::KEEP_ALIVE);
+        bytes.extend(message::bare(id::INTERESTED));
+        bytes.extend(message::request(block));
+        bytes.extend(message::have(PieceIndex(9)));
+        bytes.extend([0, 0, 0, 4, id::EXTENDED, 0, b'd', b'e']);
+        bytes.extend([0, 0, 0, 3, 99, 1, 2]);
+        bytes.extend(message::reject(block));
+        bytes
+    }
+
+    #[test]
+    fn any_cut_gives_the_same_frames() {
+        let whole = frames(&conversation(), 10_000).unwrap();
+        assert_eq!(whole.len(), 10);
+        for cut in 1..40 {
+            assert_eq!(frames(&conversation(), cut).unwrap(), whole, "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_to_keep_is_passed_over() {
+        let mut bytes = Vec::from(2_000u32.to_be_bytes());
+        bytes.extend([id::EXTENDED, 1]);
+        bytes.resize(2_004, 7);
+        bytes.extend(message::bare(id::UNCHOKE));
+        for cut in [1, 100, 2_003] {
+            assert_eq!(frames(&bytes, cut).unwrap(), ["Skipped", "Choke(false)"], "{cut}");
+        }
+        assert_eq!(frames(&bytes, 5_000).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_their_kind_are_faults() {
+        let wrong: [(&[u8], PeerFault); 7] = [
+            (&[0, 0, 0, 2, id::CHOKE, 0], PeerFault::FrameLength),
+            (&[0, 0, 0, 12, id::REQUEST], PeerFault::FrameLength),
+            (&[0, 0, 0, 1, id::BITFIELD], PeerFault::FrameLength),
+            (&[0xff, 0, 0, 0, id::BITFIELD], PeerFault::FrameLength),
+            (&[0, 0, 0, 1, id::EXTENDED], PeerFault::FrameLength),
+            (&[0x7f, 0, 0, 0, 99], PeerFault::FrameTooLong),
+            (&[0, 0x10, 0, 0, id::EXTENDED], PeerFault::FrameTooLong),
+        ];
+        for (bytes, fault) in wrong {
+            assert_eq!(frames(bytes, 99), Err(fault), "{bytes:?}");
+            assert_eq!(frames(bytes, 1), Err(fault), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use perennial::service::board::{Board, Holder};
+use perennial::service::life::{self, Options};
+use perennial::service::report::Report;
+use perennial::service::{Refusal, tracker};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An always-on peer for small hardware: what it shares stays on the air while you sleep.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Share files and folders with everybody, or with the house only
+    Share(ShareArgs),
+    /// Show the boards known, and what a board's memory is for
+    Board {
+        /// Its name; without one the board this machine is taken for
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct ShareArgs {
+    /// Files and folders; each becomes one torrent
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Serve what this .torrent describes from PATH, after checking it
+    #[arg(long, value_name = "FILE")]
+    torrent: Option<PathBuf>,
+    /// Piece length, a power of two from 16K to 16M
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes)]
+    piece_size: Option<u32>,
+    /// For the house only: no tracker, and peers from elsewhere are refused
+    #[arg(long)]
+    lan: bool,
+    /// Listen here; without it on port 6881, or the next free one to 6889
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Use the sizes of this board; see `perennial board`
+    #[arg(long, value_name = "NAME")]
+    board: Option<String>,
+    /// Keep state here
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Announce to this tracker; may be given several times
+    #[arg(long = "tracker", value_name = "URL")]
+    trackers: Vec<String>,
+    /// Print one JSON object a line on stdout, and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    log_to_stderr();
+    let done = match Cli::parse().command {
+        Command::Share(args) => share(args),
+        Command::Board { name, json } => board(name.as_deref(), json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            let _ = writeln!(std::io::stderr(), "perennial: {refusal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn share(args: ShareArgs) -> Result<(), Refusal> {
+    if args.torrent.is_some() && args.paths.len() > 1 {
+        return Err(Refusal::new("--torrent", "describes one PATH", "name just that one"));
+    }
+    for address in &args.trackers {
+        tracker::parse_tracker_url(address).map_err(|error| {
+            Refusal::new(format!("--tracker {address}"), error, "give an http, https or udp URL")
+        })?;
+    }
+    let options = Options {
+        paths: args.paths,
+        torrent: args.torrent,
+        piece_bytes: args.piece_size,
+        lan: args.lan,
+        listen: args.listen,
+        board: board_named(args.board.as_deref())?,
+        state: args.state.map_or_else(state_folder, Ok)?,
+        trackers: args.trackers,
+    };
+    life::share(&options, &mut Report::new(args.json))
+}
+
+fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
+    let board = board_named(name)?;
+    let contract = board.contract();
+    let line = |holder: &Holder| {
+        let kib = holder.bytes.div_ceil(1024);
+        format!("  {:<22} {kib:>9} KiB   {}\n", holder.what, holder.from)
+    };
+    let lines = |holders: &[Holder]| holders.iter().map(line).collect::<String>();
+    let text = if json {
+        let list = |holders: &[Holder]| {
+            let each = |h: &Holder| serde_json::json!({"what": h.what, "from": h.from, "bytes": h.bytes});
+            holders.iter().map(each).collect::<Vec<_>>()
+        };
+        serde_json::json!({
+            "board": board.name,
+            "ram_mib": board.ram_mib,
+            "resident_bytes_max": board.resident_mib << 20,
+            "ours": list(&contract.ours),
+            "ours_bytes": contract.resident_bytes(),
+            "kernel": list(&contract.kernel),
+            "kernel_bytes": contract.kernel_bytes(),
+            "this_machine": Board::of_this_machine().name,
+            "boards": Board::all().iter().map(|board| board.name).collect::<Vec<_>>(),
+        })
+        .to_string()
+            + "\n"
+    } else {
+        format!(
+            "Boards: {}. This machine is taken for {}.\n\n{}: at most {} MiB resident\n{}  {:<22} \
+             {:>9} KiB\nBeside it the kernel, for sockets, at most:\n{}  {:<22} {:>9} KiB\n",
+            board_names(),
+            Board::of_this_machine().name,
+            board.name,
+            board.resident_mib,
+            lines(&contract.ours),
+            "together",
+            contract.resident_bytes().div_ceil(1024),
+            lines(&contract.kernel),
+            "together",
+            contract.kernel_bytes().div_ceil(1024),
+        )
+    };
+    // Whoever has closed stdout does not want to know.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn board_named(name: Option<&str>) -> Result<Board, Refusal> {
+    let Some(name) = name else { return Ok(Board::of_this_machine()) };
+    Board::named(name).ok_or_else(|| {
+        let problem = format!("is no board; known are {}", board_names());
+        Refusal::new(name, problem, "choose one of them")
+    })
+}
+
+fn board_names() -> String {
+    let boards = Board::all();
+    let names = boards.iter().filter(|board| !board.is_for_tests()).map(|board| board.name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Where state is kept when nobody says (XDG base directories).
+fn state_folder() -> Result<PathBuf, Refusal> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    base.map(|base| base.join("perennial"))
+        .ok_or_else(|| Refusal::new("HOME", "is not set", "say where with --state DIR"))
+}
+
+fn parse_piece_bytes(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.trim_end_matches("iB").to_ascii_uppercase() {
+        text if text.ends_with('K') => (text.trim_end_matches('K').to_string(), 1 << 10),
+        text if text.ends_with('M') => (text.trim_end_matches('M').to_string(), 1 << 20),
+        text => (text, 1),
+    };
+    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| bytes.is_power_of_two() && (1 << 14..=1 << 24).contains(bytes))
+        .ok_or_else(|| "not a power of two from 16K to 16M".to_string())
+}
+
+/// Warnings and what the box is doing, on stderr; `RUST_LOG` says otherwise.
+fn log_to_stderr() {
+    let wanted = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(wanted)
+        .format(|out, record| {
+            let level = match record.level() {
+                log::Level::Info => String::new(),
+                level => format!("{}: ", level.as_str().to_lowercase()),
+            };
+            writeln!(out, "{level}{}", record.args())
+        })
+        .init();
+}

@@ -1,0 +1,300 @@
+//! Announces: trackers are told that we are here, and say who else is.
+//!
+//! Each torrent's [`Schedule`] says when which tracker is due; up to [`EXCHANGES_MAX`] announces
+//! are under way at a time, each with a buffer of its own, so that a tracker that does not answer
+//! keeps nobody waiting. Peers become candidates of the swarm.
+//!
+//! Journey 3: `engine/announce/schedule` -> here -> `service/tracker` -> the swarm's candidates.
+
+use super::Service;
+use super::lanes::{Done, Job};
+use super::tracker::{self, TrackerUrl, World};
+use crate::engine::announce::schedule::{Due, Schedule};
+use crate::engine::announce::{Announce, Event, TrackerId};
+use crate::engine::units::{Deadline, Instant, TorrentSlot};
+use log::{info, warn};
+use smol::future;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// Every torrent's trackers.
+#[derive(Default)]
+pub struct Announcer {
+    torrents: RefCell<Vec<Announced>>,
+    stopped: Cell<bool>,
+}
+
+struct Announced {
+    torrent: TorrentSlot,
+    schedule: Schedule,
+    trackers: Vec<Known>,
+    /// Bytes that are missing.
+    left: u64,
+    /// Tells trackers that we are the same when our address changes.
+    key: u32,
+}
+
+struct Known {
+    url: TrackerUrl,
+    /// The owner named it: it may be in our own network.
+    from_owner: bool,
+    id: Option<TrackerId>,
+    /// The last announce failed, and that has been said.
+    failing: bool,
+}
+
+/// A tracker of a torrent, as a share has it.
+pub struct Named<'t> {
+    /// Its tier (BEP 12).
+    pub tier: u8,
+    /// Its address.
+    pub address: &'t str,
+    /// The owner named it, not a `.torrent` of others.
+    pub from_owner: bool,
+}
+
+impl Announcer {
+    /// Takes a torrent on. Addresses we cannot speak to are passed over and said.
+    pub fn add<'t>(
+        &self,
+        torrent: TorrentSlot,
+        named: impl Iterator<Item = Named<'t>>,
+        left: u64,
+        now: Instant,
+    ) {
+        let (mut tiers, mut trackers) = (Vec::new(), Vec::new());
+        for Named { tier, address, from_owner } in named {
+            match tracker::parse_tracker_url(address) {
+                Ok(url) => {
+                    tiers.push(tier);
+                    trackers.push(Known { url, from_owner, id: None, failing: false });
+                }
+                Err(error) => warn!("tracker {}: {error}", address.escape_debug()),
+            }
+        }
+        let schedule = Schedule::new(tiers, random(), now);
+        let key = random();
+        self.torrents.borrow_mut().push(Announced { torrent, schedule, trackers, left, key });
+    }
+
+    /// When the next announce is due.
+    fn deadline(&self) -> Deadline {
+        let all = self.torrents.borrow();
+        all.iter().fold(Deadline::NONE, |first, one| first.or(one.schedule.deadline()))
+    }
+
+    /// The next announce that is due, and which torrent's.
+    fn take_due(&self, now: Instant) -> Option<(usize, Due)> {
+        let mut all = self.torrents.borrow_mut();
+        all.iter_mut().enumerate().find_map(|(at, one)| Some((at, one.schedule.next(now)?)))
+    }
+
+    /// Over once the box stops.
+    async fn stopping(&self, service: &Service<'_>, worker: usize) {
+        while !self.stopped.get() {
+            service.clock.bell(service.clock.slot(service.duties.announces + worker)).rung().await;
+        }
+    }
+
+    /// Nothing is left to say.
+    fn is_over(&self) -> bool {
+        self.torrents.borrow().iter().all(|one| one.schedule.is_over())
+    }
+}
+
+/// Makes announces as they fall due, for ever. There are [`EXCHANGES_MAX`] of these.
+pub async fn run(service: &Service<'_>, announcer: &Announcer, worker: usize) {
+    let slot = service.clock.slot(service.duties.announces + worker);
+    let mut buffer = std::vec![0; BUFFER_BYTES];
+    loop {
+        service.clock.wait(slot, announcer.deadline()).await;
+        while let Some((at, due)) = announcer.take_due(service.clock.now()) {
+            let told = tell(service, announcer, at, due, &mut buffer);
+            if due.event == Event::Stopped {
+                told.await;
+            } else {
+                // A tracker that does not answer must not keep others from hearing that we go.
+                future::or(told, announcer.stopping(service, worker)).await;
+            }
+            ring_workers(service);
+        }
+    }
+}
+
+/// Tells every tracker that we are going; over when all have been told.
+pub async fn stop(service: &Service<'_>, announcer: &Announcer) {
+    announcer.stopped.set(true);
+    announcer.torrents.borrow_mut().iter_mut().for_each(|one| one.schedule.stop());
+    ring_workers(service);
+    while !announcer.is_over() {
+        service.clock.sleep(STOP_LOOK_MS, "the last announces").await;
+    }
+}
+
+fn ring_workers(service: &Service<'_>) {
+    for worker in 0..EXCHANGES_MAX {
+        service.clock.bell(service.clock.slot(service.duties.announces + worker)).ring();
+    }
+}
+
+async fn tell(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    at: usize,
+    due: Due,
+    buffer: &mut [u8],
+) {
+    let place = usize::from(due.tracker);
+    let (torrent, url, from_owner, id, left, key) = {
+        let all = announcer.torrents.borrow();
+        let (one, known) = (&all[at], &all[at].trackers[place]);
+        (one.torrent, known.url.clone(), known.from_owner, known.id.clone(), one.left, one.key)
+    };
+    let (info_hash, identity, uploaded) = {
+        let swarm = service.swarm.borrow();
+        let torrent = swarm.torrent(torrent);
+        (torrent.info_hash, swarm.identity(), torrent.sent_bytes)
+    };
+    let announce = Announce {
+        info_hash,
+        peer_id: identity.peer_id,
+        port: identity.listen_port,
+        uploaded,
+        downloaded: 0,
+        left,
+        event: due.event,
+        num_want: PEERS_WANTED,
+        key,
+        tracker_id: id.as_ref(),
+    };
+    let (world, mut found) = (OnService { service, from_owner }, 0u32);
+    let mut note = |address: SocketAddr| {
+        found += 1;
+        service.meet(torrent, address);
+    };
+    let outcome = tracker::announce(&world, &url, &announce, buffer, &mut note).await;
+    let now = service.clock.now();
+    let mut all = announcer.torrents.borrow_mut();
+    let one = &mut all[at];
+    let known = &mut one.trackers[place];
+    match outcome {
+        Ok(answer) => {
+            if due.event == Event::Started || known.failing {
+                info!("tracker {url}: announced, {found} peers");
+            }
+            if let Some(warning) = &answer.warning {
+                warn!("tracker {url}: {warning}");
+            }
+            known.failing = false;
+            known.id = answer.tracker_id.clone().or(known.id.take());
+            one.schedule.handle_answer(due, &answer, now);
+        }
+        Err(error) => {
+            if !known.failing && due.event != Event::Stopped {
+                warn!("tracker {url}: {error}");
+            }
+            known.failing = true;
+            one.schedule.handle_failure(due, error.retry(), now);
+        }
+    }
+}
+
+impl Service<'_> {
+    /// Takes note of somebody who may have or want a torrent; `true` when that is news.
+    pub fn meet(&self, torrent: TorrentSlot, address: SocketAddr) -> bool {
+        if !self.admits(address.ip().to_canonical()) {
+            return false;
+        }
+        let mut swarm = self.swarm.borrow_mut();
+        let news = swarm.candidates.note(torrent, address, self.clock.now());
+        self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+        news
+    }
+
+    /// Asks a lane for the addresses of a host.
+    pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self.lanes.run(Job::Resolve { host: host.to_string(), port }).await {
+            Some(Done::Resolve(found)) => found,
+            _ => Err(io::Error::other("every lane is taken")),
+        }
+    }
+}
+
+/// What an announce needs of the service.
+struct OnService<'a, 's> {
+    service: &'a Service<'s>,
+    from_owner: bool,
+}
+
+impl World for OnService<'_, '_> {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.service.resolve(host, port).await
+    }
+
+    async fn sleep(&self, ms: u64) {
+        self.service.clock.sleep(ms, "a tracker's answer").await;
+    }
+
+    fn now(&self) -> Instant {
+        self.service.clock.now()
+    }
+
+    fn random(&self) -> u32 {
+        random()
+    }
+
+    fn admits(&self, address: &SocketAddr) -> bool {
+        let heard = address.is_ipv4() || self.service.listens_v6;
+        heard && (self.from_owner || !is_private(address.ip().to_canonical()))
+    }
+}
+
+/// Loopback, link-local, private: where no stranger's torrent has any business sending us.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unicast_link_local()
+                || ip.is_unique_local()
+                || ip.is_unspecified()
+        }
+    }
+}
+
+/// A random number that a stranger cannot guess.
+pub fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // The kernel has randomness from boot on; on one that refuses, the process id must do.
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(4) => u32::from_le_bytes(bytes),
+        _ => std::process::id(),
+    }
+}
+
+/// Addresses in a message for people: no passkeys.
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match tracker::parse_tracker_url(self.address) {
+            Ok(url) => write!(f, "{url}"),
+            Err(_) => write!(f, "{}", self.address.escape_debug().collect::<String>()),
+        }
+    }
+}
+
+/// Announces under way at a time.
+pub const EXCHANGES_MAX: usize = 3;
+
+/// What one answer may hold, over both families.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Addresses asked for.
+const PEERS_WANTED: u16 = 50;
+
+/// Between two looks whether the last announces are through.
+const STOP_LOOK_MS: u64 = 20;

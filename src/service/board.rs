@@ -1,0 +1,274 @@
+//! Boards: what a machine has, as data, and the memory contract that follows from it.
+//!
+//! Each `boards/<name>/profile.toml` is compiled in. A [`Board`] is chosen by name or by the
+//! machine's memory, and [`Board::contract`] adds up what the service will hold: one line for
+//! each holder, naming the number of the profile it comes from. The sum is checked against
+//! `resident_mib` by a test and again at start. A new buffer means a new line.
+
+use super::content::HASH_SCRATCH_BYTES;
+use super::lobby::SPARE_PUMPS;
+use crate::engine::library::Entry;
+use crate::engine::peer::serve::Request;
+use crate::engine::swarm::candidates::Candidate;
+use crate::engine::swarm::roster::Member;
+use crate::engine::swarm::torrent::Torrent;
+use crate::engine::units::PeerSlot;
+use serde::Deserialize;
+use std::string::String;
+use std::vec::Vec;
+
+/// A board's profile. Every sizing number of the service is here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// Its name: that of its folder.
+    #[serde(skip)]
+    pub name: &'static str,
+    /// Memory of the machine.
+    pub ram_mib: u64,
+    /// The contract: resident memory of the process stays under this.
+    pub resident_mib: u64,
+    /// What connections and torrents hold.
+    pub pools: Pools,
+    /// What stands between the service and storage.
+    pub disk: DiskSizes,
+    /// What the kernel may hold for a connection.
+    pub sockets: Sockets,
+}
+
+/// Numbers under `[pools]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
+pub struct Pools {
+    pub peers_max: u16,
+    pub unchoked_max: u16,
+    pub per_address_max: u16,
+    pub requests_per_peer: u16,
+    pub torrents_max: u32,
+    pub seeding_max: u16,
+    pub bits_kib: u32,
+    pub candidates_max: u32,
+    pub open_files_max: u32,
+}
+
+/// Numbers under `[disk]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
+pub struct DiskSizes {
+    pub lanes: u16,
+    pub lane_buffers: u16,
+    pub lane_buffer_kib: u32,
+    pub lane_stack_kib: u32,
+    pub serve_kib: u32,
+    pub walk_kib: u32,
+    pub journal_kib: u32,
+}
+
+/// Numbers under `[sockets]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
+pub struct Sockets {
+    pub unsent_kib: u32,
+    pub receive_kib: u32,
+}
+
+/// One holder of memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// What it is.
+    pub what: &'static str,
+    /// The number of the profile it follows, or what else it comes from.
+    pub from: &'static str,
+    /// Bytes at most.
+    pub bytes: u64,
+}
+
+/// The sum of what is held, by us and by the kernel for us.
+#[derive(Clone, Debug)]
+pub struct Contract {
+    /// Our own memory.
+    pub ours: Vec<Holder>,
+    /// Socket memory in the kernel, which no figure of the process shows.
+    pub kernel: Vec<Holder>,
+}
+
+impl Contract {
+    /// Our own memory together.
+    pub fn resident_bytes(&self) -> u64 {
+        self.ours.iter().map(|holder| holder.bytes).sum()
+    }
+
+    /// The kernel's together.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.kernel.iter().map(|holder| holder.bytes).sum()
+    }
+}
+
+impl Board {
+    /// Every board, the smallest first.
+    pub fn all() -> Vec<Board> {
+        PROFILES.iter().map(|(name, profile)| parse(name, profile)).collect()
+    }
+
+    /// The board of that name.
+    pub fn named(name: &str) -> Option<Board> {
+        let (name, profile) = PROFILES.iter().find(|(known, _)| *known == name)?;
+        Some(parse(name, profile))
+    }
+
+    /// The board this machine is taken for: the largest whose memory it has. A machine reports a
+    /// little less than is built in, so a board's memory counts from seven eighths of it.
+    pub fn of_this_machine() -> Board {
+        let ram_mib = rustix::system::sysinfo();
+        let ram_mib = ram_mib.totalram as u64 * u64::from(ram_mib.mem_unit) >> 20;
+        let fits = |board: &Board| !board.is_for_tests() && board.ram_mib * 7 / 8 <= ram_mib;
+        let all = Board::all();
+        let best = all.iter().filter(|board| fits(board)).max_by_key(|board| board.ram_mib);
+        best.cloned().unwrap_or_else(|| parse("tiny", TINY))
+    }
+
+    /// A board that is no machine.
+    pub fn is_for_tests(&self) -> bool {
+        self.name.starts_with("test-")
+    }
+
+    /// Connections that can be heard at a time.
+    pub fn pumps(&self) -> u16 {
+        self.pools.peers_max + SPARE_PUMPS
+    }
+
+    /// File descriptors at most: one line for each holder.
+    pub fn descriptors(&self) -> u64 {
+        let pumps = u64::from(self.pumps());
+        let torrents = 2 * u64::from(self.pools.seeding_max);
+        let files = u64::from(self.pools.open_files_max) + u64::from(self.disk.lanes);
+        pumps + torrents + files + OTHER_DESCRIPTORS
+    }
+
+    /// What the service holds on this board.
+    pub fn contract(&self) -> Contract {
+        let (pools, disk) = (&self.pools, &self.disk);
+        let pumps = u64::from(self.pumps());
+        let lanes = u64::from(disk.lanes);
+        let kib = |kib: u32| u64::from(kib) * 1024;
+        let each = |count: u64, bytes: usize| count * bytes as u64;
+        let line = |what, from, bytes| Holder { what, from, bytes };
+        let queue = pumps * u64::from(pools.requests_per_peer) * size_of::<Request>() as u64;
+        let files = u64::from(pools.open_files_max);
+        let seeding = u64::from(pools.seeding_max);
+        let ours = std::vec![
+            line("program", "its code and data", PROGRAM_BYTES),
+            line("stacks", "main, async-io, lanes", MAIN_STACKS_BYTES + lanes * kib(disk.lane_stack_kib)),
+            line("pumps", "peers_max", each(pumps, PUMP_BYTES)),
+            line("request queues", "peers_max x requests_per_peer", queue),
+            line("roster", "peers_max", each(pumps, size_of::<Option<Member>>() + size_of::<PeerSlot>())),
+            line("candidates", "candidates_max", each(pools.candidates_max.into(), size_of::<Option<Candidate>>())),
+            line("library", "torrents_max", each(pools.torrents_max.into(), size_of::<Option<Entry>>())),
+            line("active torrents", "seeding_max", each(seeding, size_of::<Option<Torrent>>() + TORRENT_BYTES)),
+            line("bitfields", "bits_kib", kib(pools.bits_kib)),
+            line("open files", "open_files_max", each(files, OPEN_FILE_BYTES)),
+            line("serving scratch", "serve_kib", kib(disk.serve_kib)),
+            line("receiving scratch", "fixed", RECEIVED_BYTES as u64),
+            line("lane buffers", "lane_buffers x lane_buffer_kib", u64::from(disk.lane_buffers) * kib(disk.lane_buffer_kib)),
+            line("hashing", "lanes", each(lanes, HASH_SCRATCH_BYTES)),
+            line("walking a folder", "walk_kib", kib(disk.walk_kib)),
+            line("journal buffer", "fixed", JOURNAL_BUFFER_BYTES as u64),
+            line("trackers", "fixed", TRACKER_BYTES as u64),
+        ];
+        let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
+        let receiving = pumps * kib(self.sockets.receive_kib);
+        let kernel = std::vec![
+            line("unsent and on its way", "peers_max x unsent_kib", sending),
+            line("received and unread", "peers_max x receive_kib", receiving),
+        ];
+        Contract { ours, kernel }
+    }
+
+    /// Why the profile does not add up, if it does not.
+    pub fn objection(&self) -> Option<String> {
+        let held = self.contract().resident_bytes();
+        let allowed = self.resident_mib << 20;
+        if held > allowed {
+            let name = self.name;
+            return Some(std::format!(
+                "board {name}: its pools hold {held} bytes and its contract allows {allowed}"
+            ));
+        }
+        None
+    }
+}
+
+fn parse(name: &'static str, profile: &str) -> Board {
+    // Compiled in and read by a test: a profile that cannot be read never leaves the workshop.
+    let board: Board = toml::from_str(profile).expect("a profile that is compiled in is valid");
+    Board { name, ..board }
+}
+
+const TINY: &str = include_str!("../../boards/tiny/profile.toml");
+
+/// Every profile.
+const PROFILES: [(&str, &str); 5] = [
+    ("test-tiny", include_str!("../../boards/test-tiny/profile.toml")),
+    ("tiny", TINY),
+    ("small", include_str!("../../boards/small/profile.toml")),
+    ("pi-4", include_str!("../../boards/pi-4/profile.toml")),
+    ("nas", include_str!("../../boards/nas/profile.toml")),
+];
+
+/// Code and data of the static program that are resident, allocator and libraries included.
+const PROGRAM_BYTES: u64 = 4 << 20;
+
+/// The main thread and the reactor's, as far as they are used.
+const MAIN_STACKS_BYTES: u64 = 192 * 1024;
+
+/// A pump's task with its `Peer`, its place on the clock and its socket in the reactor; a test
+/// holds the real sizes against it.
+pub const PUMP_BYTES: usize = 2560;
+
+/// A torrent's `Content`, its path and its place in the announcer.
+const TORRENT_BYTES: usize = 1024;
+
+/// An open file's entry.
+const OPEN_FILE_BYTES: usize = 96;
+
+/// What one read from a socket is given; requests are 17 bytes each.
+pub const RECEIVED_BYTES: usize = 8 * 1024;
+
+/// The largest commit of the journal.
+pub const JOURNAL_BUFFER_BYTES: usize = 4096;
+
+/// What a tracker may answer with, and what TLS needs for it.
+pub const TRACKER_BYTES: usize = 256 * 1024;
+
+/// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
+const SENDING_BYTES: u64 = 64 * 1024;
+
+/// Standard streams, reactor, listeners, discovery, trackers, journal, lock.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_adds_up() {
+        for board in Board::all() {
+            assert_eq!(board.objection(), None);
+            assert!(board.resident_mib < board.ram_mib, "{}", board.name);
+            assert!(board.pools.unchoked_max <= board.pools.peers_max, "{}", board.name);
+            assert!(u32::from(board.pools.seeding_max) <= board.pools.torrents_max);
+            assert!(board.disk.lane_buffer_kib >= 33 && board.disk.serve_kib >= 33);
+        }
+    }
+
+    #[test]
+    fn a_profile_that_promises_less_than_it_holds_is_refused() {
+        let mut board = Board::named("small").unwrap();
+        board.resident_mib = 4;
+        assert!(board.objection().unwrap().contains("its contract allows"));
+        assert!(Board::named("no-such-board").is_none());
+    }
+}

@@ -1,0 +1,318 @@
+//! The files of one torrent, as lanes reach them.
+//!
+//! A [`Content`] knows where a torrent's content lies and what its files looked like when they
+//! were hashed (the extent map); it finds, opens, reads and hashes. All of it may sleep, so all of
+//! it runs on a lane. Whatever no longer looks as it did is [`ContentError::Changed`] and is not
+//! read: what was hashed is sent, or nothing.
+//!
+//! Paths are resolved beneath the root without following symbolic links (`openat2`), so that
+//! nothing outside the folder can be reached, whatever has been put into it since.
+//!
+//! Journey 2: `service/disk` reads what is in the page cache by itself and sends the rest here.
+
+use crate::engine::digest::PieceHasher;
+use crate::engine::library::{Extent, ExtentMap, extents::Stamp};
+use crate::engine::limits::{METADATA_HEADER_BYTES_MAX, PATH_BYTES_MAX, SERVE_BLOCKS_MAX};
+use crate::engine::metainfo::{self, Layout, scan};
+use crate::engine::peer::{Serving, Source};
+use crate::engine::units::{PieceIndex, Span};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::string::{String, ToString};
+
+/// Where a torrent's content lies and what is known of it.
+pub struct Content {
+    /// The folder its files are in, or the one file it is.
+    pub root: PathBuf,
+    /// The `.torrent`.
+    pub metainfo: File,
+    /// The extent map.
+    pub extents: File,
+    /// Records of the extent map.
+    pub file_count: u32,
+    /// Where the `info` dictionary stands in the metainfo.
+    pub info: Span,
+    /// Where the piece hashes stand in the metainfo.
+    pub pieces: Span,
+    /// Sizes.
+    pub layout: Layout,
+}
+
+/// Why bytes of the content cannot be had.
+#[derive(Debug)]
+pub enum ContentError {
+    /// The file that holds `span` has changed, shrunk or gone since it was hashed.
+    Changed(Span),
+    /// The file that holds `span` cannot be read.
+    Unreadable(Span, io::Error),
+}
+
+/// A file that has been opened and looks as it did when it was hashed.
+#[derive(Debug)]
+pub struct Opened {
+    /// Which bytes of the content it holds.
+    pub span: Span,
+    /// The file.
+    pub file: OwnedFd,
+    /// What it looked like.
+    pub stamp: Stamp,
+}
+
+/// What a look at some files has shown.
+pub struct Sight {
+    /// Which bytes of the content the first one held that has changed.
+    pub changed: Option<Span>,
+    /// Where to go on looking; `None` at the end.
+    pub next: Option<u32>,
+}
+
+/// A run of payload in what is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Where in the buffer it goes.
+    pub at: usize,
+    /// Which bytes of the source.
+    pub span: Span,
+    /// The source is the `info` dictionary, not the content.
+    pub metadata: bool,
+}
+
+/// A file as the engine reads it.
+pub struct FileSource<'f>(pub &'f File);
+
+impl scan::Source for FileSource<'_> {
+    type Error = io::Error;
+
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(into, at)
+    }
+}
+
+/// Writes the headers of `serving` into `into`, from where it was broken off, and says where the
+/// payload between them goes. Takes as many items as fit; also gives the length of all.
+pub fn lay_out(
+    serving: &Serving,
+    into: &mut [u8],
+) -> (heapless::Vec<Part, SERVE_BLOCKS_MAX>, usize) {
+    let (mut parts, mut at, mut skip) = (heapless::Vec::new(), 0, serving.skip);
+    for item in &serving.items {
+        if at + item.wire_bytes() - skip > into.len() {
+            break;
+        }
+        let mut header = [0; METADATA_HEADER_BYTES_MAX];
+        let header_bytes = item.write_header(&mut header);
+        let header = &header[skip.min(header_bytes)..header_bytes];
+        into[at..at + header.len()].copy_from_slice(header);
+        at += header.len();
+        let gone = skip.saturating_sub(header_bytes) as u64;
+        let span = Span { at: item.span.at + gone, length: item.span.length - gone };
+        let metadata = matches!(item.source, Source::Metadata { .. });
+        // There is room: a serving has no more items than that.
+        let _ = parts.push(Part { at, span, metadata });
+        at += span.length as usize;
+        skip = 0;
+    }
+    (parts, at)
+}
+
+impl Content {
+    /// Reads as much of `serving` as fits `buffer`, headers included; how much that is. The last
+    /// file opened on the way is left in `opened`.
+    pub fn read(
+        &self,
+        serving: &Serving,
+        buffer: &mut [u8],
+        opened: &mut Option<Opened>,
+    ) -> Result<usize, ContentError> {
+        let (parts, length) = lay_out(serving, buffer);
+        for part in parts {
+            let into = &mut buffer[part.at..][..part.span.length as usize];
+            if part.metadata {
+                let at = self.info.at + part.span.at;
+                let read = self.metainfo.read_exact_at(into, at);
+                read.map_err(|error| ContentError::Unreadable(part.span, error))?;
+            } else {
+                self.read_content(part.span, into, opened)?;
+            }
+        }
+        Ok(length)
+    }
+
+    /// SHA-1 of a piece as it lies there now.
+    pub fn hash(&self, piece: PieceIndex, scratch: &mut [u8]) -> Result<[u8; 20], ContentError> {
+        let (mut hasher, mut opened) = (PieceHasher::default(), None);
+        let end = self.layout.offset(piece) + u64::from(self.layout.piece_len(piece));
+        let mut at = self.layout.offset(piece);
+        while at < end {
+            let length = (end - at).min(scratch.len() as u64);
+            let part = &mut scratch[..length as usize];
+            self.read_content(Span { at, length }, part, &mut opened)?;
+            hasher.update(part);
+            at += length;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// What the metainfo says a piece hashes to.
+    pub fn expected(&self, piece: PieceIndex) -> io::Result<[u8; 20]> {
+        let mut hash = [0; 20];
+        self.metainfo.read_exact_at(&mut hash, self.pieces.at + u64::from(piece.0) * 20)?;
+        Ok(hash)
+    }
+
+    /// Looks at up to [`INSPECT_FILES`] files, from number `from` on, and stops at the first one
+    /// that has changed.
+    pub fn inspect(&self, from: u32) -> Sight {
+        for index in from..self.file_count.min(from + INSPECT_FILES) {
+            let Ok(Some(extent)) = ExtentMap::new(&mut FileSource(&self.extents), self.file_count)
+                .read(index)
+            else {
+                break;
+            };
+            // A file that was never there is not offered, so nothing can have become of it.
+            if extent.padding || extent.span.length == 0 || extent.stamp == Stamp::default() {
+                continue;
+            }
+            if self.open(&extent).is_err() {
+                let next = Some(index + 1).filter(|next| *next < self.file_count);
+                return Sight { changed: Some(extent.span), next };
+            }
+        }
+        let next = from.saturating_add(INSPECT_FILES);
+        Sight { changed: None, next: (next < self.file_count).then_some(next) }
+    }
+
+    /// The path of a file below the root; empty when the root is the file.
+    pub fn path_of(&self, extent: &Extent) -> io::Result<String> {
+        if extent.path_at == 0 {
+            return Ok(String::new());
+        }
+        let mut room = [0; PATH_BYTES_MAX];
+        let at = self.info.at + extent.path_at;
+        let path = metainfo::read_path(&mut FileSource(&self.metainfo), at, &mut room);
+        match path {
+            Ok(path) => Ok(path.to_string()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+
+    /// The path of the file that holds byte `at`, for a message.
+    pub fn path_at(&self, at: u64) -> PathBuf {
+        let span = Span { at, length: 1 };
+        let path = self.extent_at(at, span).ok().and_then(|extent| self.path_of(&extent).ok());
+        path.filter(|path| !path.is_empty()).map_or(self.root.clone(), |path| self.root.join(path))
+    }
+
+    /// Reads a run of content, which may lie in several files.
+    fn read_content(
+        &self,
+        span: Span,
+        into: &mut [u8],
+        opened: &mut Option<Opened>,
+    ) -> Result<(), ContentError> {
+        let mut at = span.at;
+        while at < span.end() {
+            let into = &mut into[(at - span.at) as usize..];
+            let holds = |file: &Opened| file.span.at <= at && at < file.span.end();
+            if !opened.as_ref().is_some_and(holds) {
+                let extent = self.extent_at(at, span)?;
+                if extent.padding {
+                    let length = (extent.span.end().min(span.end()) - at) as usize;
+                    into[..length].fill(0);
+                    at += length as u64;
+                    continue;
+                }
+                *opened = Some(self.open(&extent)?);
+            }
+            let Some(file) = opened else { continue };
+            let length = (file.span.end().min(span.end()) - at) as usize;
+            let read = rustix::io::pread(&file.file, &mut into[..length], at - file.span.at);
+            match read {
+                Ok(0) => return Err(ContentError::Changed(file.span)),
+                Ok(read) => at += read as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(ContentError::Unreadable(file.span, error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn extent_at(&self, at: u64, span: Span) -> Result<Extent, ContentError> {
+        let mut source = FileSource(&self.extents);
+        match ExtentMap::new(&mut source, self.file_count).find(at) {
+            Ok(Some((_, extent))) => Ok(extent),
+            Ok(None) => {
+                let error = io::Error::other("the extent map is cut short");
+                Err(ContentError::Unreadable(span, error))
+            }
+            Err(error) => Err(ContentError::Unreadable(span, error)),
+        }
+    }
+
+    /// Opens a file that looks as it did.
+    fn open(&self, extent: &Extent) -> Result<Opened, ContentError> {
+        let unreadable = |error| ContentError::Unreadable(extent.span, error);
+        let path = self.path_of(extent).map_err(unreadable)?;
+        let file = match open_beneath(&self.root, &path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ContentError::Changed(extent.span));
+            }
+            Err(error) => return Err(unreadable(error)),
+        };
+        match look(&file).map_err(unreadable)? {
+            (length, stamp) if length == extent.span.length && stamp == extent.stamp => {
+                Ok(Opened { span: extent.span, file, stamp })
+            }
+            _ => Err(ContentError::Changed(extent.span)),
+        }
+    }
+}
+
+/// Opens a regular file for reading: `path` below `root` without following symbolic links, or
+/// `root` itself when `path` is empty.
+pub fn open_beneath(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
+    // Should a pipe or a device have taken the file's place, opening it must not hang.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = if path.is_empty() {
+        rustix::fs::openat(CWD, root, flags | OFlags::NOFOLLOW, Mode::empty())?
+    } else {
+        let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, root, folder, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve) {
+            // Kernels before 5.6, and sandboxes that do not know the call.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                rustix::fs::openat(&folder, path, flags | OFlags::NOFOLLOW, Mode::empty())?
+            }
+            opened => opened?,
+        }
+    };
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+    if kind != rustix::fs::FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it is no regular file"));
+    }
+    Ok(file)
+}
+
+/// Length and stamp of a file as it is now; a length of 0 when it has been deleted.
+pub fn look(file: &OwnedFd) -> io::Result<(u64, Stamp)> {
+    let stat = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?;
+    let length = if stat.st_nlink == 0 { 0 } else { stat.st_size as u64 };
+    Ok((length, stamp_of(&stat)))
+}
+
+/// The stamp in what `stat` says.
+pub fn stamp_of(stat: &rustix::fs::Stat) -> Stamp {
+    Stamp { inode: stat.st_ino, modified: (stat.st_mtime, stat.st_mtime_nsec as u32) }
+}
+
+/// What a lane hashes through: large enough that a read costs more than its call.
+pub const HASH_SCRATCH_BYTES: usize = 128 * 1024;
+
+/// Files one [`Job::Inspect`](super::lanes::Job::Inspect) looks at.
+const INSPECT_FILES: u32 = 64;

@@ -1,0 +1,185 @@
+//! Local discovery (BEP 14): who on the LAN has the same torrents, without any server.
+//!
+//! One socket for each family hears the group; what we have is said on every interface at start,
+//! every five minutes, and when somebody new speaks (no more than once a minute). Only addresses
+//! in the house are believed. Private torrents (BEP 27) are not spoken of.
+//!
+//! Journey 3: datagrams are the engine's (`engine/announce/local`); who is found becomes a
+//! candidate of the swarm.
+
+use super::Service;
+use super::lan::Lan;
+use crate::engine::announce::Family;
+use crate::engine::announce::local::{self, Beacon, Cookie, DATAGRAM_BYTES_MAX};
+use async_io::Async;
+use log::{debug, info};
+use smol::future;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// Speaks and listens for ever; over at once when neither family can be heard.
+pub async fn run(service: &Service<'_>) {
+    let cookie = Cookie(super::announcer::random());
+    let beacon = RefCell::new(Beacon::new(service.clock.now()));
+    let v4 = hear(service, Family::V4);
+    let v6 = hear(service, Family::V6);
+    let (v4, v6) = (v4.as_ref(), v6.as_ref());
+    let listening = future::zip(
+        listen(service, v4, cookie, &beacon),
+        listen(service, v6, cookie, &beacon),
+    );
+    future::zip(listening, speak(service, v4, v6, cookie, &beacon)).await;
+}
+
+fn hear(service: &Service<'_>, family: Family) -> Option<Async<UdpSocket>> {
+    match open(family, &service.lan()) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            info!("no local discovery over {family:?}: {error}");
+            None
+        }
+    }
+}
+
+/// Says what we have whenever it is due.
+async fn speak(
+    service: &Service<'_>,
+    v4: Option<&Async<UdpSocket>>,
+    v6: Option<&Async<UdpSocket>>,
+    cookie: Cookie,
+    beacon: &RefCell<Beacon>,
+) {
+    let slot = service.clock.slot(service.duties.discovery);
+    loop {
+        let deadline = beacon.borrow().deadline();
+        service.clock.wait(slot, deadline).await;
+        if !beacon.borrow_mut().poll(service.clock.now()) {
+            continue;
+        }
+        let lan = service.lan().clone();
+        for (family, socket) in [(Family::V4, v4), (Family::V6, v6)] {
+            let Some(socket) = socket else { continue };
+            // Interfaces come and go: a group joined twice is an error that means nothing.
+            join(socket, family, &lan);
+            say(service, socket, family, cookie, &lan);
+        }
+    }
+}
+
+fn say(
+    service: &Service<'_>,
+    socket: &Async<UdpSocket>,
+    family: Family,
+    cookie: Cookie,
+    lan: &Lan,
+) {
+    let swarm = service.swarm.borrow();
+    let port = swarm.identity().listen_port;
+    let spoken_of = swarm.torrents().filter(|(_, torrent)| !torrent.private);
+    let mut hashes = spoken_of.map(|(_, torrent)| torrent.info_hash.on_the_wire());
+    loop {
+        let mut datagram = heapless::Vec::<u8, DATAGRAM_BYTES_MAX>::new();
+        let written = local::write(family, port, cookie, &mut hashes, &mut datagram);
+        if written.is_err() || datagram.is_empty() {
+            return;
+        }
+        for (ip, index) in lan.interfaces() {
+            // An interface that takes nothing now is spoken on again in five minutes.
+            if let Err(error) = send_on(socket, family, ip, index, &datagram) {
+                debug!("local discovery on {ip}: {error}");
+            }
+        }
+    }
+}
+
+/// Hears others and takes note of what they look for.
+async fn listen(
+    service: &Service<'_>,
+    socket: Option<&Async<UdpSocket>>,
+    cookie: Cookie,
+    beacon: &RefCell<Beacon>,
+) {
+    let Some(socket) = socket else { return };
+    let mut datagram = [0; DATAGRAM_BYTES_MAX];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+            service.clock.sleep(FAULT_PAUSE_MS, "local discovery again").await;
+            continue;
+        };
+        let ip = from.ip().to_canonical();
+        if !service.lan().contains(ip) {
+            continue;
+        }
+        let Some(search) = local::parse(&datagram[..length], cookie) else { continue };
+        let mut address = from;
+        address.set_port(search.port);
+        for hash in search.hashes {
+            let found = service.swarm.borrow().find(&hash);
+            if found.is_some_and(|torrent| service.meet(torrent, address)) {
+                beacon.borrow_mut().handle_newcomer(service.clock.now());
+                service.clock.bell(service.clock.slot(service.duties.discovery)).ring();
+            }
+        }
+    }
+}
+
+/// A socket that hears the group. Other programs may listen too.
+fn open(family: Family, lan: &Lan) -> io::Result<Async<UdpSocket>> {
+    let group = local::group(family);
+    let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    let any: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => {
+            socket.set_only_v6(true)?;
+            Ipv6Addr::UNSPECIFIED.into()
+        }
+    };
+    socket.bind(&SocketAddr::new(any, group.port()).into())?;
+    let socket = Async::new(UdpSocket::from(socket))?;
+    join(&socket, family, lan);
+    Ok(socket)
+}
+
+fn join(socket: &Async<UdpSocket>, family: Family, lan: &Lan) {
+    for (ip, index) in lan.interfaces() {
+        let joined = match (family, ip) {
+            (Family::V4, IpAddr::V4(ip)) => socket.get_ref().join_multicast_v4(&local::GROUP_V4, &ip),
+            (Family::V6, IpAddr::V6(_)) => {
+                socket.get_ref().join_multicast_v6(&local::GROUP_V6, index)
+            }
+            _ => continue,
+        };
+        if let Err(error) = joined {
+            debug!("local discovery on {ip}: {error}");
+        }
+    }
+}
+
+fn send_on(
+    socket: &Async<UdpSocket>,
+    family: Family,
+    ip: IpAddr,
+    index: u32,
+    datagram: &[u8],
+) -> io::Result<()> {
+    let raw = SockRef::from(socket);
+    let group: SockAddr = match (family, ip) {
+        (Family::V4, IpAddr::V4(ip)) => {
+            raw.set_multicast_if_v4(&ip)?;
+            local::group(family).into()
+        }
+        (Family::V6, IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
+            raw.set_multicast_if_v6(index)?;
+            local::group(family).into()
+        }
+        _ => return Ok(()),
+    };
+    raw.send_to(datagram, &group).map(|_| ())
+}
+
+/// Pause after a receive that failed: an interface may be on its way down.
+const FAULT_PAUSE_MS: u64 = 1_000;

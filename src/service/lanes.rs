@@ -1,0 +1,304 @@
+//! Lanes: a few threads for everything that can sleep in the kernel.
+//!
+//! The protocol's thread never waits for a disk or a name server. It hands a [`Job`] to a lane and
+//! goes on; the answer wakes the task that asked. Jobs are data, one enum; a buffer *moves* to the
+//! lane inside its job and comes back inside the answer, and nothing lent crosses a thread.
+//!
+//! ```text
+//!  pump ── Job::Read{buffer} ──> | bounded queue | ──> lane: pread ──> Done::Read{buffer} ──> pump
+//! ```
+//!
+//! Threads, their stacks, the queue and the buffers are made at start; each is a line of the
+//! board's contract. When the queue is full the job comes back and the caller tries again later.
+
+use super::content::{Content, ContentError, Opened, Sight};
+use crate::engine::peer::Serving;
+use crate::engine::units::PieceIndex;
+use std::boxed::Box;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::string::String;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::vec::Vec;
+
+/// What a lane reads into: moved there and back.
+pub type Buffer = Box<[u8]>;
+
+/// Something that may sleep.
+pub enum Job {
+    /// Read what a peer is to be sent next, headers included, into `buffer`.
+    Read {
+        /// Whose content.
+        content: Arc<Content>,
+        /// What.
+        serving: Box<Serving>,
+        /// Where to.
+        buffer: Buffer,
+    },
+    /// Hash a piece.
+    Hash {
+        /// Whose content.
+        content: Arc<Content>,
+        /// Which piece.
+        piece: PieceIndex,
+    },
+    /// See whether files still look as they did when they were hashed.
+    Inspect {
+        /// Whose content.
+        content: Arc<Content>,
+        /// The first file to look at.
+        from: u32,
+    },
+    /// Ask for the addresses of a host.
+    Resolve {
+        /// Its name, or an address.
+        host: String,
+        /// Put into the answers.
+        port: u16,
+    },
+}
+
+/// What became of a job.
+pub enum Done {
+    /// Of [`Job::Read`].
+    Read {
+        /// Holds what was read.
+        buffer: Buffer,
+        /// How much of it is filled, or why nothing is.
+        result: Result<usize, ContentError>,
+        /// The last file that was opened for it, to be kept open.
+        opened: Option<Opened>,
+    },
+    /// Of [`Job::Hash`].
+    Hash(PieceIndex, Result<[u8; 20], ContentError>),
+    /// Of [`Job::Inspect`].
+    Inspect(Sight),
+    /// Of [`Job::Resolve`].
+    Resolve(io::Result<Vec<SocketAddr>>),
+}
+
+/// The lanes. Dropping them ends the threads.
+pub struct Lanes {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// What a board gives its lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSizes {
+    /// Threads.
+    pub lanes: usize,
+    /// Stack of each, in bytes.
+    pub stack_bytes: usize,
+    /// Buffers for [`Job::Read`].
+    pub buffers: usize,
+    /// Length of each, in bytes.
+    pub buffer_bytes: usize,
+    /// Jobs waiting or being done.
+    pub jobs_max: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+struct State {
+    queue: VecDeque<(usize, Job)>,
+    tickets: Vec<Ticket>,
+    buffers: Vec<Buffer>,
+    ended: bool,
+}
+
+/// Where a job's answer is left.
+enum Ticket {
+    Free,
+    Waiting(Option<Waker>),
+    Done(Done),
+    /// Nobody waits for it any more.
+    Abandoned,
+}
+
+impl Lanes {
+    /// Starts the threads.
+    pub fn start(sizes: LaneSizes) -> io::Result<Lanes> {
+        let buffer = || std::vec![0; sizes.buffer_bytes].into_boxed_slice();
+        let state = State {
+            queue: VecDeque::with_capacity(sizes.jobs_max),
+            tickets: (0..sizes.jobs_max).map(|_| Ticket::Free).collect(),
+            buffers: (0..sizes.buffers).map(|_| buffer()).collect(),
+            ended: false,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
+        let mut lanes = Lanes { shared, threads: Vec::with_capacity(sizes.lanes) };
+        for _ in 0..sizes.lanes {
+            let shared = Arc::clone(&lanes.shared);
+            let thread = std::thread::Builder::new().name("lane".into());
+            let thread = thread.stack_size(sizes.stack_bytes).spawn(move || shared.run())?;
+            lanes.threads.push(thread);
+        }
+        Ok(lanes)
+    }
+
+    /// How many threads.
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// A free buffer, if there is one.
+    pub fn take_buffer(&self) -> Option<Buffer> {
+        self.shared.lock().buffers.pop()
+    }
+
+    /// Gives a buffer back.
+    pub fn give_back(&self, buffer: Buffer) {
+        self.shared.lock().buffers.push(buffer);
+    }
+
+    /// Hands a job over; the receipt is a future of what became of it.
+    ///
+    /// # When full
+    /// The job comes back; its buffer is given back.
+    pub fn submit(&self, job: Job) -> Option<Receipt> {
+        let mut state = self.shared.lock();
+        let free = state.tickets.iter().position(|ticket| matches!(ticket, Ticket::Free));
+        let Some(ticket) = free else {
+            if let Job::Read { buffer, .. } = job {
+                state.buffers.push(buffer);
+            }
+            return None;
+        };
+        state.tickets[ticket] = Ticket::Waiting(None);
+        state.queue.push_back((ticket, job));
+        drop(state);
+        self.shared.work.notify_one();
+        Some(Receipt { shared: Arc::clone(&self.shared), ticket: Some(ticket) })
+    }
+
+    /// Hands a job over and waits for what became of it; `None` when the queue is full.
+    pub async fn run(&self, job: Job) -> Option<Done> {
+        Some(self.submit(job)?.await)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A lane that panicked has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The promise of an answer. Dropped, the answer is thrown away and its buffer given back.
+pub struct Receipt {
+    shared: Arc<Shared>,
+    ticket: Option<usize>,
+}
+
+impl Future for Receipt {
+    type Output = Done;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
+        let ticket = self.ticket.expect("a receipt is not polled after it was honoured");
+        let mut state = self.shared.lock();
+        match &mut state.tickets[ticket] {
+            Ticket::Waiting(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            place => {
+                let answer = std::mem::replace(place, Ticket::Free);
+                drop(state);
+                self.ticket = None;
+                match answer {
+                    Ticket::Done(done) => Poll::Ready(done),
+                    _ => unreachable!("a ticket with a receipt is waiting or done"),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.shared.lock();
+        match std::mem::replace(&mut state.tickets[ticket], Ticket::Abandoned) {
+            Ticket::Done(done) => {
+                state.tickets[ticket] = Ticket::Free;
+                state.reclaim(done);
+            }
+            Ticket::Waiting(_) | Ticket::Abandoned | Ticket::Free => {}
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A thread that panics ends the process (`panic = "abort"`), so nothing is half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane's life.
+    fn run(&self) {
+        let mut scratch = std::vec![0; super::content::HASH_SCRATCH_BYTES];
+        let mut state = self.lock();
+        loop {
+            if state.ended {
+                return;
+            }
+            let Some((ticket, job)) = state.queue.pop_front() else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let done = job.run(&mut scratch);
+            state = self.lock();
+            match std::mem::replace(&mut state.tickets[ticket], Ticket::Free) {
+                Ticket::Waiting(waker) => {
+                    state.tickets[ticket] = Ticket::Done(done);
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                }
+                _ => state.reclaim(done),
+            }
+        }
+    }
+}
+
+impl State {
+    fn reclaim(&mut self, done: Done) {
+        if let Done::Read { buffer, .. } = done {
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Job {
+    fn run(self, scratch: &mut [u8]) -> Done {
+        match self {
+            Job::Read { content, serving, mut buffer } => {
+                let mut opened = None;
+                let result = content.read(&serving, &mut buffer, &mut opened);
+                Done::Read { buffer, result, opened }
+            }
+            Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
+            Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
+            Job::Resolve { host, port } => {
+                let found = (host.as_str(), port).to_socket_addrs();
+                Done::Resolve(found.map(|addresses| addresses.take(RESOLVED_MAX).collect()))
+            }
+        }
+    }
+}
+
+/// Addresses of one host that are looked at.
+const RESOLVED_MAX: usize = 8;

@@ -1,0 +1,354 @@
+//! A service's life: memory, state, sockets and tasks are made in this order, and end in reverse.
+//!
+//! ```text
+//! board -> state folder (lock, journal) -> listener -> lanes -> shares (hash what is new)
+//!       -> swarm in memory lent here -> tasks -> "ready" ... signal -> trackers told -> stopped
+//! ```
+//!
+//! All memory whose size a board sets is allocated in [`share`], once; the engine borrows it.
+
+use super::announcer::{self, Announcer, Named};
+use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
+use super::clock::Clock;
+use super::disk::Disk;
+use super::lan::{Lan, magnet};
+use super::lanes::{LaneSizes, Lanes};
+use super::lobby::Lobby;
+use super::report::{Report, Totals};
+use super::share::{Share, Wish, Workshop};
+use super::state::State;
+use super::{Duties, Refusal, Service, discovery, lobby, pump, scrub};
+use crate::engine::library::{Entry, Library, Record};
+use crate::engine::peer::serve::Request;
+use crate::engine::swarm::torrent::{Have, Torrent};
+use crate::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
+use crate::engine::units::{PeerId, PeerSlot};
+use async_io::Async;
+use async_signal::{Signal, Signals};
+use log::{info, warn};
+use rustix::process::{Resource, Rlimit};
+use smol::LocalExecutor;
+use smol::stream::StreamExt;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What the owner asked for on the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Files and folders.
+    pub paths: Vec<PathBuf>,
+    /// The torrent they are content of, when it was made elsewhere.
+    pub torrent: Option<PathBuf>,
+    /// Piece length, when it is not left to us.
+    pub piece_bytes: Option<u32>,
+    /// For the house only.
+    pub lan: bool,
+    /// Where to listen, when it is not left to us.
+    pub listen: Option<SocketAddr>,
+    /// The board's sizes.
+    pub board: Board,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Trackers to announce to.
+    pub trackers: Vec<String>,
+}
+
+/// Shares what is asked for until a signal comes.
+pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
+    let board = &options.board;
+    if let Some(objection) = board.objection() {
+        return Err(Refusal::new("memory", objection, "choose another board with --board"));
+    }
+    raise_descriptors(board);
+    let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
+    let mut library = Library::new(&mut entries);
+    let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
+    let journal_kib = board.disk.journal_kib;
+    let mut state = State::open(&options.state, journal_kib, &mut buffer, &mut library)?;
+    let listener = listen(options)?;
+    let lanes = start_lanes(board)?;
+    smol::block_on(async {
+        let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
+        let mut shares = Vec::new();
+        let mut workshop =
+            Workshop { state: &mut state, library: &mut library, lanes: &lanes };
+        let open = open_all(&mut workshop, options, report, &mut shares);
+        let stop = async { signals.next().await.map_or(Ok(false), |_| Ok(false)) };
+        if !smol::future::or(stop, async { open.await.map(|()| true) }).await? {
+            return Err(Refusal::new("hashing", "was interrupted", "start again to share"));
+        }
+        let sent = serve(options, report, listener, lanes, &shares, &mut signals).await?;
+        for (share, sent_bytes) in shares.iter().zip(sent).filter(|(_, sent)| *sent > 0) {
+            let bytes = share.sent_bytes + sent_bytes;
+            state.record(&mut library, Record::Sent { info_hash: share.info_hash, bytes })?;
+        }
+        Ok(())
+    })
+}
+
+/// Takes up every path, one after the other.
+async fn open_all(
+    workshop: &mut Workshop<'_, '_>,
+    options: &Options,
+    report: &mut Report,
+    shares: &mut Vec<Share>,
+) -> Result<(), Refusal> {
+    let board = &options.board;
+    if options.paths.len() > usize::from(board.pools.seeding_max) {
+        let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
+        return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
+    }
+    for path in &options.paths {
+        let wish = Wish {
+            path,
+            torrent: options.torrent.as_deref(),
+            piece_bytes: options.piece_bytes,
+            trackers: &options.trackers,
+            walk_kib: board.disk.walk_kib,
+        };
+        let share = workshop.open(wish, report).await?;
+        if shares.iter().any(|other: &Share| other.info_hash == share.info_hash) {
+            warn!("{}: is shared already", path.display());
+            continue;
+        }
+        shares.push(share);
+    }
+    Ok(())
+}
+
+/// Serves until a signal comes; bytes sent of each share.
+async fn serve(
+    options: &Options,
+    report: &Report,
+    listener: Async<TcpListener>,
+    lanes: Lanes,
+    shares: &[Share],
+    signals: &mut Signals,
+) -> Result<Vec<u64>, Refusal> {
+    let board = &options.board;
+    let (pools, pumps) = (board.pools, usize::from(board.pumps()));
+    let address = listener.get_ref().local_addr().map_err(|error| cannot_listen("", error))?;
+    let mut torrents: Vec<Option<Torrent>> = (0..pools.seeding_max).map(|_| None).collect();
+    let mut members: Vec<_> = (0..pumps).map(|_| None).collect();
+    let mut nudged = std::vec![PeerSlot::default(); pumps];
+    let mut bits = std::vec![0; pools.bits_kib as usize * 1024];
+    let mut candidates = std::vec![None; pools.candidates_max as usize];
+    let requests_each = usize::from(pools.requests_per_peer);
+    let mut requests = std::vec![Request::default(); pumps * requests_each];
+    let memory = SwarmMemory {
+        torrents: &mut torrents,
+        members: &mut members,
+        nudged: &mut nudged,
+        bits: &mut bits,
+        candidates: &mut candidates,
+    };
+    let limits = SwarmLimits {
+        peers_max: pools.peers_max,
+        unchoked_max: pools.unchoked_max,
+        per_address_max: pools.per_address_max,
+    };
+    let identity = Identity {
+        peer_id: new_peer_id(),
+        listen_port: address.port(),
+        requests_max: pools.requests_per_peer,
+    };
+    let service = Service {
+        clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
+        lanes,
+        disk: Disk::new(pools.open_files_max as usize, board.disk.serve_kib as usize * 1024),
+        lobby: Lobby::new(pumps),
+        swarm: RefCell::new(Swarm::new(memory, limits, identity)),
+        contents: RefCell::new(Vec::with_capacity(shares.len())),
+        received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
+        unsent_bytes: board.sockets.unsent_kib * 1024,
+        dialled_max: pools.peers_max - pools.peers_max / 4,
+        duties: Duties::after(pumps),
+        lan_only: options.lan,
+        listens_v6: address.is_ipv6(),
+        lan: RefCell::new(Lan::look()),
+        lan_looked_ms: Cell::new(0),
+    };
+    let announcer = Announcer::default();
+    for share in shares {
+        activate(&service, &announcer, share, options)?;
+        let trackers = share.trackers.iter().map(|(_, address)| address);
+        let trackers = trackers.filter(|_| !options.lan);
+        let name = share.name.as_str();
+        let bytes = share.content.layout.total_bytes;
+        let peers: Vec<SocketAddr> = service.lan().reachable_at(address.port()).collect();
+        let peers = peers.into_iter().filter(|peer| peer.is_ipv4() || address.is_ipv6());
+        report.share(share, &magnet(&share.info_hash, name, bytes, trackers, peers));
+    }
+    let executor = LocalExecutor::new();
+    for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
+        executor.spawn(pump::run(&service, PeerSlot(slot as u16), queue)).detach();
+    }
+    executor.spawn(service.clock.run()).detach();
+    executor.spawn(service.run_choker()).detach();
+    executor.spawn(lobby::run_listener(&service, &listener)).detach();
+    executor.spawn(lobby::run_dials(&service)).detach();
+    executor.spawn(scrub::run(&service)).detach();
+    executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(report.run_live_line(&service)).detach();
+    for worker in 0..announcer::EXCHANGES_MAX {
+        executor.spawn(announcer::run(&service, &announcer, worker)).detach();
+    }
+    report.ready(address);
+    executor.run(until_stopped(&service, &announcer, signals)).await;
+    let swarm = service.swarm.borrow();
+    let totals = Totals {
+        sent_bytes: swarm.sent_bytes,
+        read_bytes: service.disk.read_bytes(),
+        seconds: service.clock.now().as_millis() / 1_000,
+    };
+    report.stopped(totals);
+    let sent = swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect();
+    Ok(sent)
+}
+
+/// Waits for a signal, then lets peers go and tells trackers, within [`STOP_MS`].
+async fn until_stopped(service: &Service<'_>, announcer: &Announcer, signals: &mut Signals) {
+    let _ = signals.next().await;
+    info!("stopping");
+    service.swarm.borrow_mut().close();
+    service.ring_nudged();
+    let told = announcer::stop(service, announcer);
+    let late = service.clock.sleep(STOP_MS, "the end");
+    smol::future::or(told, late).await;
+}
+
+/// Makes a share active: from here on peers can ask for it.
+fn activate(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    share: &Share,
+    options: &Options,
+) -> Result<(), Refusal> {
+    let mut swarm = service.swarm.borrow_mut();
+    let layout = share.content.layout;
+    let full = |what| Refusal::new(&share.name, what, "share fewer, or choose a larger board");
+    let (mut have, mut left) = (Have::All, 0);
+    if let Some(bits) = &share.have {
+        let span = swarm.take_bits(layout.piece_count());
+        let span = span.ok_or_else(|| full("there is no room for its bitfield"))?;
+        for piece in 0..layout.piece_count() {
+            if bits[piece as usize / 8] & (0x80 >> (piece % 8)) != 0 {
+                swarm.set_bit(span, piece);
+            } else {
+                left += u64::from(layout.piece_len(crate::engine::units::PieceIndex(piece)));
+            }
+        }
+        have = Have::Some(span);
+    }
+    let torrent = Torrent {
+        info_hash: share.info_hash,
+        layout,
+        metadata_bytes: share.content.info.length as u32,
+        have,
+        private: share.private,
+        sent_bytes: 0,
+    };
+    let slot = swarm.activate(torrent).ok_or_else(|| full("every place is taken"))?;
+    service.contents.borrow_mut().push(Arc::clone(&share.content));
+    if !options.lan {
+        let named = share.trackers.iter().map(|(tier, address)| Named {
+            tier: *tier,
+            address,
+            from_owner: options.trackers.contains(address),
+        });
+        announcer.add(slot, named, left, service.clock.now());
+    }
+    Ok(())
+}
+
+/// Opens the listening socket: where the owner says, or at the first free port of the usual ones.
+fn listen(options: &Options) -> Result<Async<TcpListener>, Refusal> {
+    let receive_bytes = options.board.sockets.receive_kib as usize * 1024;
+    if let Some(address) = options.listen {
+        return lobby::listen(address, receive_bytes)
+            .map_err(|error| cannot_listen(std::format!("--listen {address}"), error));
+    }
+    let mut last = None;
+    for port in PORTS {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let tried = lobby::listen(any, receive_bytes).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Err(error),
+            // A kernel without IPv6.
+            _ => lobby::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), receive_bytes),
+        });
+        match tried {
+            Ok(listener) => {
+                if port != *PORTS.start() {
+                    warn!("port {} is taken; listening on {port}", PORTS.start());
+                }
+                return Ok(listener);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let error = last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into());
+    Err(cannot_listen(std::format!("ports {} to {}", PORTS.start(), PORTS.end()), error))
+}
+
+fn cannot_listen(what: impl std::fmt::Display, error: io::Error) -> Refusal {
+    Refusal::new(what, error, "name another address with --listen ADDR:PORT")
+}
+
+fn no_signals(error: io::Error) -> Refusal {
+    Refusal::new("signals", error, "look at the system's limits")
+}
+
+fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
+    let disk = &board.disk;
+    let sizes = LaneSizes {
+        lanes: disk.lanes.into(),
+        stack_bytes: disk.lane_stack_kib as usize * 1024,
+        buffers: disk.lane_buffers.into(),
+        buffer_bytes: disk.lane_buffer_kib as usize * 1024,
+        // Reads are bounded by their buffers, hashing by two a lane; the rest is one of a kind.
+        jobs_max: usize::from(disk.lane_buffers + 2 * disk.lanes) + ODD_JOBS,
+    };
+    Lanes::start(sizes)
+        .map_err(|error| Refusal::new("threads", error, "look at the system's limits"))
+}
+
+/// Sees to it that the process may hold as many descriptors as the board needs.
+fn raise_descriptors(board: &Board) {
+    let needed = board.descriptors();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let most = limit.maximum.unwrap_or(needed).min(needed);
+    let raised = Rlimit { current: Some(most), maximum: limit.maximum };
+    if rustix::process::setrlimit(Resource::Nofile, raised).is_err() || most < needed {
+        warn!("only {most} open files are allowed and the board may need {needed}: see ulimit -n");
+    }
+}
+
+/// A name of our own, new at every start (BEP 20): `-PN` and the version, then chance.
+fn new_peer_id() -> PeerId {
+    let mut id = *b"-PN0100-............";
+    for byte in &mut id[8..] {
+        *byte = b'a' + (announcer::random() % 26) as u8;
+    }
+    PeerId(id)
+}
+
+/// Where BitTorrent is looked for.
+const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
+
+/// Peers and trackers are told within this, so that the whole stop takes less than 2 s.
+const STOP_MS: u64 = 1_500;
+
+/// An announce sleeps up to four times at once (two families, two bounds each); then accepting,
+/// dialling, discovery twice, stopping twice.
+const SLEEPERS: usize = 4 * announcer::EXCHANGES_MAX + 6;
+
+/// Looks at files, and look-ups of names.
+const ODD_JOBS: usize = 2 + 2 * announcer::EXCHANGES_MAX;

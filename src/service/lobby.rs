@@ -1,0 +1,204 @@
+//! Where connections come in, and where pumps wait for the next one.
+//!
+//! Newcomers are accepted only while a pump is free: what cannot be carried stays in the kernel's
+//! backlog. Besides the pumps for `peers_max` connections there are [`SPARE_PUMPS`], so that a
+//! newcomer is heard (it has 5 s to shake hands) even when every place is taken; then the least
+//! useful connection makes room, or the newcomer goes. One address may have
+//! [`GREETING_PER_ADDRESS`] connections shaking hands, so that nobody can hold all of them.
+//!
+//! The box dials too ([`run_dials`]), but only into places that are free.
+
+use super::Service;
+use super::clock::Bell;
+use crate::engine::swarm::candidates::Candidate;
+use crate::engine::units::{PeerSlot, TorrentSlot};
+use async_io::Async;
+use log::{debug, warn};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::vec::Vec;
+
+/// Pumps beyond `peers_max`.
+pub const SPARE_PUMPS: u16 = 2;
+
+/// A connection for a pump to carry.
+pub enum Arrival {
+    /// Somebody came.
+    Accepted(Async<TcpStream>, SocketAddr),
+    /// Somebody is to be dialled.
+    Dial(Candidate),
+}
+
+impl Arrival {
+    /// Whom it is with.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Arrival::Accepted(_, address) => *address,
+            Arrival::Dial(candidate) => candidate.address,
+        }
+    }
+
+    /// The torrent it was dialled for.
+    pub fn torrent(&self) -> Option<TorrentSlot> {
+        match self {
+            Arrival::Accepted(..) => None,
+            Arrival::Dial(candidate) => Some(candidate.torrent),
+        }
+    }
+}
+
+/// See the module.
+pub struct Lobby {
+    /// What waits for each pump.
+    inboxes: RefCell<Vec<Option<Arrival>>>,
+    idle: RefCell<Vec<PeerSlot>>,
+    /// Rung when a pump becomes idle.
+    idle_bell: Bell,
+    /// Who is shaking hands at each pump.
+    greeting: RefCell<Vec<Option<IpAddr>>>,
+}
+
+impl Lobby {
+    /// A lobby for so many pumps.
+    pub fn new(pumps: usize) -> Lobby {
+        Lobby {
+            inboxes: RefCell::new((0..pumps).map(|_| None).collect()),
+            idle: RefCell::new(Vec::with_capacity(pumps)),
+            idle_bell: Bell::default(),
+            greeting: RefCell::new(std::vec![None; pumps]),
+        }
+    }
+
+    /// The next connection for a pump.
+    pub async fn next(&self, service: &Service<'_>, slot: PeerSlot) -> Arrival {
+        self.idle.borrow_mut().push(slot);
+        self.idle_bell.ring();
+        let bell = service.clock.bell(service.clock.slot(slot.index()));
+        loop {
+            if let Some(arrival) = self.inboxes.borrow_mut()[slot.index()].take() {
+                return arrival;
+            }
+            bell.rung().await;
+        }
+    }
+
+    /// Hands have been shaken, or never will be.
+    pub fn greeted(&self, slot: PeerSlot) {
+        self.greeting.borrow_mut()[slot.index()] = None;
+    }
+
+    /// How many pumps wait.
+    pub fn idle_count(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Waits until a pump is idle.
+    async fn idle(&self) {
+        while self.idle_count() == 0 {
+            self.idle_bell.rung().await;
+        }
+    }
+
+    fn hand_over(&self, service: &Service<'_>, arrival: Arrival) {
+        let slot = self.idle.borrow_mut().pop();
+        // Without an idle pump the connection closes; callers have made sure of one.
+        let Some(slot) = slot else { return };
+        if let Arrival::Accepted(_, address) = &arrival {
+            self.greeting.borrow_mut()[slot.index()] = Some(address.ip());
+        }
+        self.inboxes.borrow_mut()[slot.index()] = Some(arrival);
+        service.clock.bell(service.clock.slot(slot.index())).ring();
+    }
+
+    fn greeting_from(&self, ip: IpAddr) -> usize {
+        self.greeting.borrow().iter().filter(|other| **other == Some(ip)).count()
+    }
+}
+
+/// Accepts at one address for ever.
+pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) {
+    loop {
+        service.lobby.idle().await;
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                if !service.admits(address.ip())
+                    || service.lobby.greeting_from(address.ip()) >= GREETING_PER_ADDRESS
+                {
+                    debug!("{address}: not let in");
+                    continue;
+                }
+                // Without its options a connection only costs more kernel memory than planned.
+                let _ = tune(&stream, service.unsent_bytes);
+                service.lobby.hand_over(service, Arrival::Accepted(stream, address));
+            }
+            Err(error) => {
+                // Out of file descriptors, or a connection that ended before it was accepted.
+                warn!("a connection could not be accepted: {error}");
+                service.clock.sleep(ACCEPT_PAUSE_MS, "accepting again").await;
+            }
+        }
+    }
+}
+
+/// Dials candidates for ever, while places are free.
+pub async fn run_dials(service: &Service<'_>) {
+    let slot = service.clock.slot(service.duties.dials);
+    loop {
+        let (deadline, room) = {
+            let swarm = service.swarm.borrow();
+            (swarm.candidates.deadline(), swarm.member_count() < service.dialled_max)
+        };
+        service.clock.wait(slot, deadline).await;
+        // A dial never takes the last pumps: newcomers need them to be heard.
+        if !room || service.lobby.idle_count() <= usize::from(SPARE_PUMPS) {
+            service.clock.sleep(FULL_PAUSE_MS, "a place to dial from").await;
+            continue;
+        }
+        let due = service.swarm.borrow_mut().candidates.take_due(service.clock.now());
+        if let Some(candidate) = due.filter(|candidate| service.admits(candidate.address.ip())) {
+            service.lobby.hand_over(service, Arrival::Dial(candidate));
+        }
+    }
+}
+
+/// Connects to a peer.
+pub async fn dial(service: &Service<'_>, address: SocketAddr) -> io::Result<Async<TcpStream>> {
+    let stream = Async::<TcpStream>::connect(address).await?;
+    tune(&stream, service.unsent_bytes)?;
+    Ok(stream)
+}
+
+/// Opens a listening socket. An IPv6 one takes IPv4 too when it is for any address.
+pub fn listen(address: SocketAddr, receive_bytes: usize) -> io::Result<Async<TcpListener>> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    // Set before listening: the window's scale is agreed on with the first packet.
+    socket.set_recv_buffer_size(receive_bytes)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Async::new(socket.into())
+}
+
+fn tune(stream: &Async<TcpStream>, unsent_bytes: u32) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(unsent_bytes)
+}
+
+/// Connections of one address that may be shaking hands at a time.
+const GREETING_PER_ADDRESS: usize = 4;
+
+/// Connections the kernel keeps while every pump is busy.
+const BACKLOG: i32 = 128;
+
+/// Pause after an accept that failed, so that a full table of descriptors is not asked in a loop.
+const ACCEPT_PAUSE_MS: u64 = 200;
+
+/// Pause of the dialler while there is no place.
+const FULL_PAUSE_MS: u64 = 10_000;

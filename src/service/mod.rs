@@ -1,0 +1,160 @@
+//! The service: sockets, files, threads and time for the engine, on smol.
+//!
+//! One thread runs everything that decides: one `LocalExecutor`, a fixed number of tasks, no
+//! locks between them. What they share is in [`Service`]; it is borrowed for one call at a time
+//! and never over an `.await`. What can sleep in the kernel runs on [`lanes`].
+//!
+//! | what | where |
+//! | --- | --- |
+//! | sizes | [`board`] |
+//! | time | [`clock`]: one heap, one timer |
+//! | connections | [`lobby`] (come in, go out), [`pump`] (one each) |
+//! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
+//! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
+//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
+//! | files that change | [`scrub`] |
+//! | a life from start to end | [`life`] |
+
+pub mod announcer;
+pub mod board;
+pub mod clock;
+pub mod content;
+pub mod discovery;
+pub mod disk;
+pub mod draft;
+pub mod flash_file;
+pub mod http;
+pub mod known;
+pub mod lan;
+pub mod lanes;
+pub mod life;
+pub mod lobby;
+pub mod pump;
+pub mod refusal;
+pub mod report;
+pub mod scrub;
+pub mod share;
+pub mod state;
+pub mod tracker;
+pub mod walk;
+
+pub use board::Board;
+pub use content::Content;
+pub use refusal::Refusal;
+
+use crate::engine::swarm::Swarm;
+use crate::engine::units::TorrentSlot;
+use clock::Clock;
+use disk::Disk;
+use lan::Lan;
+use lanes::Lanes;
+use lobby::Lobby;
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What all tasks share.
+pub struct Service<'m> {
+    /// Time, and everybody's bell.
+    pub clock: Clock,
+    /// Threads for what may sleep.
+    pub lanes: Lanes,
+    /// Open files and the serving scratch.
+    pub disk: Disk,
+    /// Where connections wait for a pump.
+    pub lobby: Lobby,
+    /// What peers share.
+    pub swarm: RefCell<Swarm<'m>>,
+    /// Where each active torrent's content is, by slot.
+    pub contents: RefCell<Vec<Arc<Content>>>,
+    /// What one read from a socket is given.
+    pub received: RefCell<Box<[u8]>>,
+    /// `TCP_NOTSENT_LOWAT` of every connection.
+    pub unsent_bytes: u32,
+    /// Connections up to which we dial: some places are kept for those who come by themselves.
+    pub dialled_max: u16,
+    /// Where each standing duty is on the clock.
+    pub duties: Duties,
+    /// Peers from outside the house are refused.
+    pub lan_only: bool,
+    /// Others reach us over IPv6 too.
+    pub listens_v6: bool,
+    lan: RefCell<Lan>,
+    lan_looked_ms: Cell<u64>,
+}
+
+/// Slots on the clock of what is always on duty.
+#[derive(Clone, Copy, Debug)]
+pub struct Duties {
+    /// Upload slots that go round.
+    pub choke: usize,
+    /// Candidates to dial.
+    pub dials: usize,
+    /// Trackers to tell: the first of as many slots as there are exchanges.
+    pub announces: usize,
+    /// The LAN to tell.
+    pub discovery: usize,
+    /// Files to look at.
+    pub scrub: usize,
+    /// The live line.
+    pub report: usize,
+}
+
+impl Duties {
+    /// The slots after those of the pumps.
+    pub fn after(pumps: usize) -> Duties {
+        let [choke, dials, discovery, scrub, report, announces] =
+            std::array::from_fn(|duty| pumps + duty);
+        Duties { choke, dials, announces, discovery, scrub, report }
+    }
+
+    /// How many slots they take.
+    pub const COUNT: usize = 5 + announcer::EXCHANGES_MAX;
+}
+
+impl Service<'_> {
+    /// Where an active torrent's content is.
+    pub fn content(&self, torrent: TorrentSlot) -> Arc<Content> {
+        Arc::clone(&self.contents.borrow()[torrent.index()])
+    }
+
+    /// Rings every connection whose standing has changed, and sees to the next turn of slots.
+    pub fn ring_nudged(&self) {
+        let mut swarm = self.swarm.borrow_mut();
+        while let Some(slot) = swarm.take_nudged() {
+            self.clock.bell(self.clock.slot(slot.index())).ring();
+        }
+        self.clock.ring_at(self.clock.slot(self.duties.choke), swarm.deadline());
+    }
+
+    /// Whether a peer at that address is wanted at all.
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        !self.lan_only || self.lan().contains(ip)
+    }
+
+    /// The interfaces, looked at anew when the last look is old: addresses come and go.
+    pub fn lan(&self) -> std::cell::Ref<'_, Lan> {
+        let now = self.clock.now().as_millis();
+        if now.saturating_sub(self.lan_looked_ms.get()) >= LAN_LOOK_MS {
+            self.lan_looked_ms.set(now);
+            *self.lan.borrow_mut() = Lan::look();
+        }
+        self.lan.borrow()
+    }
+
+    /// Lets upload slots go round, for ever.
+    async fn run_choker(&self) {
+        let slot = self.clock.slot(self.duties.choke);
+        loop {
+            let deadline = self.swarm.borrow().deadline();
+            self.clock.wait(slot, deadline).await;
+            self.swarm.borrow_mut().handle_time(self.clock.now());
+            self.ring_nudged();
+        }
+    }
+}
+
+/// A look at the interfaces is good for so long.
+const LAN_LOOK_MS: u64 = 30_000;

@@ -1,0 +1,434 @@
+//! A pump: the task that moves one connection's bytes between its socket and its [`Peer`].
+//!
+//! There are exactly as many pumps as connections the board can hold, each with its own lent
+//! request queue; a pump takes a socket from the [`lobby`](super::lobby), carries it to its end
+//! and comes back for the next. It decides nothing: it hands in what it reads, and does what
+//! [`Peer::poll_output`] says.
+//!
+//! ```text
+//!            ┌── feed: readable and the peer has appetite -> one recv -> handle_received
+//!   turn ────┤
+//!            └── act:  poll_output -> Bytes, Serve: tried once, never awaited -> sent | blocked | cold
+//!                                  -> Wait: arm the one clock and sleep
+//! ```
+//!
+//! Both halves run in one turn, so that a socket that takes no bytes can still give some. Nothing
+//! is read from disk before the kernel says that the socket takes bytes, so little is read twice.
+//! Nothing is borrowed over an `.await`, and nothing allocates.
+//!
+//! Journey 2 ends here: `engine/peer/serve` -> `service/disk` -> the socket.
+
+use super::Service;
+use super::content::ContentError;
+use super::disk::Reading;
+use super::lanes::{Buffer, Done, Job, Receipt};
+use super::lobby::Arrival;
+use crate::engine::limits::COLD_RETRY_MS;
+use crate::engine::peer::serve::Request;
+use crate::engine::peer::{Output, Peer, Serving};
+use crate::engine::swarm::DialEnd;
+use crate::engine::swarm::roster::Farewell;
+use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
+use crate::engine::wire::PeerFault;
+use async_io::Async;
+use log::{debug, warn};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use std::boxed::Box;
+use std::future::{Future, poll_fn};
+use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The other side closed it, or the network did.
+    Gone,
+    /// The peer broke the protocol.
+    Fault(PeerFault),
+    /// We had a reason of our own.
+    Farewell(Farewell),
+    /// The rest of a block could no longer be read.
+    Lost,
+}
+
+/// Carries connections, one after the other, for ever.
+pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]) {
+    loop {
+        let arrival = service.lobby.next(service, slot).await;
+        let (address, dialled) = (arrival.address(), arrival.torrent());
+        let ending = match connect(service, slot, arrival).await {
+            Some(stream) => converse(service, slot, &stream, address, dialled, requests).await,
+            None => {
+                let now = service.clock.now();
+                service.swarm.borrow_mut().dialled(address, DialEnd::Unreachable, now);
+                continue;
+            }
+        };
+        let now = service.clock.now();
+        let mut swarm = service.swarm.borrow_mut();
+        swarm.leave(slot, now);
+        if dialled.is_some() {
+            let end = match ending {
+                Ending::Farewell(Farewell::Complete) => DialEnd::Complete,
+                Ending::Fault(fault) => DialEnd::Fault(fault),
+                _ => DialEnd::Ended,
+            };
+            swarm.dialled(address, end, now);
+        }
+        drop(swarm);
+        service.ring_nudged();
+        debug!("{address}: {ending:?}");
+    }
+}
+
+async fn connect(
+    service: &Service<'_>,
+    slot: PeerSlot,
+    arrival: Arrival,
+) -> Option<Async<TcpStream>> {
+    match arrival {
+        Arrival::Accepted(stream, _) => Some(stream),
+        Arrival::Dial(candidate) => {
+            let at = service.clock.now().after(DIAL_TIMEOUT_MS);
+            let dial = async { super::lobby::dial(service, candidate.address).await.ok() };
+            let late = async {
+                let place = service.clock.slot(slot.index());
+                while service.clock.now() < at {
+                    service.clock.wait(place, Deadline { at, why: "a dial" }).await;
+                }
+                None
+            };
+            smol::future::or(dial, late).await
+        }
+    }
+}
+
+async fn converse(
+    service: &Service<'_>,
+    slot: PeerSlot,
+    stream: &Async<TcpStream>,
+    address: SocketAddr,
+    dialled: Option<TorrentSlot>,
+    requests: &mut [Request],
+) -> Ending {
+    let now = service.clock.now();
+    let peer = match dialled {
+        None => Peer::accepted(slot, address, requests, now),
+        Some(torrent) => {
+            Peer::dialled(slot, address, requests, torrent, now, &service.swarm.borrow())
+        }
+    };
+    let mut pump = Pump {
+        service,
+        slot,
+        stream,
+        peer,
+        readable: false,
+        writable: Writable::Yes,
+        cold: Cold::No,
+        greeted: false,
+    };
+    let ending = poll_fn(|cx| pump.turn(cx)).await;
+    if !pump.greeted {
+        service.lobby.greeted(slot);
+    }
+    ending
+}
+
+/// One connection under way.
+struct Pump<'p, 's> {
+    service: &'p Service<'s>,
+    slot: PeerSlot,
+    stream: &'p Async<TcpStream>,
+    peer: Peer<'p>,
+    /// The socket may have bytes for us.
+    readable: bool,
+    writable: Writable,
+    cold: Cold,
+    /// The lobby knows that hands have been shaken.
+    greeted: bool,
+}
+
+/// What is known of the room in the socket's send queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writable {
+    Yes,
+    /// It took all it was given: it must be asked before more is read for it.
+    Unknown,
+    No,
+}
+
+/// What is known of a read that would have slept.
+enum Cold {
+    No,
+    /// The kernel has started to read; a second try comes first.
+    Tried,
+    /// A lane reads it, for this revision of the queue.
+    Lane { receipt: Receipt, revision: u32 },
+    /// A lane has read it: so many bytes, for this revision of the queue.
+    Warm { buffer: Buffer, filled: usize, revision: u32 },
+}
+
+impl Pump<'_, '_> {
+    /// One turn: feed, then act until there is nothing to do or the socket takes no more. Gives
+    /// way after one full send, so that everybody is served in turn.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let now = self.service.clock.now();
+        if let Err(ending) = self.feed(cx, now) {
+            return Poll::Ready(ending);
+        }
+        if let Err(ending) = self.collect(cx, now) {
+            return Poll::Ready(ending);
+        }
+        let again = match self.act(cx, now) {
+            Ok(again) => again,
+            Err(ending) => return Poll::Ready(ending),
+        };
+        self.service.ring_nudged();
+        if let Err(fault) = self.peer.handle_time(now) {
+            return Poll::Ready(Ending::Fault(fault));
+        }
+        let slot = self.service.clock.slot(self.slot.index());
+        self.service.clock.ring_at(slot, self.peer.deadline());
+        let rung = self.service.clock.bell(slot).poll(cx).is_ready();
+        if again || rung {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Reads once, as much as the peer has appetite for; what it cannot take stays in the kernel.
+    fn feed(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Ending> {
+        let appetite = self.peer.appetite();
+        if appetite == 0 {
+            return Ok(());
+        }
+        if !self.readable {
+            self.readable = self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_ready();
+            if !self.readable {
+                return Ok(());
+            }
+        }
+        let mut received = self.service.received.borrow_mut();
+        let room = appetite.min(received.len());
+        let read = rustix::net::recv(self.stream, &mut received[..room], RecvFlags::DONTWAIT);
+        match read {
+            Ok((_, 0)) => Err(Ending::Gone),
+            Ok((_, read)) => {
+                // A short read has emptied the socket: no need to ask it again to be told so.
+                self.readable = read == room;
+                let mut swarm = self.service.swarm.borrow_mut();
+                let handled = self.peer.handle_received(&received[..read], now, &mut swarm);
+                drop(swarm);
+                handled.map_err(Ending::Fault)?;
+                if !self.greeted && self.peer.torrent().is_some() {
+                    self.greeted = true;
+                    self.service.lobby.greeted(self.slot);
+                }
+                // Either way there is more to ask: registers for what comes next.
+                if !self.readable {
+                    let more = self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?;
+                    self.readable = more.is_ready();
+                }
+                if self.readable {
+                    cx.waker().wake_by_ref();
+                }
+                Ok(())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.readable = false;
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+            Err(_) => Err(Ending::Gone),
+        }
+    }
+
+    /// Takes what a lane has read.
+    fn collect(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Ending> {
+        let Cold::Lane { receipt, revision } = &mut self.cold else { return Ok(()) };
+        let revision = *revision;
+        let Poll::Ready(done) = Pin::new(receipt).poll(cx) else { return Ok(()) };
+        self.cold = Cold::No;
+        self.peer.handle_warm();
+        let (Done::Read { buffer, result, opened }, Some(torrent)) = (done, self.peer.torrent())
+        else {
+            return Ok(());
+        };
+        if let Some(opened) = opened {
+            self.service.disk.keep(torrent, opened, now);
+        }
+        let (span, what) = match result {
+            Ok(filled) => {
+                self.cold = Cold::Warm { buffer, filled, revision };
+                return Ok(());
+            }
+            Err(ContentError::Changed(span)) => (span, "has changed since it was hashed"),
+            Err(ContentError::Unreadable(span, error)) => {
+                warn!("reading: {error}");
+                (span, "cannot be read")
+            }
+        };
+        self.service.lanes.give_back(buffer);
+        self.service.withhold(torrent, span, what);
+        if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(()) }
+    }
+
+    /// Does what the peer wants done. `true` when there is more to do at once.
+    fn act(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Ending> {
+        loop {
+            if !self.may_write(cx)? {
+                // Even a socket that takes nothing is told when it has to go.
+                let standing = self.service.swarm.borrow();
+                let farewell = standing.member(self.slot).and_then(|member| member.farewell);
+                return farewell.map_or(Ok(false), |farewell| Err(Ending::Farewell(farewell)));
+            }
+            let mut swarm = self.service.swarm.borrow_mut();
+            match self.peer.poll_output(now, &mut swarm) {
+                Output::Bytes(bytes) => {
+                    let sent = send(self.stream, bytes)?;
+                    self.writable = after(sent, bytes.len());
+                    self.peer.handle_sent(sent, now, &mut swarm);
+                }
+                Output::Serve(serving) => {
+                    drop(swarm);
+                    if self.serve(&serving, now)? {
+                        return Ok(true);
+                    }
+                }
+                Output::Wait(_) => {
+                    // What was read ahead for a queue that is no longer so is of no use.
+                    drop(swarm);
+                    self.release();
+                    return Ok(false);
+                }
+                Output::Close(farewell) => return Err(Ending::Farewell(farewell)),
+            }
+        }
+    }
+
+    /// Whether the socket takes bytes; if not, the task is woken when it does.
+    fn may_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        if self.writable == Writable::Unknown {
+            let mut poll = [PollFd::new(self.stream, PollFlags::OUT)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let ready = rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0);
+            self.writable = if ready { Writable::Yes } else { Writable::No };
+        }
+        if self.writable == Writable::No
+            && self.stream.poll_writable(cx).map_err(|_| Ending::Gone)?.is_ready()
+        {
+            self.writable = Writable::Yes;
+        }
+        Ok(self.writable == Writable::Yes)
+    }
+
+    /// Reads and sends the head of the queue once. `true` when it is time to give way.
+    fn serve(&mut self, serving: &Serving, now: Instant) -> Result<bool, Ending> {
+        let service = self.service;
+        if let Cold::Warm { buffer, filled, revision } = &self.cold
+            && *revision == serving.revision
+        {
+            let (sent, filled) = (send(self.stream, &buffer[..*filled]), *filled);
+            self.release();
+            return self.sent(sent?, filled, now);
+        }
+        self.release();
+        let content = service.content(serving.torrent);
+        match service.disk.try_read(&content, serving, now) {
+            Reading::Ready(filled) => {
+                self.cold = Cold::No;
+                let sent = send(self.stream, &service.disk.scratch()[..filled])?;
+                self.sent(sent, filled, now)
+            }
+            Reading::Cold { lane: false } if !matches!(self.cold, Cold::Tried) => {
+                self.cold = Cold::Tried;
+                self.peer.handle_cold(now.after(COLD_RETRY_MS));
+                Ok(false)
+            }
+            Reading::Cold { .. } => {
+                self.read_on_a_lane(content, serving, now);
+                Ok(false)
+            }
+            Reading::Changed(span) => {
+                service.withhold(serving.torrent, span, "has changed since it was hashed");
+                if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(false) }
+            }
+        }
+    }
+
+    fn sent(&mut self, sent: usize, offered: usize, now: Instant) -> Result<bool, Ending> {
+        self.writable = after(sent, offered);
+        let mut swarm = self.service.swarm.borrow_mut();
+        self.peer.handle_sent(sent, now, &mut swarm);
+        Ok(self.writable == Writable::Unknown)
+    }
+
+    /// Gives back what a lane has read, if it has not been sent.
+    fn release(&mut self) {
+        match std::mem::replace(&mut self.cold, Cold::No) {
+            Cold::Warm { buffer, .. } => self.service.lanes.give_back(buffer),
+            other => self.cold = other,
+        }
+    }
+
+    fn read_on_a_lane(&mut self, content: Arc<super::Content>, serving: &Serving, now: Instant) {
+        let receipt = self.service.lanes.take_buffer().and_then(|buffer| {
+            let serving = Box::new(serving.clone());
+            self.service.lanes.submit(Job::Read { content, serving, buffer })
+        });
+        match receipt {
+            Some(receipt) => {
+                let revision = serving.revision;
+                self.cold = Cold::Lane { receipt, revision };
+                self.peer.handle_cold(Instant::NEVER);
+            }
+            // Every lane is taken: the request stays where it is and is tried again.
+            None => self.peer.handle_cold(now.after(COLD_RETRY_MS)),
+        }
+    }
+}
+
+impl Drop for Pump<'_, '_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Service<'_> {
+    /// Stops offering what a file held that is no longer what was hashed, and says so.
+    pub fn withhold(&self, torrent: TorrentSlot, span: Span, what: &str) {
+        self.disk.close(torrent, span);
+        let mut swarm = self.swarm.borrow_mut();
+        let pieces = swarm.torrent(torrent).layout.pieces_of(span);
+        if !pieces.clone().any(|piece| swarm.offers(torrent, piece)) {
+            return;
+        }
+        swarm.withhold(torrent, pieces.clone());
+        drop(swarm);
+        let content = self.content(torrent);
+        let path = content.path_at(span.at);
+        warn!("{}: {what}; {} pieces are no longer offered", path.display(), pieces.len());
+        self.ring_nudged();
+    }
+}
+
+/// Sends what the socket takes at once; 0 when it takes nothing.
+fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
+    match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(sent) => Ok(sent),
+        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => Ok(0),
+        Err(_) => Err(Ending::Gone),
+    }
+}
+
+fn after(sent: usize, offered: usize) -> Writable {
+    if sent < offered { Writable::No } else { Writable::Unknown }
+}
+
+/// A peer that does not answer a dial by then is not there.
+const DIAL_TIMEOUT_MS: u64 = 8_000;

@@ -1,0 +1,30 @@
+//! A refusal: what cannot be done, why, and what would help, in one sentence.
+
+use std::fmt;
+use std::string::{String, ToString};
+
+/// Said to the owner before anything has been changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The file, address or option it is about.
+    thing: String,
+    /// What is wrong with it.
+    problem: String,
+    /// What the owner can do.
+    remedy: &'static str,
+}
+
+impl Refusal {
+    /// A refusal about `thing`.
+    pub fn new(thing: impl fmt::Display, problem: impl fmt::Display, remedy: &'static str) -> Self {
+        Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.thing, self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,40 @@
+//! A look at every shared file now and then, so that what has changed is not offered for long.
+//!
+//! What is being sent is looked at as it is read ([`disk`](super::disk)); this finds what changes
+//! while nobody asks for it. Lanes look at 64 files at a time.
+
+use super::Service;
+use super::lanes::{Done, Job};
+use crate::engine::units::{Deadline, TorrentSlot};
+use std::sync::Arc;
+
+/// Looks at all files of all active torrents, rests, and begins again, for ever.
+pub async fn run(service: &Service<'_>) {
+    let slot = service.clock.slot(service.duties.scrub);
+    loop {
+        let at = service.clock.now().after(REST_MS);
+        while service.clock.now() < at {
+            service.clock.wait(slot, Deadline { at, why: "a look at shared files" }).await;
+        }
+        let count = service.contents.borrow().len();
+        for torrent in (0..count).map(|index| TorrentSlot(index as u16)) {
+            look(service, torrent).await;
+        }
+    }
+}
+
+async fn look(service: &Service<'_>, torrent: TorrentSlot) {
+    let content = service.content(torrent);
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let job = Job::Inspect { content: Arc::clone(&content), from };
+        let Some(Done::Inspect(sight)) = service.lanes.run(job).await else { return };
+        if let Some(span) = sight.changed {
+            service.withhold(torrent, span, "has changed since it was hashed");
+        }
+        next = sight.next;
+    }
+}
+
+/// Between two looks.
+const REST_MS: u64 = 30_000;

@@ -1,0 +1,333 @@
+//! Shares: what the owner names becomes torrents that can be served.
+//!
+//! A folder or file is walked and compared with what is known of it: unchanged, it is taken up
+//! again without hashing a byte. Else its metainfo is written front to back, lanes hash the
+//! pieces into it, and the library admits it. With a `.torrent` of others the content is checked
+//! against that instead, and what does not match is not offered.
+//!
+//! Journey 1: `main` -> here (walk, hash on lanes) -> `service/draft` with `engine/metainfo/author`
+//! -> `service/state` (files, then the journal's record: from here on it exists) -> the swarm.
+
+use super::content::{Content, ContentError, FileSource};
+use super::draft::{self, Draft};
+use super::known::{Known, WINDOW_BYTES, stamp_now};
+use super::lanes::{Done, Job, Lanes, Receipt};
+use super::refusal::Refusal;
+use super::state::State;
+use super::walk::{LeftOut, unreadable};
+use crate::engine::library::extents::Stamp;
+use crate::engine::library::{Facts, Library, root_key};
+use crate::engine::limits::PATH_BYTES_MAX;
+use crate::engine::metainfo::{self, Summary};
+use crate::engine::units::{InfoHash, PieceIndex};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What the owner asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'w> {
+    /// A file or a folder.
+    pub path: &'w Path,
+    /// The torrent it is content of, when it was made elsewhere.
+    pub torrent: Option<&'w Path>,
+    /// Piece length, when it is not left to us.
+    pub piece_bytes: Option<u32>,
+    /// Trackers to announce to.
+    pub trackers: &'w [String],
+    /// What the board allows a walk to hold.
+    pub walk_kib: u32,
+}
+
+/// A share that can be served.
+pub struct Share {
+    /// Its name on the network.
+    pub info_hash: InfoHash,
+    /// Its name for people.
+    pub name: String,
+    /// Where its `.torrent` was written.
+    pub torrent: PathBuf,
+    /// Where its content is and how large.
+    pub content: Arc<Content>,
+    /// Which pieces match; nothing when all do.
+    pub have: Option<Vec<u8>>,
+    /// Trackers only (BEP 27).
+    pub private: bool,
+    /// Tier and address of each tracker.
+    pub trackers: Vec<(u8, String)>,
+    /// Bytes sent of it before this start.
+    pub sent_bytes: u64,
+    /// What the walk left out.
+    pub left_out: LeftOut,
+    /// Bytes that had to be hashed to take it up.
+    pub hashed_bytes: u64,
+}
+
+/// Told how hashing goes.
+pub trait Progress {
+    /// Hashing of so many bytes begins.
+    fn begin(&mut self, what: &str, bytes: u64);
+    /// So many more are done.
+    fn advance(&mut self, bytes: u64);
+    /// Hashing is over.
+    fn end(&mut self);
+}
+
+/// The state folder, the library in it and the lanes to hash on.
+pub struct Workshop<'w, 'm> {
+    /// Where torrents are kept.
+    pub state: &'w mut State<'m>,
+    /// Which ones are.
+    pub library: &'w mut Library<'m>,
+    /// Who hashes.
+    pub lanes: &'w Lanes,
+}
+
+impl Workshop<'_, '_> {
+    /// Takes up what the owner names, hashing what is not known.
+    pub async fn open(
+        &mut self,
+        wish: Wish<'_>,
+        progress: &mut impl Progress,
+    ) -> Result<Share, Refusal> {
+        let path = fs::canonicalize(wish.path).map_err(|error| unreadable(wish.path, error))?;
+        let mut share = match wish.torrent {
+            None => self.open_own(&path, wish, progress).await?,
+            Some(torrent) => self.open_theirs(&path, torrent, progress).await?,
+        };
+        for address in wish.trackers {
+            if !share.trackers.iter().any(|(_, known)| known == address) {
+                let tier = share.trackers.iter().map(|(tier, _)| tier + 1).max().unwrap_or(0);
+                share.trackers.push((tier, address.clone()));
+            }
+        }
+        share.sent_bytes = self.library.get(&share.info_hash).map_or(0, |entry| entry.sent_bytes);
+        Ok(share)
+    }
+
+    /// A share whose torrent we make.
+    async fn open_own(
+        &mut self,
+        path: &Path,
+        wish: Wish<'_>,
+        progress: &mut impl Progress,
+    ) -> Result<Share, Refusal> {
+        let key = root_key(path.as_os_str().as_encoded_bytes());
+        if let Some((known, left_out)) = self.known_unchanged(path, key, wish)? {
+            if known.trackers().iter().map(|(_, address)| address).eq(wish.trackers) {
+                return Ok(known.into_share(left_out, 0));
+            }
+            let folder = self.state.new_folder()?;
+            let crc = draft::rewrite(&known, &folder, wish.trackers)?;
+            let known = self.admit(&folder, known.info_hash, key, crc)?;
+            return Ok(known.into_share(left_out, 0));
+        }
+        let folder = self.state.new_folder()?;
+        let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
+        let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib)?;
+        let (content, bytes) = (&draft.content, draft.content.layout.total_bytes);
+        let mut put = |piece, hash: Result<[u8; 20], ContentError>| match hash {
+            Ok(hash) => draft::put_hash(content, piece, &hash)
+                .map_err(|error| super::state::refused(&folder, error)),
+            Err(error) => Err(not_hashed(content, error)),
+        };
+        hash_all(self.lanes, content, &draft.name, progress, &mut put).await?;
+        let (info_hash, crc) = draft.finish()?;
+        Ok(self.admit(&folder, info_hash, key, crc)?.into_share(draft.left_out, bytes))
+    }
+
+    /// A share whose torrent somebody else has made.
+    async fn open_theirs(
+        &mut self,
+        path: &Path,
+        torrent: &Path,
+        progress: &mut impl Progress,
+    ) -> Result<Share, Refusal> {
+        let file = File::open(torrent).map_err(|error| unreadable(torrent, error))?;
+        let summary = Summary::read(&mut FileSource(&file), &mut std::vec![0; WINDOW_BYTES])
+            .map_err(|error| Refusal::new(torrent.display(), error, BROKEN_TORRENT))?;
+        let root = root_of(path, &file, &summary);
+        let info_hash = draft::info_hash_of(&file, summary.info)
+            .map_err(|error| unreadable(torrent, error))?;
+        let key = root_key(root.as_os_str().as_encoded_bytes());
+        if let Some(entry) = self.library.under(key).find(|entry| entry.info_hash == info_hash)
+            && let Some(known) = Known::load(&self.state.torrent_folder(&info_hash), entry.facts_crc)
+            && known.content.root == root
+            && known.looks_the_same()
+        {
+            return Ok(known.into_share(LeftOut::default(), 0));
+        }
+        let folder = self.state.new_folder()?;
+        let (content, name, extents_crc) = draft::adopt(&folder, torrent, &summary, &root)?;
+        let have = check(self.lanes, content, &summary.name, progress).await?;
+        let matching = have.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        if matching == 0 {
+            let problem = std::format!("nothing in it matches {}", torrent.display());
+            return Err(Refusal::new(path.display(), problem, "give the folder its content is in"));
+        }
+        let whole = matching == summary.layout.piece_count();
+        if !whole {
+            draft::write_synced(&folder.join("have"), &have)?;
+        }
+        let facts = Facts {
+            info_hash,
+            root: draft::utf8(&root)?,
+            torrent: &name,
+            layout: summary.layout,
+            info: summary.info,
+            pieces: summary.pieces,
+            file_count: summary.file_count,
+            private: summary.private,
+            authored: false,
+            extents_crc,
+            have_crc: (!whole).then(|| crc32fast::hash(&have)),
+        };
+        let crc = draft::write_facts(&folder, &facts)?;
+        let known = self.admit(&folder, info_hash, key, crc)?;
+        Ok(known.into_share(LeftOut::default(), summary.layout.total_bytes))
+    }
+
+    /// What is known of the very files that lie there now.
+    fn known_unchanged(
+        &self,
+        path: &Path,
+        key: u64,
+        wish: Wish<'_>,
+    ) -> Result<Option<(Known, LeftOut)>, Refusal> {
+        for entry in self.library.under(key) {
+            let folder = self.state.torrent_folder(&entry.info_hash);
+            let Some(known) = Known::load(&folder, entry.facts_crc) else { continue };
+            let piece_bytes = known.content.layout.piece_bytes;
+            if known.authored
+                && known.content.root == path
+                && wish.piece_bytes.is_none_or(|wanted| wanted == piece_bytes)
+                && let Some(left_out) = known.is_unchanged(wish.walk_kib)?
+            {
+                return Ok(Some((known, left_out)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn admit(
+        &mut self,
+        folder: &Path,
+        info_hash: InfoHash,
+        key: u64,
+        facts_crc: u32,
+    ) -> Result<Known, Refusal> {
+        let folder = self.state.admit(folder, self.library, info_hash, key, facts_crc)?;
+        Known::load(&folder, facts_crc).ok_or_else(|| {
+            let problem = "does not hold what has just been written to it";
+            Refusal::new(folder.display(), problem, "check the disk it is on")
+        })
+    }
+}
+
+impl Known {
+    fn into_share(self, left_out: LeftOut, hashed_bytes: u64) -> Share {
+        let name = self.torrent.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Share {
+            info_hash: self.info_hash,
+            name,
+            trackers: self.trackers(),
+            torrent: self.torrent,
+            content: Arc::new(self.content),
+            have: self.have,
+            private: self.private,
+            sent_bytes: 0,
+            left_out,
+            hashed_bytes,
+        }
+    }
+}
+
+/// Which pieces of the content match the metainfo.
+async fn check(
+    lanes: &Lanes,
+    content: Content,
+    name: &str,
+    progress: &mut impl Progress,
+) -> Result<Vec<u8>, Refusal> {
+    let content = Arc::new(content);
+    let mut have = std::vec![0u8; content.layout.bitfield_bytes() as usize];
+    let mut put = |piece: PieceIndex, hash: Result<[u8; 20], ContentError>| {
+        let expected = content.expected(piece);
+        let expected = expected.map_err(|error| unreadable(&content.root, error))?;
+        // What is not there or cannot be read is not offered: it is no reason to refuse the rest.
+        if hash.is_ok_and(|hash| hash == expected) {
+            have[piece.0 as usize / 8] |= 0x80 >> (piece.0 % 8);
+        }
+        Ok(())
+    };
+    hash_all(lanes, &content, name, progress, &mut put).await?;
+    Ok(have)
+}
+
+/// Hashes every piece, on all lanes at once, and hands the hashes to `put` in order.
+async fn hash_all(
+    lanes: &Lanes,
+    content: &Arc<Content>,
+    name: &str,
+    progress: &mut impl Progress,
+    put: &mut impl FnMut(PieceIndex, Result<[u8; 20], ContentError>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut pieces = (0..content.layout.piece_count()).map(PieceIndex).peekable();
+    let under_way_max = 2 * lanes.count();
+    let mut under_way: VecDeque<Receipt> = VecDeque::with_capacity(under_way_max);
+    progress.begin(name, content.layout.total_bytes);
+    let result = loop {
+        while under_way.len() < under_way_max
+            && let Some(piece) = pieces.peek().copied()
+            && let Some(receipt) = lanes.submit(Job::Hash { content: Arc::clone(content), piece })
+        {
+            under_way.push_back(receipt);
+            pieces.next();
+        }
+        let Some(next) = under_way.pop_front() else { break Ok(()) };
+        let Done::Hash(piece, hash) = next.await else { continue };
+        if let Err(refusal) = put(piece, hash) {
+            break Err(refusal);
+        }
+        progress.advance(content.layout.piece_len(piece).into());
+    };
+    progress.end();
+    result
+}
+
+/// Where the content of a torrent lies when the owner names `path`: the file or folder itself, or
+/// what has the torrent's name inside it.
+fn root_of(path: &Path, torrent: &File, summary: &Summary) -> PathBuf {
+    let inside = path.join(summary.name.as_str());
+    let itself = match summary.files {
+        None => path.is_file(),
+        Some(_) => !inside.is_dir() || holds_first_file(path, torrent, summary),
+    };
+    if itself { path.to_path_buf() } else { inside }
+}
+
+fn holds_first_file(root: &Path, torrent: &File, summary: &Summary) -> bool {
+    let (mut source, mut window) = (FileSource(torrent), std::vec![0; WINDOW_BYTES]);
+    let first = summary.files(&mut source, &mut window).next().ok().flatten();
+    let Some(first) = first else { return false };
+    let mut room = [0; PATH_BYTES_MAX];
+    let at = summary.info.at + first.path_at;
+    let path = metainfo::read_path(&mut FileSource(torrent), at, &mut room);
+    path.is_ok_and(|path| stamp_now(root, path, first.length) != Stamp::default())
+}
+
+fn not_hashed(content: &Content, error: ContentError) -> Refusal {
+    match error {
+        ContentError::Changed(span) => {
+            let problem = "changed while it was hashed";
+            Refusal::new(content.path_at(span.at).display(), problem, "try again once it rests")
+        }
+        ContentError::Unreadable(span, error) => unreadable(&content.path_at(span.at), error),
+    }
+}
+
+/// Remedy for a `.torrent` that is none.
+pub const BROKEN_TORRENT: &str = "fetch the .torrent again from where it came";

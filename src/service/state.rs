@@ -1,0 +1,216 @@
+//! The state folder: what the box remembers, in the one place it writes to.
+//!
+//! ```text
+//! STATE/lock                      held by the one process that uses it, whose number it holds
+//! STATE/journal                   which torrents exist (engine/journal, engine/library)
+//! STATE/torrents/HASH/facts       what is known of one
+//! STATE/torrents/HASH/extents     which file holds which bytes
+//! STATE/torrents/HASH/have        its bitfield, when it is not whole
+//! STATE/torrents/HASH/NAME.torrent
+//! STATE/torrents/.new/            one being made; cleared away at the next start
+//! ```
+//!
+//! A torrent's folder is made whole and synced under `.new`, then renamed, then recorded: a cut at
+//! any instant leaves it as before or as after.
+
+use super::flash_file::{FlashFile, FlashFileError};
+use super::refusal::Refusal;
+use crate::engine::journal::{Journal, JournalError};
+use crate::engine::library::{Library, LibraryFull, RECORD_BYTES_MAX, Record};
+use crate::engine::units::InfoHash;
+use log::{info, warn};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::string::{String, ToString};
+
+/// The open state folder.
+pub struct State<'m> {
+    folder: PathBuf,
+    journal: Journal<'m, FlashFile>,
+    /// Held open: the lock lasts as long as the process.
+    _lock: File,
+}
+
+impl<'m> State<'m> {
+    /// Opens the folder, makes it when there is none, and fills `library` from its journal.
+    pub fn open(
+        folder: &Path,
+        journal_kib: u32,
+        buffer: &'m mut [u8],
+        library: &mut Library<'_>,
+    ) -> Result<State<'m>, Refusal> {
+        let torrents = folder.join("torrents");
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&torrents);
+        made.map_err(|error| refused(folder, error))?;
+        let lock = lock(folder)?;
+        let path = folder.join("journal");
+        let flash = FlashFile::open(&path, 2 * 1024 * journal_kib);
+        let flash = flash.map_err(|error| refused_flash(&path, error))?;
+        let mut overflow = None;
+        let mut visit = |record: &[u8]| {
+            if let Some(record) = Record::parse(record) {
+                overflow = overflow.or(library.apply(record).err());
+            }
+        };
+        let (journal, replay) = Journal::open(flash, buffer, &mut visit)
+            .map_err(|error| refused_journal(&path, error))?;
+        if let Some(LibraryFull { torrents_max }) = overflow {
+            let problem = std::format!("holds more torrents than the board's {torrents_max}");
+            return Err(Refusal::new(path.display(), problem, LARGER_BOARD));
+        }
+        if replay.lost_commits > 0 {
+            warn!("{}: {} commits were lost to decay", path.display(), replay.lost_commits);
+        }
+        let state = State { folder: folder.to_path_buf(), journal, _lock: lock };
+        state.clear_away(library);
+        Ok(state)
+    }
+
+    /// Where a torrent's files are.
+    pub fn torrent_folder(&self, info_hash: &InfoHash) -> PathBuf {
+        self.folder.join("torrents").join(info_hash.to_string())
+    }
+
+    /// An empty folder in which a torrent's files can be made.
+    pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
+        let folder = self.folder.join("torrents/.new");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).map_err(|error| refused(&folder, error))?;
+        Ok(folder)
+    }
+
+    /// Puts a folder that is whole in its place, and records that its torrent exists.
+    pub fn admit(
+        &mut self,
+        new_folder: &Path,
+        library: &mut Library<'_>,
+        info_hash: InfoHash,
+        root_key: u64,
+        facts_crc: u32,
+    ) -> Result<PathBuf, Refusal> {
+        let folder = self.torrent_folder(&info_hash);
+        let place = || -> io::Result<()> {
+            sync_folder(new_folder)?;
+            if folder.exists() {
+                // The old one stays whole until the new one stands in its place.
+                rustix::fs::renameat_with(CWD, new_folder, CWD, &folder, RenameFlags::EXCHANGE)?;
+                fs::remove_dir_all(new_folder)?;
+            } else {
+                fs::rename(new_folder, &folder)?;
+            }
+            sync_folder(&self.folder.join("torrents"))
+        };
+        place().map_err(|error| refused(&folder, error))?;
+        self.record(library, Record::Admitted { info_hash, root_key, facts_crc })?;
+        Ok(folder)
+    }
+
+    /// Records something; when this returns it will be known after any power cut.
+    pub fn record(&mut self, library: &mut Library<'_>, record: Record) -> Result<(), Refusal> {
+        library.apply(record).map_err(|LibraryFull { torrents_max }| {
+            let problem = std::format!("the library holds {torrents_max} torrents and is full");
+            Refusal::new(self.folder.display(), problem, LARGER_BOARD)
+        })?;
+        self.write(library, record)
+            .map_err(|error| refused_journal(&self.folder.join("journal"), error))
+    }
+
+    fn write(
+        &mut self,
+        library: &Library<'_>,
+        record: Record,
+    ) -> Result<(), JournalError<FlashFileError>> {
+        let mut room = [0; RECORD_BYTES_MAX];
+        if self.journal.needs_compaction() {
+            let mut compaction = self.journal.begin_compaction()?;
+            for record in library.records() {
+                compaction.push(record.write(&mut room))?;
+            }
+            return compaction.finish();
+        }
+        self.journal.push(record.write(&mut room)).map_err(|_| JournalError::Full)?;
+        self.journal.commit()
+    }
+
+    /// Removes folders that no record vouches for: what a cut left half-made.
+    fn clear_away(&self, library: &Library<'_>) {
+        let torrents = self.folder.join("torrents");
+        let Ok(entries) = fs::read_dir(&torrents) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !library.entries().any(|known| known.info_hash.to_string() == name) {
+                info!("clearing away {}", entry.path().display());
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    warn!("{}: {error}", entry.path().display());
+                }
+            }
+        }
+    }
+}
+
+/// Makes a new file in a folder being made, and says where it is when that fails.
+pub fn create(path: &Path) -> Result<File, Refusal> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map_err(|error| refused(path, error))
+}
+
+/// What went wrong in the state folder, as the owner is told.
+pub fn refused(path: &Path, error: io::Error) -> Refusal {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "give --state a folder that can be written to"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or give --state a folder on another disk"
+        }
+        _ => "look at the folder, or give --state another one",
+    };
+    Refusal::new(path.display(), error, remedy)
+}
+
+fn refused_flash(path: &Path, error: FlashFileError) -> Refusal {
+    match error {
+        FlashFileError::Io { cause, .. } => refused(path, io::Error::from(cause)),
+        other => Refusal::new(path.display(), other, MOVE_AWAY),
+    }
+}
+
+fn refused_journal(path: &Path, error: JournalError<FlashFileError>) -> Refusal {
+    match error {
+        JournalError::Flash { cause, .. } => refused_flash(path, cause),
+        JournalError::Full => Refusal::new(path.display(), error, LARGER_BOARD),
+        other => Refusal::new(path.display(), other, MOVE_AWAY),
+    }
+}
+
+/// Takes the lock, or says who has it.
+fn lock(folder: &Path) -> Result<File, Refusal> {
+    let path = folder.join("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(|error| refused(&path, error))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut owner = String::new();
+        let _ = file.read_to_string(&mut owner);
+        let problem = std::format!("is in use by process {}", owner.trim());
+        let remedy = "stop that one first, or give --state another folder";
+        return Err(Refusal::new(folder.display(), problem, remedy));
+    }
+    let number = std::format!("{}\n", std::process::id());
+    let written = file.set_len(0).and_then(|()| file.write_all(number.as_bytes()));
+    written.map_err(|error| refused(&path, error))?;
+    Ok(file)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+const LARGER_BOARD: &str = "choose a larger board with --board";
+const MOVE_AWAY: &str = "move it away to start afresh; nothing that is shared is lost";

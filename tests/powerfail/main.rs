@@ -1,0 +1,16 @@
+//! The journal and the loss of power.
+//!
+//! `cuts` cuts a scenario after every byte, `behaviour` holds what the journal promises besides,
+//! `garbage` feeds it flash that nobody sane has written, and `file` runs it on a real file.
+
+#[path = "../support/mock_flash.rs"]
+mod mock_flash;
+#[path = "../support/prng.rs"]
+mod prng;
+
+mod behaviour;
+mod cuts;
+#[cfg(feature = "std")]
+mod file;
+mod garbage;
+mod model;
