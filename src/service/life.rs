@@ -199,7 +199,7 @@ async fn serve(
         executor.spawn(announcer::run(&service, &announcer, worker)).detach();
     }
     report.ready(address);
-    executor.run(until_stopped(&service, &announcer, signals)).await;
+    drive(&executor, until_stopped(&service, &announcer, signals)).await;
     let swarm = service.swarm.borrow();
     let totals = Totals {
         sent_bytes: swarm.sent_bytes,
@@ -209,6 +209,25 @@ async fn serve(
     report.stopped(totals);
     let sent = swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect();
     Ok(sent)
+}
+
+/// Runs tasks until `end` is over.
+///
+/// The reactor is looked at after every few tasks: `async-io` keeps a thread that takes the
+/// reactor over when nobody has looked at it for a while, and every event would then cross threads.
+async fn drive(executor: &LocalExecutor<'_>, end: impl Future<Output = ()>) {
+    let tasks = async {
+        loop {
+            executor.tick().await;
+            for _ in 1..TASKS_BETWEEN_LOOKS {
+                if !executor.try_tick() {
+                    break;
+                }
+            }
+            smol::future::yield_now().await;
+        }
+    };
+    smol::future::or(end, tasks).await;
 }
 
 /// Waits for a signal, then lets peers go and tells trackers, within [`STOP_MS`].
@@ -339,6 +358,9 @@ fn new_peer_id() -> PeerId {
     }
     PeerId(id)
 }
+
+/// Tasks run between two looks at the reactor; a task that serves takes about 0.1 ms.
+const TASKS_BETWEEN_LOOKS: usize = 8;
 
 /// Where BitTorrent is looked for.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;

@@ -350,10 +350,7 @@ impl Pump<'_, '_> {
                 self.peer.handle_cold(now.after(COLD_RETRY_MS));
                 Ok(false)
             }
-            Reading::Cold { .. } => {
-                self.read_on_a_lane(content, serving, now);
-                Ok(false)
-            }
+            Reading::Cold { .. } => Ok(self.read_on_a_lane(content, serving, now)),
             Reading::Changed(span) => {
                 service.withhold(serving.torrent, span, "has changed since it was hashed");
                 if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(false) }
@@ -376,11 +373,18 @@ impl Pump<'_, '_> {
         }
     }
 
-    fn read_on_a_lane(&mut self, content: Arc<super::Content>, serving: &Serving, now: Instant) {
+    /// Hands the read to a lane. `true` when it did: its receipt is to be looked at next.
+    fn read_on_a_lane(
+        &mut self,
+        content: Arc<super::Content>,
+        serving: &Serving,
+        now: Instant,
+    ) -> bool {
         let receipt = self.service.lanes.take_buffer().and_then(|buffer| {
             let serving = Box::new(serving.clone());
             self.service.lanes.submit(Job::Read { content, serving, buffer })
         });
+        let handed_over = receipt.is_some();
         match receipt {
             Some(receipt) => {
                 let revision = serving.revision;
@@ -390,6 +394,7 @@ impl Pump<'_, '_> {
             // Every lane is taken: the request stays where it is and is tried again.
             None => self.peer.handle_cold(now.after(COLD_RETRY_MS)),
         }
+        handed_over
     }
 }
 

@@ -1,9 +1,9 @@
 //! Other people's clients, as Debian ships them, fetching on machines of their own.
 //!
 //! Each runs with its defaults but for what would reach outside the test (DHT, port mapping), what
-//! would keep it waiting (queues, Transmission's uTP), and local discovery, which a test turns on or
-//! off. Defaults matter here: that a client first tries an encrypted handshake, or uTP, is part of what
-//! must work.
+//! would keep it waiting (queues, Transmission's uTP), and local discovery, which a test turns on
+//! or off. Defaults matter here: that a client first tries an encrypted handshake, or uTP, is part
+//! of what must work.
 //!
 //! A client is done when it says so itself; whether it is right is for [`content`](crate::content).
 
@@ -39,8 +39,8 @@ impl Client {
         }
     }
 
-    /// Whether an empty file of a torrent appears on its disk. Transmission 3.00 creates a file when
-    /// it writes the first byte, and so never creates one without bytes.
+    /// Whether an empty file of a torrent appears on its disk. Transmission 3.00 creates a file
+    /// when it writes the first byte, and so never creates one without bytes.
     pub fn makes_empty_files(self) -> bool {
         self != Client::Transmission
     }

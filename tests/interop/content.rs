@@ -1,7 +1,7 @@
 //! What is shared in the tests, and the comparison of what arrived with it.
 //!
-//! Bytes come from a generator seeded by each file's name: no two pieces are alike, so a block stored
-//! in the wrong place cannot pass for the right one.
+//! Bytes come from a generator seeded by each file's name: no two pieces are alike, so a block
+//! stored in the wrong place cannot pass for the right one.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
@@ -24,8 +24,8 @@ pub enum Kind {
     Image,
 }
 
-/// How clients are to be given a share. Each way has bytes of its own, so that one client can fetch a
-/// kind both ways at once.
+/// How clients are to be given a share. Each way has bytes of its own, so that one client can fetch
+/// a kind both ways at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Torrent,
@@ -34,8 +34,9 @@ pub enum Way {
 
 /// Where `kind` is to be found, made on first use.
 ///
-/// Making thousands of files takes longer than fetching them, so all tests share what is made here, and
-/// it outlives the run, in cargo's folder for tests, under a name that changes with this source text.
+/// Making thousands of files takes longer than fetching them, so all tests share what is made here,
+/// and it outlives the run, in cargo's folder for tests, under a name that changes with this source
+/// text.
 pub fn path(kind: Kind, way: Way) -> PathBuf {
     static SHELF: OnceLock<PathBuf> = OnceLock::new();
     let shelf = SHELF.get_or_init(make_shelf);

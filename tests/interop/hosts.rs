@@ -1,9 +1,9 @@
 //! Machines for one test: network namespaces on one bridge, each with addresses of its own.
 //!
-//! Several clients refuse a peer on loopback, or a second peer on an address they know. So each program
-//! of a test gets a machine: a namespace with one interface, `eth0`, on a bridge that lives in a
-//! namespace too. Nothing is attached to the real network, hence nothing can leave, and the same
-//! addresses serve every test at once.
+//! Several clients refuse a peer on loopback, or a second peer on an address they know. So each
+//! program of a test gets a machine: a namespace with one interface, `eth0`, on a bridge that lives
+//! in a namespace too. Nothing is attached to the real network, hence nothing can leave, and the
+//! same addresses serve every test at once.
 //!
 //! ```text
 //! perennial-interop-<pid>-<n>-lan     bridge "lan"
@@ -60,7 +60,8 @@ impl Lan {
         let lan = Lan { name, family, folder, hosts: Cell::new(0) };
         let switch = lan.switch();
         ip(&["netns", "add", &switch]);
-        // Without snooping the bridge floods multicast at once, instead of after a querier was heard.
+        // Without snooping the bridge floods multicast at once, instead of after a querier was
+        // heard.
         let bridge = "link add lan type bridge forward_delay 0 mcast_snooping 0\nlink set lan up\n";
         ip_batch(&switch, bridge);
         lan

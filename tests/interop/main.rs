@@ -1,14 +1,16 @@
-//! Interop: other people's clients fetch from `perennial share`, over real sockets, on this machine.
+//! Interop: other people's clients fetch from `perennial share`, over real sockets, on this
+//! machine.
 //!
 //! For anyone whose friend uses another client than they do, which is everyone. Each test builds a
-//! small network of namespaces ([`hosts`]), starts our program on one machine ([`seed`]) and clients
-//! from Debian on others ([`clients`]), and compares what arrives byte by byte ([`content`]).
+//! small network of namespaces ([`hosts`]), starts our program on one machine ([`seed`]) and
+//! clients from Debian on others ([`clients`]), and compares what arrives byte by byte
+//! ([`content`]).
 //!
-//! A test fails, rather than being skipped, when it is not run as root or a program is missing: it then
-//! names the package. Clients wait more than they work, so run more tests at once than there are
-//! cores: `cargo test --test interop -- --test-threads=4` takes two to three minutes on two cores. With
-//! `PERENNIAL_FULL=1`, every client fetches the file of more than 4 GiB, not only two, and it takes
-//! longer.
+//! A test fails, rather than being skipped, when it is not run as root or a program is missing: it
+//! then names the package. Clients wait more than they work, so run more tests at once than there
+//! are cores: `cargo test --test interop -- --test-threads=4` takes two to three minutes on two
+//! cores. With `PERENNIAL_FULL=1`, every client fetches the file of more than 4 GiB, not only two,
+//! and it takes longer.
 //!
 //! ```text
 //! content -> seed::learn (info-hashes) -> tracker -> Seed::start -> Client::fetch -> content::compare
@@ -224,8 +226,8 @@ fn share_for_the_lan_refuses_peers_from_elsewhere() {
         Some(Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 9)),
     );
     let own = seed_host.addresses();
-    // Over IPv4 a peer must be on an interface's prefix and have a private address; over IPv6, where
-    // a house's prefix is as a rule public, the prefix alone decides.
+    // Over IPv4 a peer must be on an interface's prefix and have a private address; over IPv6,
+    // where a house's prefix is as a rule public, the prefix alone decides.
     for (host, server, welcome) in [
         (&neighbour, own[0], true),
         (&neighbour, own[1], true),
@@ -296,7 +298,8 @@ fn seed_dials_leechers_that_never_hear_of_it(family: Family, transport: Transpor
 
     let machines = machines(&lan, &Client::ALL);
     let fetches = fetch_all(&machines, &links(&shares), Discovery::TrackersOnly);
-    // A seed asks only once in a while: of whom it does not hear when it starts it hears much later.
+    // A seed asks only once in a while: of whom it does not hear when it starts it hears much
+    // later.
     wait_until(
         "the tracker knows all leechers",
         FETCH_LIMIT,

@@ -1,8 +1,8 @@
 //! Programs a test has started, and the waiting for what they are to do.
 //!
-//! Every program writes what it has to say into a log file; a test that waits in vain shows the end of
-//! each log, so that a failure can be understood without running it again. Nothing sleeps for a fixed
-//! time: [`wait_until`] polls, and gives up at a deadline.
+//! Every program writes what it has to say into a log file; a test that waits in vain shows the end
+//! of each log, so that a failure can be understood without running it again. Nothing sleeps for a
+//! fixed time: [`wait_until`] polls, and gives up at a deadline.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::hosts::Host;
 
-/// A command that runs `program` with none of our environment: no proxy, no settings of whoever runs
-/// the tests, and file names in UTF-8.
+/// A command that runs `program` with none of our environment: no proxy, no settings of whoever
+/// runs the tests, and file names in UTF-8.
 pub fn program(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C.UTF-8");

@@ -1,4 +1,5 @@
-//! The parts the tests are put together from: trackers, links, and the wait for everybody to finish.
+//! The parts the tests are put together from: trackers, links, and the wait for everybody to
+//! finish.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -20,7 +21,8 @@ pub fn both_ways(kinds: &[Kind]) -> Vec<PathBuf> {
     ways.iter().flat_map(|&way| kinds.iter().map(move |&kind| content::path(kind, way))).collect()
 }
 
-/// What clients are given: a magnet link for shares meant to be fetched so, a `.torrent` for the others.
+/// What clients are given: a magnet link for shares meant to be fetched so, a `.torrent` for the
+/// others.
 pub fn links(shares: &[Share]) -> Vec<String> {
     let link = |share: &Share| {
         if content::is_by_magnet(&share.path) {

@@ -1,7 +1,7 @@
 //! Our own program as the tests see it: `perennial share --json`, its events and its end.
 //!
-//! What it prints is a contract for other programs, so it is read here as one would: a JSON object a
-//! line. Only the few fields needed are looked for, which spares the tests a JSON parser.
+//! What it prints is a contract for other programs, so it is read here as one would: a JSON object
+//! a line. Only the few fields needed are looked for, which spares the tests a JSON parser.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -166,5 +166,6 @@ fn text(line: &str, key: &str) -> Option<String> {
     }
 }
 
-/// How long our program may take to hash and listen: 5 GiB without SHA instructions, on a busy machine.
+/// How long our program may take to hash and listen: 5 GiB without SHA instructions, on a busy
+/// machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);

@@ -1,16 +1,18 @@
-//! A tracker of the tests' own: HTTP (BEP 3, 7, 23) and UDP (BEP 15) on whatever addresses it is given.
+//! A tracker of the tests' own: HTTP (BEP 3, 7, 23) and UDP (BEP 15) on whatever addresses it is
+//! given.
 //!
-//! Debian's `opentracker` speaks IPv4 only and keeps a whitelist, and no tracker says afterwards what
-//! it was told. This one listens on IPv4 and IPv6 alike, remembers every announce in the order it
-//! came, and can be told whom to introduce to whom: kept in the dark, a leecher gets something only
-//! from a seed that dials out.
+//! Debian's `opentracker` speaks IPv4 only and keeps a whitelist, and no tracker says afterwards
+//! what it was told. This one listens on IPv4 and IPv6 alike, remembers every announce in the order
+//! it came, and can be told whom to introduce to whom: kept in the dark, a leecher gets something
+//! only from a seed that dials out.
 //!
 //! ```text
 //! socket -> Announce (one shape for both protocols) -> Register::admit -> peers to tell -> socket
 //! ```
 //!
-//! It trusts whoever asks and forgets nobody but those who say `stopped`: it lives as long as one test.
-//! Sockets are bound by the thread that calls [`Tracker::start`], in that thread's network namespace.
+//! It trusts whoever asks and forgets nobody but those who say `stopped`: it lives as long as one
+//! test. Sockets are bound by the thread that calls [`Tracker::start`], in that thread's network
+//! namespace.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -26,7 +28,8 @@ use std::time::{Duration, Instant};
 pub enum Introduces {
     /// Everybody hears of everybody else.
     Everyone,
-    /// Seeds hear of leechers and leechers hear of nobody: a seed that waits to be called serves none.
+    /// Seeds hear of leechers and leechers hear of nobody: a seed that waits to be called serves
+    /// none.
     LeechersToSeeds,
     /// Leechers hear of seeds and of nobody else: each fetches all it gets from a seed.
     SeedsToLeechers,
