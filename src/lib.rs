@@ -1,5 +1,45 @@
-//! The front page.
+//! perennial: an always-on peer for small hardware.
+//!
+//! Drop a file into its folder, and from then on it has one link that works for everybody and
+//! stays on the air while you sleep, on memory that is fixed before it starts.
+//!
+//! # The map
+//!
+//! | module | what it is | what it may use |
+//! | --- | --- | --- |
+//! | [`engine`] | everything a peer *decides*: bytes, `now` and memory in, data out | `core` only |
+//! | `service` | everything it *does*: sockets, files, threads, time | std, smol, the engine |
+//! | `main` | the command line | all of it |
+//!
+//! Imports go one way, `engine` <- `service` <- `main`; `tests/tidy.rs` holds it. The engine is
+//! `no_std`, has no allocator, no clock and no randomness, and builds for bare metal as it is.
+//!
+//! # Memory
+//!
+//! A board's profile (`boards/<name>/profile.toml`) says how much there is. `service::board` adds
+//! up one line for each holder of memory, `service::life` allocates all of it at start, and the
+//! engine borrows it. Nothing a peer or a torrent does makes it more; each limit has a written
+//! answer where it is met.
+//!
+//! # Journeys
+//!
+//! 1. **Share a folder.** `main` -> `service::life` -> `service::share` (walk, compare with what is
+//!    known, hash on lanes) -> `service::draft` with [`engine::metainfo::author`] (the `.torrent`,
+//!    front to back) -> `service::state` (files, then the record in the [`engine::journal`]: from
+//!    here on the torrent exists) -> [`engine::library`] -> [`engine::swarm`] (it can be asked for)
+//!    -> `service::announcer` and `service::discovery` (it can be found).
+//! 2. **Serve.** `service::lobby` (accept) -> `service::pump` -> [`engine::wire`] (handshake, frames)
+//!    -> [`engine::peer`] (requests into their one queue) -> [`engine::swarm::choker`] (whose turn)
+//!    -> [`engine::peer::serve`] (a view of the queue's head) -> `service::disk` (page cache, else a
+//!    lane) -> the socket; nothing is committed until the socket has taken it.
+//! 3. **Be found.** [`engine::announce::schedule`] -> `service::announcer` -> `service::tracker`;
+//!    [`engine::announce::local`] -> `service::discovery`; whoever is met becomes a candidate in
+//!    [`engine::swarm::candidates`] -> `service::lobby` (dial) -> journey 2.
+//!
+//! Read `engine::peer` and `service::pump` first: a byte from socket to disk and back is there.
 #![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 #[cfg(any(feature = "std", test))]
 extern crate std;

@@ -110,7 +110,8 @@ fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
     let lines = |holders: &[Holder]| holders.iter().map(line).collect::<String>();
     let text = if json {
         let list = |holders: &[Holder]| {
-            let each = |h: &Holder| serde_json::json!({"what": h.what, "from": h.from, "bytes": h.bytes});
+            let each =
+                |h: &Holder| serde_json::json!({"what": h.what, "from": h.from, "bytes": h.bytes});
             holders.iter().map(each).collect::<Vec<_>>()
         };
         serde_json::json!({

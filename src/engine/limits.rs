@@ -1,6 +1,7 @@
 //! Fixed limits of the protocol and of single objects, each with its source.
 //!
-//! What a board scales stands in its `profile.toml` and in [`budget`](super::budget) instead.
+//! What a board scales stands in its `profile.toml` and reaches the engine as the length of what
+//! it is lent.
 
 /// A block as everybody requests it (BEP 3: 2^14).
 pub const BLOCK_BYTES: u32 = 16 * 1024;

@@ -122,8 +122,8 @@ impl Board {
     /// The board this machine is taken for: the largest whose memory it has. A machine reports a
     /// little less than is built in, so a board's memory counts from seven eighths of it.
     pub fn of_this_machine() -> Board {
-        let ram_mib = rustix::system::sysinfo();
-        let ram_mib = ram_mib.totalram as u64 * u64::from(ram_mib.mem_unit) >> 20;
+        let machine = rustix::system::sysinfo();
+        let ram_mib = (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 20;
         let fits = |board: &Board| !board.is_for_tests() && board.ram_mib * 7 / 8 <= ram_mib;
         let all = Board::all();
         let best = all.iter().filter(|board| fits(board)).max_by_key(|board| board.ram_mib);
@@ -161,18 +161,42 @@ impl Board {
         let seeding = u64::from(pools.seeding_max);
         let ours = std::vec![
             line("program", "its code and data", PROGRAM_BYTES),
-            line("stacks", "main, async-io, lanes", MAIN_STACKS_BYTES + lanes * kib(disk.lane_stack_kib)),
+            line(
+                "stacks",
+                "main, async-io, lanes",
+                MAIN_STACKS_BYTES + lanes * kib(disk.lane_stack_kib)
+            ),
             line("pumps", "peers_max", each(pumps, PUMP_BYTES)),
             line("request queues", "peers_max x requests_per_peer", queue),
-            line("roster", "peers_max", each(pumps, size_of::<Option<Member>>() + size_of::<PeerSlot>())),
-            line("candidates", "candidates_max", each(pools.candidates_max.into(), size_of::<Option<Candidate>>())),
-            line("library", "torrents_max", each(pools.torrents_max.into(), size_of::<Option<Entry>>())),
-            line("active torrents", "seeding_max", each(seeding, size_of::<Option<Torrent>>() + TORRENT_BYTES)),
+            line(
+                "roster",
+                "peers_max",
+                each(pumps, size_of::<Option<Member>>() + size_of::<PeerSlot>())
+            ),
+            line(
+                "candidates",
+                "candidates_max",
+                each(pools.candidates_max.into(), size_of::<Option<Candidate>>())
+            ),
+            line(
+                "library",
+                "torrents_max",
+                each(pools.torrents_max.into(), size_of::<Option<Entry>>())
+            ),
+            line(
+                "active torrents",
+                "seeding_max",
+                each(seeding, size_of::<Option<Torrent>>() + TORRENT_BYTES)
+            ),
             line("bitfields", "bits_kib", kib(pools.bits_kib)),
             line("open files", "open_files_max", each(files, OPEN_FILE_BYTES)),
             line("serving scratch", "serve_kib", kib(disk.serve_kib)),
             line("receiving scratch", "fixed", RECEIVED_BYTES as u64),
-            line("lane buffers", "lane_buffers x lane_buffer_kib", u64::from(disk.lane_buffers) * kib(disk.lane_buffer_kib)),
+            line(
+                "lane buffers",
+                "lane_buffers x lane_buffer_kib",
+                u64::from(disk.lane_buffers) * kib(disk.lane_buffer_kib)
+            ),
             line("hashing", "lanes", each(lanes, HASH_SCRATCH_BYTES)),
             line("walking a folder", "walk_kib", kib(disk.walk_kib)),
             line("journal buffer", "fixed", JOURNAL_BUFFER_BYTES as u64),

@@ -168,8 +168,8 @@ impl Content {
     /// that has changed.
     pub fn inspect(&self, from: u32) -> Sight {
         for index in from..self.file_count.min(from + INSPECT_FILES) {
-            let Ok(Some(extent)) = ExtentMap::new(&mut FileSource(&self.extents), self.file_count)
-                .read(index)
+            let Ok(Some(extent)) =
+                ExtentMap::new(&mut FileSource(&self.extents), self.file_count).read(index)
             else {
                 break;
             };
@@ -315,4 +315,4 @@ pub fn stamp_of(stat: &rustix::fs::Stat) -> Stamp {
 pub const HASH_SCRATCH_BYTES: usize = 128 * 1024;
 
 /// Files one [`Job::Inspect`](super::lanes::Job::Inspect) looks at.
-const INSPECT_FILES: u32 = 64;
+pub const INSPECT_FILES: u32 = 64;

@@ -26,10 +26,8 @@ pub async fn run(service: &Service<'_>) {
     let v4 = hear(service, Family::V4);
     let v6 = hear(service, Family::V6);
     let (v4, v6) = (v4.as_ref(), v6.as_ref());
-    let listening = future::zip(
-        listen(service, v4, cookie, &beacon),
-        listen(service, v6, cookie, &beacon),
-    );
+    let listening =
+        future::zip(listen(service, v4, cookie, &beacon), listen(service, v6, cookie, &beacon));
     future::zip(listening, speak(service, v4, v6, cookie, &beacon)).await;
 }
 
@@ -147,7 +145,9 @@ fn open(family: Family, lan: &Lan) -> io::Result<Async<UdpSocket>> {
 fn join(socket: &Async<UdpSocket>, family: Family, lan: &Lan) {
     for (ip, index) in lan.interfaces() {
         let joined = match (family, ip) {
-            (Family::V4, IpAddr::V4(ip)) => socket.get_ref().join_multicast_v4(&local::GROUP_V4, &ip),
+            (Family::V4, IpAddr::V4(ip)) => {
+                socket.get_ref().join_multicast_v4(&local::GROUP_V4, &ip)
+            }
             (Family::V6, IpAddr::V6(_)) => {
                 socket.get_ref().join_multicast_v6(&local::GROUP_V6, index)
             }

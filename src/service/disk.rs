@@ -165,7 +165,8 @@ fn find(open: &mut Vec<Open>, torrent: TorrentSlot, span: Span, now: Instant) ->
     file.used = now;
     if now.since(file.looked) >= LOOK_AGAIN_MS {
         file.looked = now;
-        let same = content::look(&file.file).is_ok_and(|look| look == (file.span.length, file.stamp));
+        let same =
+            content::look(&file.file).is_ok_and(|look| look == (file.span.length, file.stamp));
         if !same {
             let span = open.swap_remove(at).span;
             return Found::Changed(span);

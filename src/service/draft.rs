@@ -61,7 +61,7 @@ impl Draft {
         let info_at = metainfo.count;
         author::open_info(&mut metainfo, single).map_err(full)?;
         let (mut total_bytes, mut file_count) = (0u64, 0u32);
-        while let Some(found) = walk.next()? {
+        while let Some(found) = walk.next_file()? {
             let mut path_at = 0;
             if single.is_none() {
                 path_at = metainfo.count - info_at + author::path_offset(found.length);
@@ -73,7 +73,8 @@ impl Draft {
             (total_bytes, file_count) = (total_bytes + found.length, file_count + 1);
         }
         if total_bytes == 0 {
-            let problem = if single.is_some() { "is empty" } else { "holds no file with a byte in it" };
+            let problem =
+                if single.is_some() { "is empty" } else { "holds no file with a byte in it" };
             return Err(Refusal::new(root.display(), problem, "put something into it first"));
         }
         let piece_bytes = piece_bytes.unwrap_or_else(|| author::piece_bytes_for(total_bytes));
@@ -96,8 +97,8 @@ impl Draft {
         let content = &self.content;
         let path = self.folder.join(&self.torrent);
         content.metainfo.sync_all().map_err(|error| refused(&path, error))?;
-        let info_hash = info_hash_of(&content.metainfo, content.info)
-            .map_err(|error| refused(&path, error))?;
+        let info_hash =
+            info_hash_of(&content.metainfo, content.info).map_err(|error| refused(&path, error))?;
         let facts = Facts {
             info_hash,
             root: utf8(&content.root)?,
@@ -136,19 +137,18 @@ pub fn adopt(
     let mut extents = Counted::create(&extents_path)?;
     let (mut source, mut window) = (FileSource(&metainfo), std::vec![0; WINDOW_BYTES]);
     let mut files = summary.files(&mut source, &mut window);
-    let broken = |error: MetainfoError<io::Error>| {
-        Refusal::new(torrent.display(), error, BROKEN_TORRENT)
-    };
-    while let Some(file) = files.next().map_err(broken)? {
+    let broken =
+        |error: MetainfoError<io::Error>| Refusal::new(torrent.display(), error, BROKEN_TORRENT);
+    while let Some(file) = files.next_file().map_err(broken)? {
         let mut room = [0; PATH_BYTES_MAX];
         let at = summary.info.at + file.path_at;
         let path = match file.path_at {
             0 => "",
-            _ => metainfo::read_path(&mut FileSource(&metainfo), at, &mut room)
-                .map_err(broken)?,
+            _ => metainfo::read_path(&mut FileSource(&metainfo), at, &mut room).map_err(broken)?,
         };
         let span = Span { at: file.start, length: file.length };
-        let stamp = if file.padding { Default::default() } else { stamp_now(root, path, file.length) };
+        let stamp =
+            if file.padding { Default::default() } else { stamp_now(root, path, file.length) };
         let extent = Extent { span, path_at: file.path_at, stamp, padding: file.padding };
         extents.put(&extent.write()).map_err(|error| refused(&extents_path, error))?;
     }
@@ -238,8 +238,7 @@ pub fn info_hash_of(metainfo: &File, info: Span) -> io::Result<InfoHash> {
 
 /// A path as the text it has to be.
 pub fn utf8(path: &Path) -> Result<&str, Refusal> {
-    path.to_str()
-        .ok_or_else(|| Refusal::new(path.display(), "its path is not UTF-8", "rename it"))
+    path.to_str().ok_or_else(|| Refusal::new(path.display(), "its path is not UTF-8", "rename it"))
 }
 
 fn name_of(root: &Path) -> Result<String, Refusal> {
@@ -249,7 +248,9 @@ fn name_of(root: &Path) -> Result<String, Refusal> {
     let name = utf8(Path::new(name))?;
     match names::check(name) {
         Ok(()) => Ok(name.to_string()),
-        Err(what) => Err(Refusal::new(root.display(), std::format!("its name {what}"), "rename it")),
+        Err(what) => {
+            Err(Refusal::new(root.display(), std::format!("its name {what}"), "rename it"))
+        }
     }
 }
 

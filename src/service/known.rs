@@ -76,7 +76,7 @@ impl Known {
     pub fn is_unchanged(&self, walk_kib: u32) -> Result<Option<LeftOut>, Refusal> {
         let mut walk = Walk::new(&self.content.root, walk_kib)?;
         for index in 0.. {
-            let (found, known) = (walk.next()?, self.extent(index));
+            let (found, known) = (walk.next_file()?, self.extent(index));
             let same = match (&found, &known) {
                 (None, None) => return Ok(Some(walk.left_out)),
                 (Some(found), Some(extent)) => {

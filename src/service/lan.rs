@@ -43,9 +43,7 @@ impl Lan {
         let ip = ip.to_canonical();
         match ip {
             _ if ip.is_loopback() => true,
-            IpAddr::V4(v4) => {
-                (v4.is_private() || v4.is_link_local()) && self.shares_a_prefix(ip)
-            }
+            IpAddr::V4(v4) => (v4.is_private() || v4.is_link_local()) && self.shares_a_prefix(ip),
             IpAddr::V6(v6) => v6.is_unicast_link_local() || self.shares_a_prefix(ip),
         }
     }
@@ -102,8 +100,7 @@ pub fn magnet(
 }
 
 /// Everything but what may stand in a query as it is (RFC 3986).
-const RESERVED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -113,8 +110,8 @@ mod tests {
     #[test]
     fn the_lan_is_a_prefix_of_ours_and_a_private_address() {
         let interfaces = [("192.168.1.5", 24), ("198.51.100.7", 24), ("2001:db8::1", 64)];
-        let interfaces = interfaces
-            .map(|(ip, prefix)| Interface { ip: ip.parse().unwrap(), prefix, index: 1 });
+        let interfaces =
+            interfaces.map(|(ip, prefix)| Interface { ip: ip.parse().unwrap(), prefix, index: 1 });
         let lan = Lan { interfaces: interfaces.to_vec() };
         let inside = ["192.168.1.200", "127.0.0.1", "::1", "fe80::9", "2001:db8::77"];
         let outside = ["192.168.2.1", "10.0.0.1", "198.51.100.8", "8.8.8.8", "2001:db8:1::1"];

@@ -75,8 +75,7 @@ pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
         let mut shares = Vec::new();
-        let mut workshop =
-            Workshop { state: &mut state, library: &mut library, lanes: &lanes };
+        let mut workshop = Workshop { state: &mut state, library: &mut library, lanes: &lanes };
         let open = open_all(&mut workshop, options, report, &mut shares);
         let stop = async { signals.next().await.map_or(Ok(false), |_| Ok(false)) };
         if !smol::future::or(stop, async { open.await.map(|()| true) }).await? {

@@ -192,7 +192,7 @@ fn tune(stream: &Async<TcpStream>, unsent_bytes: u32) -> io::Result<()> {
 }
 
 /// Connections of one address that may be shaking hands at a time.
-const GREETING_PER_ADDRESS: usize = 4;
+pub const GREETING_PER_ADDRESS: usize = 4;
 
 /// Connections the kernel keeps while every pump is busy.
 const BACKLOG: i32 = 128;

@@ -168,9 +168,16 @@ enum Cold {
     /// The kernel has started to read; a second try comes first.
     Tried,
     /// A lane reads it, for this revision of the queue.
-    Lane { receipt: Receipt, revision: u32 },
+    Lane {
+        receipt: Receipt,
+        revision: u32,
+    },
     /// A lane has read it: so many bytes, for this revision of the queue.
-    Warm { buffer: Buffer, filled: usize, revision: u32 },
+    Warm {
+        buffer: Buffer,
+        filled: usize,
+        revision: u32,
+    },
 }
 
 impl Pump<'_, '_> {

@@ -150,11 +150,12 @@ impl Workshop<'_, '_> {
         let summary = Summary::read(&mut FileSource(&file), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(torrent.display(), error, BROKEN_TORRENT))?;
         let root = root_of(path, &file, &summary);
-        let info_hash = draft::info_hash_of(&file, summary.info)
-            .map_err(|error| unreadable(torrent, error))?;
+        let info_hash =
+            draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
         let key = root_key(root.as_os_str().as_encoded_bytes());
         if let Some(entry) = self.library.under(key).find(|entry| entry.info_hash == info_hash)
-            && let Some(known) = Known::load(&self.state.torrent_folder(&info_hash), entry.facts_crc)
+            && let Some(known) =
+                Known::load(&self.state.torrent_folder(&info_hash), entry.facts_crc)
             && known.content.root == root
             && known.looks_the_same()
         {
@@ -311,7 +312,7 @@ fn root_of(path: &Path, torrent: &File, summary: &Summary) -> PathBuf {
 
 fn holds_first_file(root: &Path, torrent: &File, summary: &Summary) -> bool {
     let (mut source, mut window) = (FileSource(torrent), std::vec![0; WINDOW_BYTES]);
-    let first = summary.files(&mut source, &mut window).next().ok().flatten();
+    let first = summary.files(&mut source, &mut window).next_file().ok().flatten();
     let Some(first) = first else { return false };
     let mut room = [0; PATH_BYTES_MAX];
     let at = summary.info.at + first.path_at;

@@ -74,7 +74,7 @@ impl Walk {
     }
 
     /// The next file, `None` after the last.
-    pub fn next(&mut self) -> Result<Option<Found>, Refusal> {
+    pub fn next_file(&mut self) -> Result<Option<Found>, Refusal> {
         if std::mem::take(&mut self.single) {
             return self.look(String::new());
         }
@@ -190,13 +190,15 @@ mod tests {
     #[test]
     fn a_tree_is_walked_in_one_order_and_nothing_leads_out_of_it() {
         let root = folder("order");
-        for (path, text) in [("z", "1"), ("b/c", "22"), ("a.b", ""), ("b/.x", "no"), ("y.part", "no")] {
+        for (path, text) in
+            [("z", "1"), ("b/c", "22"), ("a.b", ""), ("b/.x", "no"), ("y.part", "no")]
+        {
             fs::write(root.join(path), text).unwrap();
         }
         std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
         let mut walk = Walk::new(&root, 64).unwrap();
         let mut paths = Vec::new();
-        while let Some(found) = walk.next().unwrap() {
+        while let Some(found) = walk.next_file().unwrap() {
             paths.push((found.path, found.length));
         }
         let wanted = [("a.b", 0), ("b/c", 2), ("z", 1)];
@@ -212,7 +214,9 @@ mod tests {
             fs::write(root.join(std::format!("{n:030}")), "").unwrap();
         }
         assert!(Walk::new(&root, 4).err().unwrap().to_string().contains("walk_kib"));
-        assert!(Walk::new(Path::new("/nowhere"), 4).err().unwrap().to_string().contains("spelling"));
+        assert!(
+            Walk::new(Path::new("/nowhere"), 4).err().unwrap().to_string().contains("spelling")
+        );
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -123,7 +123,9 @@ impl Summary {
     pub fn files<'s, S: Source>(&self, source: &'s mut S, window: &'s mut [u8]) -> Files<'s, S> {
         let (left, info_at) = (self.file_count, self.info.at);
         match self.files {
-            None => Files { scanner: None, info_at, start: 0, left, single: self.layout.total_bytes },
+            None => {
+                Files { scanner: None, info_at, start: 0, left, single: self.layout.total_bytes }
+            }
             Some(span) => {
                 let mut scanner = Scanner::new(source, window);
                 scanner.seek(span.at);
@@ -144,7 +146,7 @@ pub struct Files<'s, S: Source> {
 
 impl<S: Source> Files<'_, S> {
     /// The next file, `None` after the last.
-    pub fn next(&mut self) -> Result<Option<FileEntry>, MetainfoError<S::Error>> {
+    pub fn next_file(&mut self) -> Result<Option<FileEntry>, MetainfoError<S::Error>> {
         let Some(scanner) = &mut self.scanner else {
             let single = FileEntry { start: 0, length: self.single, path_at: 0, padding: false };
             return Ok((core::mem::take(&mut self.left) > 0).then_some(single));
@@ -152,10 +154,10 @@ impl<S: Source> Files<'_, S> {
         if self.start == 0 && scanner.at_list_start() {
             scanner.expect_list("files")?;
         }
-        let Some((length, path_at, padding)) = read_file(scanner)? else { return Ok(None) };
-        let path_at = path_at - self.info_at;
-        let entry = FileEntry { start: self.start, length, path_at, padding };
-        self.start = self.start.saturating_add(length);
+        let Some(mut entry) = read_file(scanner)? else { return Ok(None) };
+        entry.path_at -= self.info_at;
+        entry.start = self.start;
+        self.start = self.start.saturating_add(entry.length);
         Ok(Some(entry))
     }
 }
@@ -223,9 +225,9 @@ impl InfoParts {
     ) -> Result<(), MetainfoError<S::Error>> {
         let at = scanner.offset();
         scanner.expect_list("files")?;
-        while let Some((length, ..)) = read_file(scanner)? {
+        while let Some(file) = read_file(scanner)? {
             self.file_count += 1;
-            let total = self.listed_bytes.checked_add(length);
+            let total = self.listed_bytes.checked_add(file.length);
             let Some(total) = total.filter(|total| *total <= TOTAL_BYTES_MAX) else {
                 return wrong(
                     scanner.offset(),
@@ -275,10 +277,10 @@ impl InfoParts {
     }
 }
 
-/// Reads one entry of `files`: its length, where its path stands, and whether it is padding.
+/// Reads one entry of `files`; its path counts from the front of the file here, its start is 0.
 fn read_file<S: Source>(
     scanner: &mut Scanner<'_, S>,
-) -> Result<Option<(u64, u64, bool)>, MetainfoError<S::Error>> {
+) -> Result<Option<FileEntry>, MetainfoError<S::Error>> {
     let Some(at) = scanner.next_item()? else { return Ok(None) };
     let (mut length, mut path_at, mut padding) = (None, None, false);
     scanner.expect_dictionary("files")?;
@@ -294,7 +296,7 @@ fn read_file<S: Source>(
         }
     }
     match (length, path_at) {
-        (Some(length), Some(path_at)) => Ok(Some((length, path_at, padding))),
+        (Some(length), Some(path_at)) => Ok(Some(FileEntry { start: 0, length, path_at, padding })),
         (None, _) => wrong(at, "length", "is missing from a file"),
         (_, None) => wrong(at, "path", "is missing from a file"),
     }

@@ -48,13 +48,16 @@ fn what_is_authored_is_read_back() {
     let (mut source, mut window, mut start) = (&bytes[..], [0; 300], 0);
     let mut walk = summary.files(&mut source, &mut window);
     for (path, length) in files {
-        let entry = walk.next().unwrap().unwrap();
+        let entry = walk.next_file().unwrap().unwrap();
         assert_eq!((entry.start, entry.length), (start, length));
         let mut room = [0; PATH_BYTES_MAX];
-        assert_eq!(read_path(&mut &bytes[..], summary.info.at + entry.path_at, &mut room).unwrap(), path);
+        assert_eq!(
+            read_path(&mut &bytes[..], summary.info.at + entry.path_at, &mut room).unwrap(),
+            path
+        );
         start += length;
     }
-    assert_eq!(walk.next().unwrap(), None);
+    assert_eq!(walk.next_file().unwrap(), None);
 }
 
 #[test]

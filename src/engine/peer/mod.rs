@@ -45,6 +45,10 @@ use serve::{Queue, Request};
 
 /// What a connection wants done next.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack, for one call; there is no heap"
+)]
 pub enum Output<'a> {
     /// Write these bytes to the socket, then [`Peer::handle_sent`].
     Bytes(&'a [u8]),
@@ -75,6 +79,7 @@ pub struct Peer<'m> {
 }
 
 /// How far a connection has come.
+#[expect(clippy::large_enum_variant, reason = "nearly every connection is the large one")]
 enum Stage {
     /// Shaking hands.
     Greeting {
