@@ -44,7 +44,7 @@ struct ShareArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes)]
     piece_size: Option<u32>,
     /// For the house only: no tracker, and peers from elsewhere are refused
-    #[arg(long)]
+    #[arg(long, conflicts_with = "trackers")]
     lan: bool,
     /// Listen here; without it on port 6881, or the next free one to 6889
     #[arg(long, value_name = "ADDR:PORT")]

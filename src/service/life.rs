@@ -74,13 +74,17 @@ pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     let lanes = start_lanes(board)?;
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
-        let mut shares = Vec::new();
         let mut workshop = Workshop { state: &mut state, library: &mut library, lanes: &lanes };
-        let open = open_all(&mut workshop, options, report, &mut shares);
-        let stop = async { signals.next().await.map_or(Ok(false), |_| Ok(false)) };
-        if !smol::future::or(stop, async { open.await.map(|()| true) }).await? {
-            return Err(Refusal::new("hashing", "was interrupted", "start again to share"));
+        let interrupted = async {
+            let _ = signals.next().await;
+            Err(Refusal::new("hashing", "was interrupted", "start again to share"))
+        };
+        let opening = open_all(&mut workshop, options, report);
+        let opened = smol::future::or(interrupted, opening).await;
+        if opened.is_err() {
+            state.discard_new_folder();
         }
+        let shares = opened?;
         let sent = serve(options, report, listener, lanes, &shares, &mut signals).await?;
         for (share, sent_bytes) in shares.iter().zip(sent).filter(|(_, sent)| *sent > 0) {
             let bytes = share.sent_bytes + sent_bytes;
@@ -95,8 +99,8 @@ async fn open_all(
     workshop: &mut Workshop<'_, '_>,
     options: &Options,
     report: &mut Report,
-    shares: &mut Vec<Share>,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Share>, Refusal> {
+    let mut shares: Vec<Share> = Vec::with_capacity(options.paths.len());
     let board = &options.board;
     if options.paths.len() > usize::from(board.pools.seeding_max) {
         let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
@@ -111,13 +115,13 @@ async fn open_all(
             walk_kib: board.disk.walk_kib,
         };
         let share = workshop.open(wish, report).await?;
-        if shares.iter().any(|other: &Share| other.info_hash == share.info_hash) {
+        if shares.iter().any(|other| other.info_hash == share.info_hash) {
             warn!("{}: is shared already", path.display());
             continue;
         }
         shares.push(share);
     }
-    Ok(())
+    Ok(shares)
 }
 
 /// Serves until a signal comes; bytes sent of each share.

@@ -158,7 +158,11 @@ pub async fn run_dials(service: &Service<'_>) {
             continue;
         }
         let due = service.swarm.borrow_mut().candidates.take_due(service.clock.now());
-        if let Some(candidate) = due.filter(|candidate| service.admits(candidate.address.ip())) {
+        let wanted = due.filter(|candidate| {
+            let ip = candidate.address.ip();
+            service.admits(ip) && !service.swarm.borrow().knows(candidate.torrent, ip)
+        });
+        if let Some(candidate) = wanted {
             service.lobby.hand_over(service, Arrival::Dial(candidate));
         }
     }

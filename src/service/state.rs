@@ -77,10 +77,16 @@ impl<'m> State<'m> {
 
     /// An empty folder in which a torrent's files can be made.
     pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
+        self.discard_new_folder();
         let folder = self.folder.join("torrents/.new");
-        let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).map_err(|error| refused(&folder, error))?;
         Ok(folder)
+    }
+
+    /// Removes what was being made and will not be finished.
+    pub fn discard_new_folder(&self) {
+        // There is none, or it cannot be removed now: the next start tries again.
+        let _ = fs::remove_dir_all(self.folder.join("torrents/.new"));
     }
 
     /// Puts a folder that is whole in its place, and records that its torrent exists.

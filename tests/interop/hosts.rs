@@ -87,14 +87,9 @@ impl Lan {
         fs::create_dir(&home).expect("the test's own folder is writable");
         let host = Host { namespace: format!("{}-{number}-{role}", self.name), home, v4, v6 };
         ip(&["netns", "add", &host.namespace]);
-        let port = format!("port{number}");
-        ip_batch(
-            &self.switch(),
-            &format!(
-                "link add {port} type veth peer name eth0 netns {}\nlink set {port} master lan up\n",
-                host.namespace
-            ),
-        );
+        let (port, peer) = (format!("port{number}"), &host.namespace);
+        let wire = format!("link add {port} type veth peer name eth0 netns {peer}\n");
+        ip_batch(&self.switch(), &(wire + &format!("link set {port} master lan up\n")));
         host.configure();
         host
     }

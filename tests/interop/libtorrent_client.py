@@ -2,8 +2,9 @@
 
 Usage: libtorrent_client.py FOLDER LSD LINK...
 
-LSD is 1 or 0 (local discovery, BEP 14). A LINK is a magnet link or the path of a .torrent. A file named
-"complete" is made in the working directory once all of them are; alerts are printed as they come.
+LSD is 1 or 0 (local discovery, BEP 14). A LINK is a magnet link or the path of a .torrent. A file
+named "complete" is made in the working directory once all of them are; alerts are printed as they
+come.
 """
 
 import sys

@@ -13,7 +13,7 @@
 //! and it takes longer.
 //!
 //! ```text
-//! content -> seed::learn (info-hashes) -> tracker -> Seed::start -> Client::fetch -> content::compare
+//! content -> Seed::learn (info-hashes) -> tracker -> Seed::start -> Client::fetch -> compare
 //! ```
 
 mod clients;

@@ -73,9 +73,8 @@ pub fn expect_everything(fetches: &[Fetch], seed: &Seed, limit: Duration) {
 /// A tracker of our own on every address of `host`.
 pub fn start_tracker(host: &Host, introduces: Introduces) -> Tracker {
     let addresses: Vec<SocketAddr> =
-        host.addresses().into_iter().map(|ip| SocketAddr::new(ip, TRACKER_PORT)).collect();
-    host.run(|| Tracker::start(&addresses, introduces))
-        .expect("nobody else listens on this machine")
+        host.addresses().into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+    host.run(|| Tracker::start(&addresses, introduces)).expect("a free port on a new machine")
 }
 
 /// Waits until `tracker` has heard of every share of `seed`.
@@ -150,10 +149,8 @@ pub fn shakes_hands(host: &Host, server: SocketAddr, share: &Share) -> bool {
 
 fn opentracker_address(host: &Host) -> SocketAddr {
     let v4 = host.addresses().into_iter().find(IpAddr::is_ipv4);
-    SocketAddr::new(v4.expect("opentracker speaks IPv4 only"), TRACKER_PORT)
+    SocketAddr::new(v4.expect("opentracker speaks IPv4 only"), 6969)
 }
-
-const TRACKER_PORT: u16 = 6969;
 
 /// How long a tracker may wait for the first word of those just started.
 const ANNOUNCE_LIMIT: Duration = Duration::from_secs(20);

@@ -73,8 +73,9 @@ pub struct Peer<'m> {
     /// Serving pauses until then: a read would have blocked.
     serve_after: Instant,
     last_received: Instant,
-    /// When bytes last went, or when there last was nothing to send.
     last_sent: Instant,
+    /// When there last was nothing to send.
+    last_idle: Instant,
     pointless: u32,
 }
 
@@ -100,8 +101,9 @@ struct Session {
     torrent: TorrentSlot,
     features: Features,
     decoder: Decoder,
-    /// Frames so far: a bitfield may only be the first one.
-    frames: u32,
+    /// The peer has said what it has: a bitfield comes before any other word about pieces. (BEP 3
+    /// wants it to be the first message; libtorrent sends its extended handshake before.)
+    told_pieces: bool,
     /// Pieces the peer says it has.
     their_pieces: u32,
     metadata_id: u8,
@@ -165,6 +167,7 @@ impl<'m> Peer<'m> {
             serve_after: Instant::default(),
             last_received: now,
             last_sent: now,
+            last_idle: now,
             pointless: 0,
         }
     }
@@ -277,9 +280,7 @@ impl<'m> Peer<'m> {
             _ if now >= self.last_received.after(SILENCE_TIMEOUT_MS) && !self.is_taking(now) => {
                 Err(PeerFault::Silent)
             }
-            _ if self.has_output() && now >= self.last_sent.after(STALL_TIMEOUT_MS) => {
-                Err(PeerFault::Stalled)
-            }
+            _ if self.has_output() && now >= self.stalls_at() => Err(PeerFault::Stalled),
             _ => Ok(()),
         }
     }
@@ -312,7 +313,7 @@ impl<'m> Peer<'m> {
             }
         }
         if !self.has_output() {
-            self.last_sent = self.last_sent.max(self.last_received.min(now));
+            self.last_idle = now;
         }
         Output::Wait(self.deadline())
     }
@@ -331,8 +332,7 @@ impl<'m> Peer<'m> {
         let silence = self.last_received.after(SILENCE_TIMEOUT_MS);
         let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
         if self.has_output() {
-            let stall = self.last_sent.after(STALL_TIMEOUT_MS);
-            due = due.or(Deadline { at: stall, why: "a stalled peer" });
+            due = due.or(Deadline { at: self.stalls_at(), why: "a stalled peer" });
         }
         if !self.queue.is_empty() && self.serve_after != Instant::default() {
             due = due.or(Deadline { at: self.serve_after, why: "a cold read" });
@@ -351,7 +351,12 @@ impl<'m> Peer<'m> {
 
     /// A peer whose big requests we are still answering need not say anything meanwhile.
     fn is_taking(&self, now: Instant) -> bool {
-        self.has_output() && now < self.last_sent.after(STALL_TIMEOUT_MS)
+        self.has_output() && now < self.stalls_at()
+    }
+
+    /// When a peer that has something to take and takes nothing has stalled.
+    fn stalls_at(&self) -> Instant {
+        self.last_sent.max(self.last_idle).after(STALL_TIMEOUT_MS)
     }
 
     /// A whole handshake has come.
@@ -382,7 +387,7 @@ impl<'m> Peer<'m> {
             torrent,
             features,
             decoder: Decoder::default(),
-            frames: 0,
+            told_pieces: false,
             their_pieces: 0,
             metadata_id: 0,
             bitfield_at: Some(0),
@@ -412,10 +417,12 @@ impl<'m> Peer<'m> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         let torrent = session.torrent;
         let layout = swarm.torrent(torrent).layout;
-        let first = session.frames == 0;
-        if !matches!(frame, Frame::Bitfield { offset: 1.., .. } | Frame::KeepAlive) {
-            session.frames = session.frames.saturating_add(1);
-        }
+        let first_word = match frame {
+            Frame::Have(_) | Frame::HaveAll | Frame::HaveNone | Frame::Bitfield { .. } => {
+                !core::mem::replace(&mut session.told_pieces, true)
+            }
+            _ => false,
+        };
         match frame {
             Frame::KeepAlive | Frame::Skipped | Frame::Advice => return self.count_pointless(),
             // We ask for nothing: whether we may makes no difference.
@@ -428,7 +435,7 @@ impl<'m> Peer<'m> {
             }
             Frame::Have(_) => session.count_pieces(1, self.slot, swarm),
             Frame::Bitfield { offset, bytes, total } => {
-                if total != layout.bitfield_bytes() || (offset == 0 && !first) {
+                if total != layout.bitfield_bytes() || (offset == 0 && !first_word) {
                     return Err(PeerFault::BitfieldLength);
                 }
                 let end = offset + bytes.len() as u32;

@@ -228,6 +228,11 @@ impl<'m> Swarm<'m> {
         self.roster.members()
     }
 
+    /// Whether somebody at that address is here for the torrent already.
+    pub fn knows(&self, torrent: TorrentSlot, ip: core::net::IpAddr) -> bool {
+        self.members().any(|member| member.torrent == torrent && member.address.ip() == ip)
+    }
+
     /// The peer wants something of ours, or no longer does.
     pub fn set_interested(&mut self, slot: PeerSlot, interested: bool, now: Instant) {
         let Some(member) = self.roster.get_mut(slot) else { return };

@@ -1,0 +1,99 @@
+//! The program itself on loopback: real sockets, real files, real signals.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | every byte arrives, however it is asked for | [`fetch`] |
+//! | a second start, a start after a crash | [`again`] |
+//! | a `.torrent` made by others | [`adopted`] |
+//! | files that change while they are shared | [`changes`] |
+//! | Ctrl-C, and what is still told then | [`endings`] |
+//! | everything that is refused | [`refusals`] |
+//! | peers that lie, flood, stall or send rubbish | [`hostile`] |
+//! | boards, and limits small enough to be met | [`boards`] |
+//! | ports, the house, names that are not found | [`network`] |
+//! | announces to servers that follow a script | [`tracker`] |
+//!
+//! Most of this is waiting: run more tests at once than there are cores. What needs a mount, a
+//! network or fewer rights of its own says so and passes when it is not run as root.
+
+#![cfg(feature = "std")]
+
+#[path = "../support/leecher.rs"]
+mod leecher;
+#[path = "../support/prng.rs"]
+mod prng;
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/torrent.rs"]
+mod torrent;
+#[path = "../support/tracker.rs"]
+mod tracker_server;
+
+mod adopted;
+mod again;
+mod boards;
+mod changes;
+mod endings;
+mod fetch;
+mod hostile;
+mod network;
+mod refusals;
+mod tracker;
+
+use leecher::{Leecher, Manners};
+use program::{Folder, Program, Share};
+use std::path::{Path, PathBuf};
+use torrent::Metainfo;
+
+/// Bytes that are like no others: a block in the wrong place cannot pass for the right one.
+fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    prng::Prng::new(seed).fill(&mut bytes);
+    bytes
+}
+
+/// A file of that many bytes to share.
+fn film(home: &Folder, length: usize) -> PathBuf {
+    home.write("film.mkv", &bytes(length as u64, length))
+}
+
+/// A folder of three files that fill pieces of 16 KiB exactly: eight, four and eight of them.
+fn season(home: &Folder) -> PathBuf {
+    for (episode, pieces) in [("one", 8), ("two", 4), ("zero", 8)] {
+        home.write(format!("season/{episode}"), &bytes(pieces, pieces as usize * 16_384));
+    }
+    home.path().join("season")
+}
+
+/// Fetches all of a share and compares it with what lies at `root`.
+fn assert_arrives(program: &Program, share: &Share, root: &Path, manners: Manners, depth: usize) {
+    let torrent = Metainfo::read(&share.torrent);
+    assert_eq!(torrent.info_hash, share.info_hash);
+    let mut leecher = Leecher::enter(program.address, share.info_hash, manners).unwrap();
+    let content = leecher.fetch_all(&torrent, depth).unwrap();
+    torrent.assert_is(&content, root);
+}
+
+/// What stands in a folder and all below it, sorted.
+fn names_under(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(&next).into_iter().flatten().flatten() {
+            let below = entry.path().strip_prefix(folder).expect("it lies below").to_owned();
+            names.push(below.to_string_lossy().into_owned());
+            pending.extend(entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path()));
+        }
+    }
+    names.sort();
+    names
+}
+
+/// Says that a test needs what it cannot have.
+fn lacks_root() -> bool {
+    let lacks = !program::is_root();
+    if lacks {
+        eprintln!("not run: it needs root");
+    }
+    lacks
+}
