@@ -127,7 +127,6 @@ async fn converse(
         slot,
         stream,
         peer,
-        readable: false,
         writable: Writable::Yes,
         cold: Cold::No,
         greeted: false,
@@ -145,8 +144,6 @@ struct Pump<'p, 's> {
     slot: PeerSlot,
     stream: &'p Async<TcpStream>,
     peer: Peer<'p>,
-    /// The socket may have bytes for us.
-    readable: bool,
     writable: Writable,
     cold: Cold,
     /// The lobby knows that hands have been shaken.
@@ -182,7 +179,7 @@ enum Cold {
 
 impl Pump<'_, '_> {
     /// One turn: feed, then act until there is nothing to do or the socket takes no more. Gives
-    /// way after one full send, so that everybody is served in turn.
+    /// way after a few full sends, so that everybody is served in turn.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.service.clock.now();
         if let Err(ending) = self.feed(cx, now) {
@@ -214,45 +211,32 @@ impl Pump<'_, '_> {
         if appetite == 0 {
             return Ok(());
         }
-        if !self.readable {
-            self.readable = self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_ready();
-            if !self.readable {
-                return Ok(());
-            }
+        // Asked once a turn: bytes that are left make the socket readable again at once.
+        if self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_pending() {
+            return Ok(());
         }
         let mut received = self.service.received.borrow_mut();
         let room = appetite.min(received.len());
-        let read = rustix::net::recv(self.stream, &mut received[..room], RecvFlags::DONTWAIT);
-        match read {
-            Ok((_, 0)) => Err(Ending::Gone),
-            Ok((_, read)) => {
-                // A short read has emptied the socket: no need to ask it again to be told so.
-                self.readable = read == room;
-                let mut swarm = self.service.swarm.borrow_mut();
-                let handled = self.peer.handle_received(&received[..read], now, &mut swarm);
-                drop(swarm);
-                handled.map_err(Ending::Fault)?;
-                if !self.greeted && self.peer.torrent().is_some() {
-                    self.greeted = true;
-                    self.service.lobby.greeted(self.slot);
-                }
-                // Either way there is more to ask: registers for what comes next.
-                if !self.readable {
-                    let more = self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?;
-                    self.readable = more.is_ready();
-                }
-                if self.readable {
-                    cx.waker().wake_by_ref();
-                }
-                Ok(())
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {
-                self.readable = false;
-                cx.waker().wake_by_ref();
-                Ok(())
-            }
-            Err(_) => Err(Ending::Gone),
+        let read = match rustix::net::recv(self.stream, &mut received[..room], RecvFlags::DONTWAIT)
+        {
+            Ok((_, 0)) => return Err(Ending::Gone),
+            Ok((_, read)) => read,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(_) => return Err(Ending::Gone),
+        };
+        let mut swarm = self.service.swarm.borrow_mut();
+        let handled = self.peer.handle_received(&received[..read], now, &mut swarm);
+        drop(swarm);
+        handled.map_err(Ending::Fault)?;
+        if !self.greeted && self.peer.torrent().is_some() {
+            self.greeted = true;
+            self.service.lobby.greeted(self.slot);
         }
+        // Asks to be woken for what comes next.
+        if self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
     }
 
     /// Takes what a lane has read.
@@ -287,6 +271,7 @@ impl Pump<'_, '_> {
 
     /// Does what the peer wants done. `true` when there is more to do at once.
     fn act(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Ending> {
+        let mut serves_left = SERVES_A_TURN;
         loop {
             if !self.may_write(cx)? {
                 // Even a socket that takes nothing is told when it has to go.
@@ -303,7 +288,8 @@ impl Pump<'_, '_> {
                 }
                 Output::Serve(serving) => {
                     drop(swarm);
-                    if self.serve(&serving, now)? {
+                    serves_left -= 1;
+                    if self.serve(&serving, now)? || serves_left == 0 {
                         return Ok(true);
                     }
                 }
@@ -334,7 +320,7 @@ impl Pump<'_, '_> {
         Ok(self.writable == Writable::Yes)
     }
 
-    /// Reads and sends the head of the queue once. `true` when it is time to give way.
+    /// Reads and sends the head of the queue once. `true` when the turn is over.
     fn serve(&mut self, serving: &Serving, now: Instant) -> Result<bool, Ending> {
         let service = self.service;
         if let Cold::Warm { buffer, filled, revision } = &self.cold
@@ -369,7 +355,7 @@ impl Pump<'_, '_> {
         self.writable = after(sent, offered);
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_sent(sent, now, &mut swarm);
-        Ok(self.writable == Writable::Unknown)
+        Ok(false)
     }
 
     /// Gives back what a lane has read, if it has not been sent.
@@ -441,6 +427,9 @@ fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
 fn after(sent: usize, offered: usize) -> Writable {
     if sent < offered { Writable::No } else { Writable::Unknown }
 }
+
+/// Full sends before others have their turn: 1 MiB, about 0.4 ms.
+const SERVES_A_TURN: usize = 4;
 
 /// A peer that does not answer a dial by then is not there.
 const DIAL_TIMEOUT_MS: u64 = 8_000;
