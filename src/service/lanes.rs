@@ -29,13 +29,14 @@ use std::vec::Vec;
 pub type Buffer = Box<[u8]>;
 
 /// Something that may sleep.
+#[expect(clippy::large_enum_variant, reason = "the queue holds jobs in place, so none allocates")]
 pub enum Job {
     /// Read what a peer is to be sent next, headers included, into `buffer`.
     Read {
         /// Whose content.
         content: Arc<Content>,
         /// What.
-        serving: Box<Serving>,
+        serving: Serving,
         /// Where to.
         buffer: Buffer,
     },

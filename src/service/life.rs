@@ -202,7 +202,8 @@ async fn serve(
         executor.spawn(announcer::run(&service, &announcer, worker)).detach();
     }
     report.ready(address);
-    drive(&executor, until_stopped(&service, &announcer, signals)).await;
+    let end = executor.spawn(until_stopped(&service, &announcer, signals));
+    drive(&executor, end).await;
     let swarm = service.swarm.borrow();
     let totals = Totals {
         sent_bytes: swarm.sent_bytes,

@@ -32,10 +32,9 @@ use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
 use crate::engine::wire::PeerFault;
 use async_io::Async;
 use log::{debug, warn};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use std::boxed::Box;
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
@@ -159,6 +158,27 @@ enum Writable {
     No,
 }
 
+impl Writable {
+    /// What a send has shown.
+    fn after(sent: usize, offered: usize) -> Writable {
+        if sent < offered { Writable::No } else { Writable::Unknown }
+    }
+
+    /// Whether the socket takes bytes; if not, the task is woken when it does.
+    fn ask(&mut self, stream: &Async<TcpStream>, cx: &mut Context<'_>) -> Result<bool, Ending> {
+        if *self == Writable::Unknown {
+            let mut poll = [PollFd::new(stream, PollFlags::OUT)];
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let ready = rustix::event::poll(&mut poll, Some(&at_once)).is_ok_and(|ready| ready > 0);
+            *self = if ready { Writable::Yes } else { Writable::No };
+        }
+        if *self == Writable::No && stream.poll_writable(cx).map_err(|_| Ending::Gone)?.is_ready() {
+            *self = Writable::Yes;
+        }
+        Ok(*self == Writable::Yes)
+    }
+}
+
 /// What is known of a read that would have slept.
 enum Cold {
     No,
@@ -182,6 +202,7 @@ impl Pump<'_, '_> {
     /// way after a few full sends, so that everybody is served in turn.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.service.clock.now();
+        let full = self.peer.appetite() == 0;
         if let Err(ending) = self.feed(cx, now) {
             return Poll::Ready(ending);
         }
@@ -199,7 +220,9 @@ impl Pump<'_, '_> {
         let slot = self.service.clock.slot(self.slot.index());
         self.service.clock.ring_at(slot, self.peer.deadline());
         let rung = self.service.clock.bell(slot).poll(cx).is_ready();
-        if again || rung {
+        // What did not fit the queue was left unread: now there is room.
+        let room = full && self.peer.appetite() > 0;
+        if again || rung || room {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -271,25 +294,25 @@ impl Pump<'_, '_> {
 
     /// Does what the peer wants done. `true` when there is more to do at once.
     fn act(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Ending> {
-        let mut serves_left = SERVES_A_TURN;
-        loop {
-            if !self.may_write(cx)? {
-                // Even a socket that takes nothing is told when it has to go.
-                let standing = self.service.swarm.borrow();
-                let farewell = standing.member(self.slot).and_then(|member| member.farewell);
-                return farewell.map_or(Ok(false), |farewell| Err(Ending::Farewell(farewell)));
-            }
+        for _ in 0..ACTS_A_TURN {
             let mut swarm = self.service.swarm.borrow_mut();
             match self.peer.poll_output(now, &mut swarm) {
                 Output::Bytes(bytes) => {
+                    if !self.writable.ask(self.stream, cx)? {
+                        return Ok(false);
+                    }
                     let sent = send(self.stream, bytes)?;
-                    self.writable = after(sent, bytes.len());
+                    self.writable = Writable::after(sent, bytes.len());
                     self.peer.handle_sent(sent, now, &mut swarm);
                 }
                 Output::Serve(serving) => {
                     drop(swarm);
-                    serves_left -= 1;
-                    if self.serve(&serving, now)? || serves_left == 0 {
+                    if !self.writable.ask(self.stream, cx)? {
+                        return Ok(false);
+                    }
+                    self.serve(&serving, now)?;
+                    // The lane's receipt is looked at in the next turn.
+                    if matches!(self.cold, Cold::Lane { .. }) {
                         return Ok(true);
                     }
                 }
@@ -302,33 +325,19 @@ impl Pump<'_, '_> {
                 Output::Close(farewell) => return Err(Ending::Farewell(farewell)),
             }
         }
+        Ok(true)
     }
 
-    /// Whether the socket takes bytes; if not, the task is woken when it does.
-    fn may_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        if self.writable == Writable::Unknown {
-            let mut poll = [PollFd::new(self.stream, PollFlags::OUT)];
-            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let ready = rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0);
-            self.writable = if ready { Writable::Yes } else { Writable::No };
-        }
-        if self.writable == Writable::No
-            && self.stream.poll_writable(cx).map_err(|_| Ending::Gone)?.is_ready()
-        {
-            self.writable = Writable::Yes;
-        }
-        Ok(self.writable == Writable::Yes)
-    }
-
-    /// Reads and sends the head of the queue once. `true` when the turn is over.
-    fn serve(&mut self, serving: &Serving, now: Instant) -> Result<bool, Ending> {
+    /// Reads and sends the head of the queue once.
+    fn serve(&mut self, serving: &Serving, now: Instant) -> Result<(), Ending> {
         let service = self.service;
         if let Cold::Warm { buffer, filled, revision } = &self.cold
             && *revision == serving.revision
         {
             let (sent, filled) = (send(self.stream, &buffer[..*filled]), *filled);
             self.release();
-            return self.sent(sent?, filled, now);
+            self.sent(sent?, filled, now);
+            return Ok(());
         }
         self.release();
         let content = service.content(serving.torrent);
@@ -336,26 +345,42 @@ impl Pump<'_, '_> {
             Reading::Ready(filled) => {
                 self.cold = Cold::No;
                 let sent = send(self.stream, &service.disk.scratch()[..filled])?;
-                self.sent(sent, filled, now)
+                self.sent(sent, filled, now);
             }
             Reading::Cold { lane: false } if !matches!(self.cold, Cold::Tried) => {
                 self.cold = Cold::Tried;
                 self.peer.handle_cold(now.after(COLD_RETRY_MS));
-                Ok(false)
             }
-            Reading::Cold { .. } => Ok(self.read_on_a_lane(content, serving, now)),
+            Reading::Cold { .. } => self.read_on_a_lane(content, serving, now),
             Reading::Changed(span) => {
                 service.withhold(serving.torrent, span, "has changed since it was hashed");
-                if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(false) }
+                if self.peer.handle_lost() {
+                    return Err(Ending::Lost);
+                }
             }
         }
+        Ok(())
     }
 
-    fn sent(&mut self, sent: usize, offered: usize, now: Instant) -> Result<bool, Ending> {
-        self.writable = after(sent, offered);
+    fn sent(&mut self, sent: usize, offered: usize, now: Instant) {
+        self.writable = Writable::after(sent, offered);
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_sent(sent, now, &mut swarm);
-        Ok(false)
+    }
+
+    /// Hands the read to a lane.
+    fn read_on_a_lane(&mut self, content: Arc<super::Content>, serving: &Serving, now: Instant) {
+        let receipt = self.service.lanes.take_buffer().and_then(|buffer| {
+            self.service.lanes.submit(Job::Read { content, serving: serving.clone(), buffer })
+        });
+        match receipt {
+            Some(receipt) => {
+                self.cold = Cold::Lane { receipt, revision: serving.revision };
+                self.peer.handle_cold(Instant::NEVER);
+            }
+            // Every lane is taken: the request stays where it is and is tried again.
+            None => self.peer.handle_cold(now.after(COLD_RETRY_MS)),
+        }
     }
 
     /// Gives back what a lane has read, if it has not been sent.
@@ -364,30 +389,6 @@ impl Pump<'_, '_> {
             Cold::Warm { buffer, .. } => self.service.lanes.give_back(buffer),
             other => self.cold = other,
         }
-    }
-
-    /// Hands the read to a lane. `true` when it did: its receipt is to be looked at next.
-    fn read_on_a_lane(
-        &mut self,
-        content: Arc<super::Content>,
-        serving: &Serving,
-        now: Instant,
-    ) -> bool {
-        let receipt = self.service.lanes.take_buffer().and_then(|buffer| {
-            let serving = Box::new(serving.clone());
-            self.service.lanes.submit(Job::Read { content, serving, buffer })
-        });
-        let handed_over = receipt.is_some();
-        match receipt {
-            Some(receipt) => {
-                let revision = serving.revision;
-                self.cold = Cold::Lane { receipt, revision };
-                self.peer.handle_cold(Instant::NEVER);
-            }
-            // Every lane is taken: the request stays where it is and is tried again.
-            None => self.peer.handle_cold(now.after(COLD_RETRY_MS)),
-        }
-        handed_over
     }
 }
 
@@ -424,12 +425,8 @@ fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
     }
 }
 
-fn after(sent: usize, offered: usize) -> Writable {
-    if sent < offered { Writable::No } else { Writable::Unknown }
-}
-
-/// Full sends before others have their turn: 1 MiB, about 0.4 ms.
-const SERVES_A_TURN: usize = 4;
+/// Sends before others have their turn: 1 MiB of blocks at most, about 0.4 ms.
+const ACTS_A_TURN: usize = 4;
 
 /// A peer that does not answer a dial by then is not there.
 const DIAL_TIMEOUT_MS: u64 = 8_000;
