@@ -1,0 +1,186 @@
+//! What a peer says, and what follows from it.
+//!
+//! Every message is held against what the handshakes agreed on and against the torrent's layout
+//! before anything is done about it; what does not hold is a [`PeerFault`]. What is merely useless
+//! is counted: a peer may say a good deal that serves no purpose, but not without end.
+//!
+//! Frames come from [`wire::frame`](crate::engine::wire::frame); requests go into the
+//! [`queue`](super::serve), interest to the [`swarm`](crate::engine::swarm).
+
+use super::{Peer, Session, Stage};
+use crate::engine::limits::{BLOCK_BYTES_MAX, METADATA_PIECE_BYTES, POINTLESS_MAX};
+use crate::engine::metainfo::layout::OutOfRange;
+use crate::engine::swarm::Swarm;
+use crate::engine::swarm::roster::Member;
+use crate::engine::units::{Block, Instant, PeerSlot};
+use crate::engine::wire::PeerFault;
+use crate::engine::wire::extended::{self, METADATA_ID, PeerHello};
+use crate::engine::wire::frame::{Decoder, Frame};
+use crate::engine::wire::handshake::Handshake;
+
+impl Peer<'_> {
+    /// A whole handshake has come.
+    pub(super) fn greet(
+        &mut self,
+        theirs: Handshake,
+        now: Instant,
+        swarm: &mut Swarm<'_>,
+    ) -> Result<(), PeerFault> {
+        let Stage::Greeting { dialled, .. } = self.stage else { return Ok(()) };
+        let torrent = swarm.find(&theirs.info_hash).ok_or(PeerFault::UnknownTorrent)?;
+        if dialled.is_some_and(|dialled| dialled != torrent) {
+            return Err(PeerFault::OtherTorrent);
+        }
+        if theirs.peer_id == swarm.identity().peer_id {
+            return Err(PeerFault::Ourselves);
+        }
+        let (address, features) = (self.address, theirs.features);
+        let member = Member::new(torrent, address, theirs.peer_id, features.fast, now);
+        if let Err(refused) = swarm.join(self.slot, member, now) {
+            self.stage = Stage::Refused(refused);
+            return Ok(());
+        }
+        if dialled.is_none() {
+            self.put_handshake(torrent, swarm);
+        }
+        self.stage = Stage::Member(Session {
+            torrent,
+            features,
+            decoder: Decoder::default(),
+            told_pieces: false,
+            their_pieces: 0,
+            metadata_id: 0,
+            bitfield_at: Some(0),
+            hello_due: features.extended,
+            withdrawals: swarm.withdrawals(),
+            told_unchoked: false,
+        });
+        Ok(())
+    }
+
+    /// One message.
+    pub(super) fn handle_frame(
+        &mut self,
+        frame: Frame<'_>,
+        now: Instant,
+        swarm: &mut Swarm<'_>,
+    ) -> Result<(), PeerFault> {
+        let Stage::Member(session) = &mut self.stage else { return Ok(()) };
+        let torrent = session.torrent;
+        let layout = swarm.torrent(torrent).layout;
+        let first_word = match frame {
+            Frame::Have(_) | Frame::HaveAll | Frame::HaveNone | Frame::Bitfield { .. } => {
+                !core::mem::replace(&mut session.told_pieces, true)
+            }
+            _ => false,
+        };
+        match frame {
+            Frame::KeepAlive | Frame::Skipped | Frame::Advice => return self.count_pointless(),
+            // We ask for nothing: whether we may makes no difference.
+            Frame::Choke(_) => {}
+            Frame::Reject(_) if !session.features.fast => return Err(PeerFault::NotNegotiated),
+            Frame::Reject(_) | Frame::Piece => return Err(PeerFault::Unrequested),
+            Frame::Interested(interested) => swarm.set_interested(self.slot, interested, now),
+            Frame::Have(piece) if piece.0 >= layout.piece_count() => {
+                return Err(PeerFault::PieceRange);
+            }
+            Frame::Have(_) => session.count_pieces(1, self.slot, swarm),
+            Frame::Bitfield { offset, bytes, total } => {
+                if total != layout.bitfield_bytes() || (offset == 0 && !first_word) {
+                    return Err(PeerFault::BitfieldLength);
+                }
+                let end = offset + bytes.len() as u32;
+                let spare = (8 - layout.piece_count() % 8) % 8;
+                let last = bytes.last().copied().unwrap_or(0);
+                if end == total && last & !(0xff << spare) != 0 {
+                    return Err(PeerFault::BitfieldSpare);
+                }
+                let count = bytes.iter().map(|byte| byte.count_ones()).sum();
+                session.count_pieces(count, self.slot, swarm);
+            }
+            Frame::HaveAll | Frame::HaveNone if !session.features.fast => {
+                return Err(PeerFault::NotNegotiated);
+            }
+            Frame::HaveAll => session.count_pieces(layout.piece_count(), self.slot, swarm),
+            Frame::HaveNone => {}
+            Frame::Request(block) => return self.handle_request(block, swarm),
+            Frame::Cancel(block) => {
+                let fast = session.features.fast;
+                if !self.queue.cancel(block, fast) {
+                    return self.count_pointless();
+                }
+            }
+            Frame::Extended { .. } if !session.features.extended => {
+                return Err(PeerFault::NotNegotiated);
+            }
+            Frame::Extended { sub_id, payload } => {
+                return self.handle_extended(sub_id, payload, swarm);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_request(&mut self, block: Block, swarm: &Swarm<'_>) -> Result<(), PeerFault> {
+        let Stage::Member(session) = &self.stage else { return Ok(()) };
+        match swarm.torrent(session.torrent).layout.locate(block) {
+            Err(OutOfRange::Piece) => return Err(PeerFault::PieceRange),
+            Err(OutOfRange::Block | OutOfRange::TooLong) => return Err(PeerFault::RequestRange),
+            Ok(_) => {}
+        }
+        const { assert!(BLOCK_BYTES_MAX <= u16::MAX as u32, "a request keeps its length so") };
+        let fast = session.features.fast;
+        let answered = session.told_unchoked && swarm.offers(session.torrent, block.piece.0);
+        if answered || fast {
+            // Within the appetite there is always room; a caller that reads more gets a fault.
+            self.queue.push(block, answered).map_err(|_| PeerFault::RequestFlood)?;
+        }
+        if answered { Ok(()) } else { self.count_pointless() }
+    }
+
+    fn handle_extended(
+        &mut self,
+        sub_id: u8,
+        payload: &[u8],
+        swarm: &Swarm<'_>,
+    ) -> Result<(), PeerFault> {
+        let Stage::Member(session) = &mut self.stage else { return Ok(()) };
+        match sub_id {
+            0 => {
+                let hello = PeerHello::parse(payload).ok_or(PeerFault::Extended)?;
+                session.metadata_id = hello.metadata_id;
+                Ok(())
+            }
+            METADATA_ID if session.metadata_id != 0 => {
+                let Some(piece) = extended::parse_metadata_request(payload) else {
+                    return self.count_pointless();
+                };
+                let total = swarm.torrent(session.torrent).metadata_bytes;
+                let exists = piece < total.div_ceil(METADATA_PIECE_BYTES);
+                if !exists || self.queue.push_metadata(piece).is_err() {
+                    // Said if there is room to say it; the peer asks again in any case.
+                    let id = session.metadata_id;
+                    let _ = extended::write_metadata_reject(&mut self.out, id, piece);
+                    return self.count_pointless();
+                }
+                Ok(())
+            }
+            _ => self.count_pointless(),
+        }
+    }
+
+    /// One message more that serves no purpose.
+    fn count_pointless(&mut self) -> Result<(), PeerFault> {
+        self.pointless += 1;
+        if self.pointless > POINTLESS_MAX { Err(PeerFault::Pointless) } else { Ok(()) }
+    }
+}
+
+impl Session {
+    /// The peer has so many pieces more.
+    fn count_pieces(&mut self, count: u32, slot: PeerSlot, swarm: &mut Swarm<'_>) {
+        self.their_pieces = self.their_pieces.saturating_add(count);
+        if self.their_pieces >= swarm.torrent(self.torrent).layout.piece_count() {
+            swarm.set_complete(slot);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What we say to a peer besides blocks: handshake, bitfield, choke, rejects, keep-alives.
+//!
+//! Nothing is queued. Each small message follows from what the peer has been told so far and what
+//! is true now, and is written when the socket has taken everything before it.
+
+use super::{Peer, Session, Stage};
+use crate::engine::limits::{KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES};
+use crate::engine::swarm::Swarm;
+use crate::engine::swarm::torrent::Have;
+use crate::engine::units::{Instant, TorrentSlot};
+use crate::engine::wire::extended::Hello;
+use crate::engine::wire::handshake::{Features, Handshake};
+use crate::engine::wire::message::{self, id};
+
+impl Peer<'_> {
+    /// Our handshake, before anything else.
+    pub(super) fn put_handshake(&mut self, torrent: TorrentSlot, swarm: &Swarm<'_>) {
+        let handshake = Handshake {
+            info_hash: swarm.torrent(torrent).info_hash.on_the_wire(),
+            peer_id: swarm.identity().peer_id,
+            features: Features { fast: true, extended: true },
+        };
+        // There is room: nothing has been put out before it.
+        let _ = self.out.extend_from_slice(&handshake.write());
+    }
+
+    /// Writes small messages that are due, as many as fit.
+    pub(super) fn compose(&mut self, unchoked: bool, now: Instant, swarm: &Swarm<'_>) {
+        let Stage::Member(session) = &mut self.stage else { return };
+        if let Some(offset) = session.bitfield_at {
+            session.bitfield_at = write_bitfield(&mut self.out, offset, session, swarm);
+            if session.bitfield_at.is_some() {
+                return;
+            }
+        }
+        if core::mem::take(&mut session.hello_due) {
+            let torrent = swarm.torrent(session.torrent);
+            let hello = Hello {
+                metadata_bytes: torrent.metadata_bytes,
+                requests_max: swarm.identity().requests_max,
+                listen_port: swarm.identity().listen_port,
+                your_ip: self.address.ip(),
+                upload_only: true,
+            };
+            session.hello_due = hello.write(&mut self.out).is_err();
+        }
+        if session.told_unchoked != unchoked {
+            let id = if unchoked { id::UNCHOKE } else { id::CHOKE };
+            if self.out.extend_from_slice(&message::bare(id)).is_ok() {
+                session.told_unchoked = unchoked;
+                if !unchoked {
+                    self.queue.choke(session.features.fast);
+                }
+            }
+        }
+        let (torrent, fast) = (session.torrent, session.features.fast);
+        if core::mem::replace(&mut session.withdrawals, swarm.withdrawals()) != swarm.withdrawals()
+        {
+            self.queue.refuse_all_but(|piece| swarm.offers(torrent, piece), fast);
+        }
+        while self.out.len() + REQUEST_BYTES <= OUT_BYTES
+            && let Some(block) = self.queue.take_rejected()
+        {
+            // There is room: that is the loop's condition.
+            let _ = self.out.extend_from_slice(&message::reject(block));
+        }
+        if self.out.is_empty() && self.queue.is_empty() && now >= self.last_sent.after(KEEPALIVE_MS)
+        {
+            let _ = self.out.extend_from_slice(&message::KEEP_ALIVE);
+        }
+    }
+}
+
+/// Writes what we have, from byte `offset` of the bitfield; where to go on, `None` at the end.
+fn write_bitfield(
+    out: &mut heapless::Vec<u8, OUT_BYTES>,
+    offset: u32,
+    session: &Session,
+    swarm: &Swarm<'_>,
+) -> Option<u32> {
+    let torrent = swarm.torrent(session.torrent);
+    let short = match torrent.have {
+        Have::All if session.features.fast => Some(id::HAVE_ALL),
+        Have::Nothing if session.features.fast => Some(id::HAVE_NONE),
+        _ => None,
+    };
+    if let Some(id) = short {
+        return out.extend_from_slice(&message::bare(id)).err().map(|_| 0);
+    }
+    let whole = torrent.layout.bitfield_bytes();
+    if offset == 0 {
+        // There is room: at most a handshake stands before it.
+        let _ = out.extend_from_slice(&message::bitfield_header(whole));
+    }
+    let filled = out.len();
+    // There is room for as many as that: it is the capacity.
+    let _ = out.resize(OUT_BYTES, 0);
+    let written = swarm.bitfield(session.torrent, offset, &mut out[filled..]);
+    out.truncate(filled + written);
+    let next = offset + written as u32;
+    (next < whole).then_some(next)
+}
