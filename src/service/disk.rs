@@ -6,7 +6,7 @@
 //! not open, or on a file system that cannot say, is [`Reading::Cold`], and a lane reads it.
 //!
 //! Files are kept open up to `open_files_max`, the one used longest ago makes room. An open file
-//! is looked at again whenever the last look is over a second old, before its bytes are sent: one
+//! is looked at again whenever the last look is over a tenth of a second old, before its bytes are sent: one
 //! that has changed is [`Reading::Changed`] and closed.
 //!
 //! Journey 2: spans come from `engine/peer/serve`; bytes go to `service/pump`.
@@ -238,4 +238,4 @@ fn end_of(parts: &[Part]) -> usize {
 }
 
 /// A look at an open file is good for so long.
-const LOOK_AGAIN_MS: u64 = 1_000;
+const LOOK_AGAIN_MS: u64 = 100;

@@ -5,7 +5,7 @@
 //! cancels and however often it is choked. Any other peer gets its block once at most, and nothing
 //! between a choke and the next unchoke. What was taken back or dropped is asked for again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use perennial::engine::limits::METADATA_PIECE_BYTES;
 use perennial::engine::metainfo::Layout;
@@ -91,17 +91,15 @@ pub struct Leecher {
     prng: Prng,
     /// Blocks to be asked for, the next one last.
     missing: Vec<Wanted>,
+    got: BTreeSet<Wanted>,
     /// Bytes that each piece still lacks.
     lacking: Vec<u32>,
     metadata_missing: Vec<u32>,
     rejections: BTreeMap<Wanted, u32>,
     pub got_bytes: u64,
-    /// Milliseconds it was unchoked for.
-    pub unchoked_ms: u64,
     pub rejects_heard: u32,
     pub chokes_heard: u32,
     pub talk: Talk,
-    looked: Instant,
 }
 
 /// What belongs to one connection.
@@ -166,15 +164,14 @@ impl Leecher {
             peer_id,
             prng,
             missing,
+            got: BTreeSet::new(),
             lacking,
             metadata_missing: (0..metadata_pieces).filter(|_| habits.wants_metadata).collect(),
             rejections: BTreeMap::new(),
             got_bytes: 0,
-            unchoked_ms: 0,
             rejects_heard: 0,
             chokes_heard: 0,
             talk: Talk::new(habits.pace, count),
-            looked: Instant::default(),
         }
     }
 
@@ -196,7 +193,7 @@ impl Leecher {
     }
 
     /// A new connection: what was asked on the last one will not come.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self) {
         let count = self.goal.layout.piece_count();
         let last = std::mem::replace(&mut self.talk, Talk::new(self.habits.pace, count));
         self.missing.extend(last.asked);
@@ -204,7 +201,6 @@ impl Leecher {
             self.missing.extend(last.doubtful);
         }
         self.metadata_missing.extend(last.metadata_asked);
-        self.looked = now;
         let Habits { speaks, hello_first, .. } = self.habits;
         self.talk.line.say(&say::handshake(self.goal.info_hash, self.peer_id, speaks));
         let hello = if speaks.extended { say::hello(THEIR_METADATA_ID) } else { Vec::new() };
@@ -232,10 +228,6 @@ impl Leecher {
 
     /// Does what can be done now; whether that was anything.
     pub fn act(&mut self, link: &mut Link, now: Instant, prng: &mut Prng) -> bool {
-        if self.talk.unchoked && !self.talk.line.ended {
-            self.unchoked_ms += now.since(self.looked);
-        }
-        self.looked = now;
         let moved = self.talk.line.move_bytes(link, now, prng);
         while let Some(heard) = self.talk.line.next() {
             self.hear(heard, now);
@@ -308,7 +300,10 @@ impl Leecher {
         assert!(known, "{wanted:?} was not asked for");
         // Taken back or dropped, it is also among what is to be asked for again.
         take(&mut self.missing, wanted);
-        self.count(wanted);
+        // Dropped and asked for again, it may come twice.
+        if self.got.insert(wanted) {
+            self.count(wanted);
+        }
         let Habits { cancels_one_in, sulks_one_in, .. } = self.habits;
         if cancels_one_in > 0 && self.prng.one_in(cancels_one_in) {
             self.take_one_back();
@@ -319,25 +314,21 @@ impl Leecher {
     }
 
     fn count(&mut self, (piece, _, length): Wanted) {
-        let lacking = &mut self.lacking[piece as usize];
-        // A block that was dropped and asked for again may come twice.
-        if *lacking == 0 || (self.is_duplicate((piece, 0, 0)) && *lacking < length) {
-            return;
-        }
-        *lacking -= length;
         self.got_bytes += u64::from(length);
-        if *lacking == 0 {
+        self.lacking[piece as usize] -= length;
+        if self.lacking[piece as usize] == 0 {
             self.talk.haves_due.push(piece);
         }
     }
 
     fn hear_reject(&mut self, wanted: Wanted) {
         self.rejects_heard += 1;
-        let known = take(&mut self.talk.asked, wanted) || take(&mut self.talk.doubtful, wanted);
+        let waited = take(&mut self.talk.asked, wanted);
+        let known = waited || take(&mut self.talk.doubtful, wanted);
         assert!(known, "{wanted:?} is rejected and was not asked for");
         let times = self.rejections.entry(wanted).or_default();
         // While it is choked, and just after, a reject says nothing about the piece.
-        *times += u32::from(self.talk.unchoked);
+        *times += u32::from(waited && self.talk.unchoked);
         if *times < REJECTS_MAX {
             self.missing.push(wanted);
         }

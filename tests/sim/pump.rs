@@ -196,23 +196,24 @@ impl Pump {
 
     /// Does what the peer wants done. `true` when there is more to do at once.
     fn act(&mut self, link: &mut Link, cx: &mut Context<'_, '_>) -> Result<bool, Ending> {
-        loop {
-            if !self.may_write(link) {
-                // Even a socket that takes nothing is told when it has to go.
-                let farewell = cx.swarm.member(self.slot).and_then(|member| member.farewell);
-                return farewell.map_or(Ok(false), |farewell| Err(Ending::Farewell(farewell)));
-            }
+        for _ in 0..ACTS_A_TURN {
             match self.peer.poll_output(cx.now, cx.swarm) {
                 Output::Bytes(bytes) => {
+                    if !may_write(&mut self.writable, link) {
+                        self.waits_writable = true;
+                        return Ok(false);
+                    }
                     let sent = link.from_us.write(bytes, cx.now, cx.prng)?;
                     cx.trace.note(cx.now, self.slot.0, b'w', &bytes[..sent]);
                     self.writable = after(sent, bytes.len());
                     self.peer.handle_sent(sent, cx.now, cx.swarm);
                 }
                 Output::Serve(serving) => {
-                    if self.serve(&serving, link, cx)? {
-                        return Ok(true);
+                    if !may_write(&mut self.writable, link) {
+                        self.waits_writable = true;
+                        return Ok(false);
                     }
+                    self.serve(&serving, link, cx)?;
                 }
                 Output::Wait(_) => {
                     self.release();
@@ -221,24 +222,16 @@ impl Pump {
                 Output::Close(farewell) => return Err(Ending::Farewell(farewell)),
             }
         }
+        Ok(true)
     }
 
-    fn may_write(&mut self, link: &mut Link) -> bool {
-        if self.writable != Writable::Yes {
-            let writable = link.from_us.writable();
-            self.waits_writable = !writable;
-            self.writable = if writable { Writable::Yes } else { Writable::No };
-        }
-        self.writable == Writable::Yes
-    }
-
-    /// Reads and sends the head of the queue once. `true` when it is time to give way.
+    /// Reads and sends the head of the queue once.
     fn serve(
         &mut self,
         serving: &Serving,
         link: &mut Link,
         cx: &mut Context<'_, '_>,
-    ) -> Result<bool, Ending> {
+    ) -> Result<(), Ending> {
         storage::check_offered(serving, cx.swarm);
         if let Cold::Warm { bytes, revision } = &mut self.cold
             && *revision == serving.revision
@@ -251,24 +244,20 @@ impl Pump {
         match cx.storage.try_read(serving, cx.prng) {
             Reading::Ready(bytes) => {
                 self.cold = Cold::No;
-                self.send(&bytes, link, cx)
+                self.send(&bytes, link, cx)?;
             }
             Reading::Cold if !matches!(self.cold, Cold::Tried) => {
                 self.cold = Cold::Tried;
                 self.peer.handle_cold(cx.now.after(COLD_RETRY_MS));
-                Ok(false)
             }
             Reading::Cold => {
                 let done_at = cx.now.after(cx.storage.lane_ms);
                 self.cold = Cold::Lane { serving: Box::new(serving.clone()), done_at };
                 self.peer.handle_cold(Instant::NEVER);
-                Ok(false)
             }
-            Reading::Changed(span) => {
-                self.lose(serving.torrent, span, cx)?;
-                Ok(false)
-            }
+            Reading::Changed(span) => self.lose(serving.torrent, span, cx)?,
         }
+        Ok(())
     }
 
     fn send(
@@ -276,12 +265,12 @@ impl Pump {
         bytes: &[u8],
         link: &mut Link,
         cx: &mut Context<'_, '_>,
-    ) -> Result<bool, Ending> {
+    ) -> Result<(), Ending> {
         let sent = link.from_us.write(bytes, cx.now, cx.prng)?;
         cx.trace.note(cx.now, self.slot.0, b's', &bytes[..sent]);
         self.writable = after(sent, bytes.len());
         self.peer.handle_sent(sent, cx.now, cx.swarm);
-        Ok(self.writable == Writable::Unknown)
+        Ok(())
     }
 
     /// What a file held has changed: it is no longer offered.
@@ -303,6 +292,17 @@ impl Pump {
     }
 }
 
+/// Whether the link takes bytes. After a short write it is asked again only when it says so.
+fn may_write(writable: &mut Writable, link: &Link) -> bool {
+    if *writable != Writable::Yes {
+        *writable = if link.from_us.writable() { Writable::Yes } else { Writable::No };
+    }
+    *writable == Writable::Yes
+}
+
 fn after(sent: usize, offered: usize) -> Writable {
     if sent < offered { Writable::No } else { Writable::Unknown }
 }
+
+/// Sends before others have their turn.
+const ACTS_A_TURN: usize = 4;

@@ -84,8 +84,7 @@ impl Script {
 
     /// When it wants to act, should nothing happen before.
     pub fn wakes_at(&self, now: Instant) -> Instant {
-        let goes_on =
-            if self.goes_on_at > now { self.goes_on_at } else { Instant::NEVER };
+        let goes_on = if self.goes_on_at > now { self.goes_on_at } else { Instant::NEVER };
         goes_on.min(self.line.wakes_at(now))
     }
 

@@ -121,19 +121,30 @@ fn three((piece, begin, length): Wanted) -> Vec<u8> {
 /// What a peer of ours can be heard saying.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    Handshake { info_hash: [u8; 20], peer_id: [u8; 20], speaks: Speaks },
+    Handshake {
+        info_hash: [u8; 20],
+        peer_id: [u8; 20],
+        speaks: Speaks,
+    },
     KeepAlive,
     Choke,
     Unchoke,
     Have(u32),
     Bitfield(Vec<u8>),
-    Piece { piece: u32, begin: u32, data: Vec<u8> },
+    Piece {
+        piece: u32,
+        begin: u32,
+        data: Vec<u8>,
+    },
     HaveAll,
     HaveNone,
     Reject(Wanted),
     Hello(Vec<u8>),
     /// A metadata message: its dictionary, and what follows it.
-    Metadata { dictionary: String, data: Vec<u8> },
+    Metadata {
+        dictionary: String,
+        data: Vec<u8>,
+    },
 }
 
 /// Cuts what is heard into messages.
@@ -188,9 +199,7 @@ fn read_message(bytes: &[u8]) -> Heard {
         (1, 0) => Heard::Unchoke,
         (4, 4) => Heard::Have(number(0)),
         (5, 1..) => Heard::Bitfield(body.to_vec()),
-        (7, 9..) => {
-            Heard::Piece { piece: number(0), begin: number(4), data: body[8..].to_vec() }
-        }
+        (7, 9..) => Heard::Piece { piece: number(0), begin: number(4), data: body[8..].to_vec() },
         (14, 0) => Heard::HaveAll,
         (15, 0) => Heard::HaveNone,
         (16, 12) => Heard::Reject((number(0), number(4), number(8))),

@@ -19,8 +19,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -225,7 +226,8 @@ pub struct Ended {
 /// A running program, killed when dropped.
 pub struct Program {
     child: Child,
-    events: Receiver<String>,
+    /// Behind a lock because threads of a test share the program they fetch from.
+    events: Mutex<Receiver<String>>,
     log: PathBuf,
     state: PathBuf,
     /// What it said of its shares.
@@ -306,6 +308,16 @@ impl Program {
         wait_until(words, PATIENCE, || self.log().contains(words).then_some(()), || self.log());
     }
 
+    /// Lines it says on stdout, up to one that has these words in it.
+    pub fn lines_until(&self, words: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(words)) {
+            let line = self.next_line();
+            lines.push(line.unwrap_or_else(|_| panic!("no {words}: {lines:?}\n{}", self.log())));
+        }
+        lines
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         // A child not yet waited for keeps its id, so this reaches nobody else.
@@ -333,6 +345,13 @@ impl Program {
     /// Ends it with a signal and checks that this is a good end.
     pub fn stop_with(self, signal: Signal) -> Totals {
         self.signal(signal);
+        self.stopped()
+    }
+
+    /// Ends the program itself with a signal, not what runs it, and checks that this is a good end.
+    pub fn stop_own(self, signal: Signal) -> Totals {
+        let own = Pid::from_raw(self.own_id() as i32).expect("a process id is not 0");
+        kill_process(own, signal).expect("what our child runs can be signalled");
         self.stopped()
     }
 
@@ -377,9 +396,12 @@ impl Program {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    fn next_line(&self) -> Result<String, RecvTimeoutError> {
+        self.events.lock().expect("no test panics while it waits").recv_timeout(PATIENCE)
+    }
+
     fn next_event(&self) -> Option<Value> {
-        use std::sync::mpsc::RecvTimeoutError;
-        match self.events.recv_timeout(PATIENCE) {
+        match self.next_line() {
             Ok(line) => {
                 let event: Value = serde_json::from_str(&line)
                     .unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
@@ -465,7 +487,7 @@ fn info_hash(digits: &str) -> [u8; 20] {
 }
 
 /// The lines of `stdout`, read for as long as the program lives.
-fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+fn read_lines(stdout: ChildStdout) -> Mutex<Receiver<String>> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -473,7 +495,7 @@ fn read_lines(stdout: ChildStdout) -> Receiver<String> {
             let _ = sender.send(line);
         }
     });
-    receiver
+    Mutex::new(receiver)
 }
 
 /// How long anything may take that takes an instant on an idle machine.

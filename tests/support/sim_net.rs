@@ -203,7 +203,20 @@ impl Link {
         }
     }
 
-    /// When something arrives at either end.
+    /// Our end closes it: what is on its way to the other side arrives, and nothing more is read.
+    pub fn hang_up(&mut self) {
+        self.from_us.close();
+        self.to_us.broken = true;
+        self.to_us.flying.clear();
+    }
+
+    /// Lets arrive what has come by now, whether anybody reads it or not.
+    pub fn settle(&mut self, now: Instant) {
+        self.to_us.settle(now);
+        self.from_us.settle(now);
+    }
+
+    /// When something arrives at either end, after it has been [settled](Link::settle).
     pub fn next_arrival(&self) -> Instant {
         self.to_us.next_arrival().min(self.from_us.next_arrival())
     }

@@ -43,7 +43,7 @@ impl Metainfo {
         };
         let hashes = value.at("pieces").bytes().chunks(20);
         Metainfo {
-            info_hash: Sha1::digest(info).into(),
+            info_hash: sha1(info),
             name: value.at("name").text(),
             piece_bytes: value.at("piece length").number() as u32,
             hashes: hashes.map(|hash| hash.try_into().expect("20 bytes a piece")).collect(),
@@ -83,8 +83,8 @@ impl Metainfo {
     /// Checks content against the piece hashes, and each file in it against the one at `root`.
     pub fn assert_is(&self, content: &[u8], root: &Path) {
         assert_eq!(content.len() as u64, self.total_bytes());
-        let hashes = content.chunks(self.piece_bytes as usize).map(|piece| Sha1::digest(piece));
-        assert!(hashes.eq(self.hashes.iter().map(|hash| (*hash).into())), "a piece is wrong");
+        let pieces = content.chunks(self.piece_bytes as usize);
+        assert!(pieces.map(sha1).eq(self.hashes.iter().copied()), "a piece is wrong");
         let mut rest = content;
         for (path, length) in &self.files {
             let whole = if path.as_os_str().is_empty() { root.into() } else { root.join(path) };
@@ -167,6 +167,11 @@ pub fn parse(bytes: &[u8]) -> (Value<'_>, &[u8]) {
         }
     }
     (Value { raw: &bytes[..bytes.len() - rest.len()], string, items }, rest)
+}
+
+/// The hash of a piece or of an `info` dictionary.
+pub fn sha1(bytes: &[u8]) -> [u8; 20] {
+    Sha1::digest(bytes).into()
 }
 
 fn file_of(value: &Value<'_>) -> (PathBuf, u64) {
