@@ -49,6 +49,8 @@ pub enum ContentError {
     Changed(Span),
     /// The file that holds `span` cannot be read.
     Unreadable(Span, io::Error),
+    /// The `info` dictionary cannot be read.
+    NoMetadata(io::Error),
 }
 
 /// A file that has been opened and looks as it did when it was hashed.
@@ -134,7 +136,7 @@ impl Content {
             if part.metadata {
                 let at = self.info.at + part.span.at;
                 let read = self.metainfo.read_exact_at(into, at);
-                read.map_err(|error| ContentError::Unreadable(part.span, error))?;
+                read.map_err(ContentError::NoMetadata)?;
             } else {
                 self.read_content(part.span, into, opened)?;
             }

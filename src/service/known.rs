@@ -1,6 +1,7 @@
 //! What the state folder knows of one torrent, read back and held against what lies there now.
 
 use super::content::{Content, FileSource, stamp_of};
+use super::draft;
 use super::refusal::Refusal;
 use super::walk::{LeftOut, Walk};
 use crate::engine::library::extents::{EXTENT_BYTES, Stamp};
@@ -51,9 +52,13 @@ impl Known {
                 Some(have).filter(|have| whole && crc32fast::hash(have) == crc)?.into()
             }
         };
+        let metainfo = File::open(&torrent).ok()?;
+        if draft::info_hash_of(&metainfo, facts.info).ok()? != facts.info_hash {
+            return None;
+        }
         let content = Content {
             root: PathBuf::from(facts.root),
-            metainfo: File::open(&torrent).ok()?,
+            metainfo,
             extents,
             file_count: facts.file_count,
             info: facts.info,

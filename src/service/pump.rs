@@ -127,6 +127,7 @@ async fn converse(
         stream,
         peer,
         writable: Writable::Yes,
+        smooth: 0,
         cold: Cold::No,
         greeted: false,
     };
@@ -144,6 +145,8 @@ struct Pump<'p, 's> {
     stream: &'p Async<TcpStream>,
     peer: Peer<'p>,
     writable: Writable,
+    /// Sends in a row that the socket took whole.
+    smooth: u32,
     cold: Cold,
     /// The lobby knows that hands have been shaken.
     greeted: bool,
@@ -159,11 +162,6 @@ enum Writable {
 }
 
 impl Writable {
-    /// What a send has shown.
-    fn after(sent: usize, offered: usize) -> Writable {
-        if sent < offered { Writable::No } else { Writable::Unknown }
-    }
-
     /// Whether the socket takes bytes; if not, the task is woken when it does.
     fn ask(&mut self, stream: &Async<TcpStream>, cx: &mut Context<'_>) -> Result<bool, Ending> {
         if *self == Writable::Unknown {
@@ -286,6 +284,11 @@ impl Pump<'_, '_> {
                 warn!("reading: {error}");
                 (span, "cannot be read")
             }
+            Err(ContentError::NoMetadata(error)) => {
+                self.service.lanes.give_back(buffer);
+                warn!("the .torrent of a share cannot be read: {error}; start again to mend it");
+                return Err(Ending::Lost);
+            }
         };
         self.service.lanes.give_back(buffer);
         self.service.withhold(torrent, span, what);
@@ -302,7 +305,7 @@ impl Pump<'_, '_> {
                         return Ok(false);
                     }
                     let sent = send(self.stream, bytes)?;
-                    self.writable = Writable::after(sent, bytes.len());
+                    self.writable = if sent < bytes.len() { Writable::No } else { self.writable };
                     self.peer.handle_sent(sent, now, &mut swarm);
                 }
                 Output::Serve(serving) => {
@@ -362,8 +365,15 @@ impl Pump<'_, '_> {
         Ok(())
     }
 
+    /// Takes note of a send. A socket that has taken everything for long is given more unasked: a
+    /// read in vain once in a while costs less than a question before each.
     fn sent(&mut self, sent: usize, offered: usize, now: Instant) {
-        self.writable = Writable::after(sent, offered);
+        self.smooth = if sent < offered { 0 } else { self.smooth.saturating_add(1) };
+        self.writable = match self.smooth {
+            0 => Writable::No,
+            1..SMOOTH_SENDS => Writable::Unknown,
+            SMOOTH_SENDS.. => Writable::Yes,
+        };
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_sent(sent, now, &mut swarm);
     }
@@ -424,6 +434,9 @@ fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
         Err(_) => Err(Ending::Gone),
     }
 }
+
+/// After so many whole sends a socket is given more unasked; one read in 17 may then be in vain.
+const SMOOTH_SENDS: u32 = 16;
 
 /// Sends before others have their turn: 1 MiB of blocks at most, about 0.4 ms.
 const ACTS_A_TURN: usize = 4;

@@ -327,6 +327,7 @@ fn not_hashed(content: &Content, error: ContentError) -> Refusal {
             Refusal::new(content.path_at(span.at).display(), problem, "try again once it rests")
         }
         ContentError::Unreadable(span, error) => unreadable(&content.path_at(span.at), error),
+        ContentError::NoMetadata(error) => unreadable(&content.root, error),
     }
 }
 
