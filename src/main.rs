@@ -1,9 +1,9 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use perennial::service::board::{Board, Holder};
+use perennial::service::board::Board;
 use perennial::service::life::{self, Options};
-use perennial::service::report::Report;
+use perennial::service::report::{self, Report};
 use perennial::service::{Refusal, tracker};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ struct ShareArgs {
     #[arg(long, value_name = "FILE")]
     torrent: Option<PathBuf>,
     /// Piece length, a power of two from 16K to 16M
-    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes, conflicts_with = "torrent")]
     piece_size: Option<u32>,
     /// For the house only: no tracker, and peers from elsewhere are refused
     #[arg(long, conflicts_with = "trackers")]
@@ -101,48 +101,7 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
-    let board = board_named(name)?;
-    let contract = board.contract();
-    let line = |holder: &Holder| {
-        let kib = holder.bytes.div_ceil(1024);
-        format!("  {:<22} {kib:>9} KiB   {}\n", holder.what, holder.from)
-    };
-    let lines = |holders: &[Holder]| holders.iter().map(line).collect::<String>();
-    let text = if json {
-        let list = |holders: &[Holder]| {
-            let each =
-                |h: &Holder| serde_json::json!({"what": h.what, "from": h.from, "bytes": h.bytes});
-            holders.iter().map(each).collect::<Vec<_>>()
-        };
-        serde_json::json!({
-            "board": board.name,
-            "ram_mib": board.ram_mib,
-            "resident_bytes_max": board.resident_mib << 20,
-            "ours": list(&contract.ours),
-            "ours_bytes": contract.resident_bytes(),
-            "kernel": list(&contract.kernel),
-            "kernel_bytes": contract.kernel_bytes(),
-            "this_machine": Board::of_this_machine().name,
-            "boards": Board::all().iter().map(|board| board.name).collect::<Vec<_>>(),
-        })
-        .to_string()
-            + "\n"
-    } else {
-        format!(
-            "Boards: {}. This machine is taken for {}.\n\n{}: at most {} MiB resident\n{}  {:<22} \
-             {:>9} KiB\nBeside it the kernel, for sockets, at most:\n{}  {:<22} {:>9} KiB\n",
-            board_names(),
-            Board::of_this_machine().name,
-            board.name,
-            board.resident_mib,
-            lines(&contract.ours),
-            "together",
-            contract.resident_bytes().div_ceil(1024),
-            lines(&contract.kernel),
-            "together",
-            contract.kernel_bytes().div_ceil(1024),
-        )
-    };
+    let text = report::describe(&board_named(name)?, json);
     // Whoever has closed stdout does not want to know.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
@@ -151,15 +110,9 @@ fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
 fn board_named(name: Option<&str>) -> Result<Board, Refusal> {
     let Some(name) = name else { return Ok(Board::of_this_machine()) };
     Board::named(name).ok_or_else(|| {
-        let problem = format!("is no board; known are {}", board_names());
+        let problem = format!("is no board; known are {}", report::board_names());
         Refusal::new(name, problem, "choose one of them")
     })
-}
-
-fn board_names() -> String {
-    let boards = Board::all();
-    let names = boards.iter().filter(|board| !board.is_for_tests()).map(|board| board.name);
-    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Where state is kept when nobody says (XDG base directories).

@@ -10,14 +10,14 @@ use super::Service;
 use super::lanes::{Done, Job};
 use super::tracker::{self, TrackerUrl, World};
 use crate::engine::announce::schedule::{Due, Schedule};
-use crate::engine::announce::{Announce, Event, TrackerId};
+use crate::engine::announce::{Announce, Event, Retry, TrackerId};
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
 use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::string::{String, ToString};
+use std::string::ToString;
 use std::vec::Vec;
 
 /// Every torrent's trackers.
@@ -27,10 +27,13 @@ pub struct Announcer {
     stopped: Cell<bool>,
 }
 
+/// Trackers of one torrent that are told in turn.
 struct Announced {
     torrent: TorrentSlot,
     schedule: Schedule,
     trackers: Vec<Known>,
+    /// The owner named them: they may be in our own network.
+    from_owner: bool,
     /// Bytes that are missing.
     left: u64,
     /// Tells trackers that we are the same when our address changes.
@@ -39,45 +42,37 @@ struct Announced {
 
 struct Known {
     url: TrackerUrl,
-    /// The owner named it: it may be in our own network.
-    from_owner: bool,
     id: Option<TrackerId>,
     /// The last announce failed, and that has been said.
     failing: bool,
 }
 
-/// A tracker of a torrent, as a share has it.
-pub struct Named<'t> {
-    /// Its tier (BEP 12).
-    pub tier: u8,
-    /// Its address.
-    pub address: &'t str,
-    /// The owner named it, not a `.torrent` of others.
-    pub from_owner: bool,
-}
-
 impl Announcer {
     /// Takes a torrent on. Addresses we cannot speak to are passed over and said.
+    /// `named` is the tier (BEP 12) and address of each; those of the owner, `from_owner`, may be
+    /// in our own network.
     pub fn add<'t>(
         &self,
         torrent: TorrentSlot,
-        named: impl Iterator<Item = Named<'t>>,
+        named: impl Iterator<Item = (u8, &'t str)>,
+        from_owner: bool,
         left: u64,
         now: Instant,
     ) {
         let (mut tiers, mut trackers) = (Vec::new(), Vec::new());
-        for Named { tier, address, from_owner } in named {
+        for (tier, address) in named {
             match tracker::parse_tracker_url(address) {
                 Ok(url) => {
                     tiers.push(tier);
-                    trackers.push(Known { url, from_owner, id: None, failing: false });
+                    trackers.push(Known { url, id: None, failing: false });
                 }
                 Err(error) => warn!("tracker {}: {error}", address.escape_debug()),
             }
         }
         let schedule = Schedule::new(tiers, random(), now);
         let key = random();
-        self.torrents.borrow_mut().push(Announced { torrent, schedule, trackers, left, key });
+        let one = Announced { torrent, schedule, trackers, from_owner, left, key };
+        self.torrents.borrow_mut().push(one);
     }
 
     /// When the next announce is due.
@@ -90,6 +85,11 @@ impl Announcer {
     fn take_due(&self, now: Instant) -> Option<(usize, Due)> {
         let mut all = self.torrents.borrow_mut();
         all.iter_mut().enumerate().find_map(|(at, one)| Some((at, one.schedule.next(now)?)))
+    }
+
+    /// A tracker did not hear a goodbye in time.
+    fn give_up(&self, at: usize, due: Due, now: Instant) {
+        self.torrents.borrow_mut()[at].schedule.handle_failure(due, Retry::Never, now);
     }
 
     /// Over once the box stops.
@@ -114,7 +114,21 @@ pub async fn run(service: &Service<'_>, announcer: &Announcer, worker: usize) {
         while let Some((at, due)) = announcer.take_due(service.clock.now()) {
             let told = tell(service, announcer, at, due, &mut buffer);
             if due.event == Event::Stopped {
-                told.await;
+                let late = service.clock.sleep(GOODBYE_MS, "a tracker's goodbye");
+                if !future::or(
+                    async {
+                        told.await;
+                        true
+                    },
+                    async {
+                        late.await;
+                        false
+                    },
+                )
+                .await
+                {
+                    announcer.give_up(at, due, service.clock.now());
+                }
             } else {
                 // A tracker that does not answer must not keep others from hearing that we go.
                 future::or(told, announcer.stopping(service, worker)).await;
@@ -151,7 +165,7 @@ async fn tell(
     let (torrent, url, from_owner, id, left, key) = {
         let all = announcer.torrents.borrow();
         let (one, known) = (&all[at], &all[at].trackers[place]);
-        (one.torrent, known.url.clone(), known.from_owner, known.id.clone(), one.left, one.key)
+        (one.torrent, known.url.clone(), one.from_owner, known.id.clone(), one.left, one.key)
     };
     let (info_hash, identity, uploaded) = {
         let swarm = service.swarm.borrow();
@@ -173,7 +187,10 @@ async fn tell(
     let (world, mut found) = (OnService { service, from_owner }, 0u32);
     let mut note = |address: SocketAddr| {
         found += 1;
-        service.meet(torrent, address);
+        // A stranger's tracker has no business sending us into our own network.
+        if from_owner || !is_private(address.ip().to_canonical()) {
+            service.meet(torrent, address);
+        }
     };
     let outcome = tracker::announce(&world, &url, &announce, buffer, &mut note).await;
     let now = service.clock.now();
@@ -216,7 +233,7 @@ impl Service<'_> {
 
     /// Asks a lane for the addresses of a host.
     pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        match self.lanes.run(Job::Resolve { host: host.to_string(), port }).await {
+        match self.names.run(Job::Resolve { host: host.to_string(), port }).await {
             Some(Done::Resolve(found)) => found,
             _ => Err(io::Error::other("every lane is taken")),
         }
@@ -277,16 +294,6 @@ pub fn random() -> u32 {
     }
 }
 
-/// Addresses in a message for people: no passkeys.
-impl std::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match tracker::parse_tracker_url(self.address) {
-            Ok(url) => write!(f, "{url}"),
-            Err(_) => write!(f, "{}", self.address.escape_debug().collect::<String>()),
-        }
-    }
-}
-
 /// Announces under way at a time.
 pub const EXCHANGES_MAX: usize = 3;
 
@@ -295,6 +302,9 @@ pub const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Addresses asked for.
 const PEERS_WANTED: u16 = 50;
+
+/// What a tracker is given to hear a goodbye: one that is away must not keep others from it.
+const GOODBYE_MS: u64 = 450;
 
 /// Between two looks whether the last announces are through.
 const STOP_LOOK_MS: u64 = 20;

@@ -5,6 +5,7 @@
 //! each holder, naming the number of the profile it comes from. The sum is checked against
 //! `resident_mib` by a test and again at start. A new buffer means a new line.
 
+use super::announcer::EXCHANGES_MAX;
 use super::content::HASH_SCRATCH_BYTES;
 use super::lobby::SPARE_PUMPS;
 use crate::engine::library::Entry;
@@ -163,8 +164,8 @@ impl Board {
             line("program", "its code and data", PROGRAM_BYTES),
             line(
                 "stacks",
-                "main, async-io, lanes",
-                MAIN_STACKS_BYTES + lanes * kib(disk.lane_stack_kib)
+                "main, async-io, names, lanes",
+                MAIN_STACKS_BYTES + (lanes + 1) * kib(disk.lane_stack_kib)
             ),
             line("pumps", "peers_max", each(pumps, PUMP_BYTES)),
             line("request queues", "peers_max x requests_per_peer", queue),
@@ -264,8 +265,10 @@ pub const RECEIVED_BYTES: usize = 8 * 1024;
 /// The largest commit of the journal.
 pub const JOURNAL_BUFFER_BYTES: usize = 4096;
 
-/// What a tracker may answer with, and what TLS needs for it.
-pub const TRACKER_BYTES: usize = 256 * 1024;
+/// What trackers may answer with, and what TLS needs meanwhile: 52 KiB for each exchange over each
+/// family, and 18 KiB of roots and settings (measured, see `service/http`).
+pub const TRACKER_BYTES: usize =
+    EXCHANGES_MAX * (super::announcer::BUFFER_BYTES + 2 * 52 * 1024) + 18 * 1024;
 
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;

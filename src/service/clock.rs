@@ -3,7 +3,7 @@
 //! Every wait in the service is a slot here: one for each pump, one for each standing duty, a few
 //! for tracker exchanges. A slot is rung when its deadline passes or when somebody rings it, and
 //! the task that owns it looks at what has changed. Deadlines say what they are for, so that an
-//! idle box can say why it woke ([`Clock::woken`]).
+//! idle box can say why it woke (in the log, at level `trace`).
 //!
 //! A deadline that moves later costs nothing: the slot keeps its place in the heap, is rung once
 //! too early, and its owner then says the true one. So a busy connection, whose deadlines move
@@ -11,6 +11,7 @@
 
 use crate::engine::units::{Deadline, Instant};
 use async_io::Timer;
+use log::trace;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -106,6 +107,7 @@ impl Clock {
         let mut heap = self.heap.borrow_mut();
         if deadline.at < heap.at(slot.0) {
             heap.set(slot.0, deadline.at);
+            heap.why[slot.0] = deadline.why;
             if heap.first() == Some(slot.0) {
                 self.earlier.ring();
             }
@@ -135,7 +137,7 @@ impl Clock {
     pub async fn run(&self) {
         // The reactor keeps timers in a tree; with one far entry always in it, arming and
         // disarming the other never makes it allocate.
-        let mut anchor = Timer::after(FAR);
+        let mut anchor = Timer::after(NEVER);
         let mut timer = Timer::after(FAR);
         let mut armed = Instant::NEVER;
         poll_fn(|cx| {
@@ -167,6 +169,7 @@ impl Clock {
             let mut heap = self.heap.borrow_mut();
             match heap.first() {
                 Some(slot) if heap.at(slot) <= now => {
+                    trace!("{}: {} was due", now.as_millis(), heap.why[slot]);
                     heap.set(slot, Instant::NEVER);
                     drop(heap);
                     self.woken.set(self.woken.get() + 1);
@@ -203,12 +206,15 @@ struct Heap {
     /// Where each slot stands in `order`.
     place: Vec<usize>,
     at: Vec<Instant>,
+    /// What each deadline is for.
+    why: Vec<&'static str>,
 }
 
 impl Heap {
     fn new(slots: usize) -> Heap {
         let order: Vec<usize> = (0..slots).collect();
-        Heap { place: order.clone(), order, at: std::vec![Instant::NEVER; slots] }
+        let (at, why) = (std::vec![Instant::NEVER; slots], std::vec!["nothing"; slots]);
+        Heap { place: order.clone(), order, at, why }
     }
 
     fn at(&self, slot: usize) -> Instant {
@@ -255,6 +261,9 @@ impl Heap {
         self.place[self.order[b]] = b;
     }
 }
+
+/// Longer than any box runs.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Further than any deadline, near enough for the kernel.
 const FAR: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);

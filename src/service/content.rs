@@ -131,14 +131,20 @@ impl Content {
         opened: &mut Option<Opened>,
     ) -> Result<usize, ContentError> {
         let (parts, length) = lay_out(serving, buffer);
+        let mut done = 0;
         for part in parts {
             let into = &mut buffer[part.at..][..part.span.length as usize];
-            if part.metadata {
-                let at = self.info.at + part.span.at;
-                let read = self.metainfo.read_exact_at(into, at);
-                read.map_err(ContentError::NoMetadata)?;
+            let read = if part.metadata {
+                let read = self.metainfo.read_exact_at(into, self.info.at + part.span.at);
+                read.map_err(ContentError::NoMetadata)
             } else {
-                self.read_content(part.span, into, opened)?;
+                self.read_content(part.span, into, opened)
+            };
+            match read {
+                Ok(()) => done = part.at + part.span.length as usize,
+                // What was read before it is good all the same.
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
             }
         }
         Ok(length)
@@ -179,7 +185,9 @@ impl Content {
             if extent.padding || extent.span.length == 0 || extent.stamp == Stamp::default() {
                 continue;
             }
-            if self.open(&extent).is_err() {
+            // What cannot be looked at now (too many open files, a disk that is busy coming back)
+            // has not changed for that.
+            if let Err(ContentError::Changed(_)) = self.open(&extent) {
                 let next = Some(index + 1).filter(|next| *next < self.file_count);
                 return Sight { changed: Some(extent.span), next };
             }
@@ -289,7 +297,7 @@ pub fn open_beneath(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
         match rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve) {
             // Kernels before 5.6, and sandboxes that do not know the call.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
-                rustix::fs::openat(&folder, path, flags | OFlags::NOFOLLOW, Mode::empty())?
+                open_step_by_step(folder, path, flags)?
             }
             opened => opened?,
         }
@@ -299,6 +307,17 @@ pub fn open_beneath(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "it is no regular file"));
     }
     Ok(file)
+}
+
+/// As `openat2` does it, for kernels that have none: no name on the way may be a symbolic link.
+fn open_step_by_step(folder: OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at = folder;
+    for name in folders.split('/').filter(|name| !name.is_empty()) {
+        at = rustix::fs::openat(&at, name, step, Mode::empty())?;
+    }
+    Ok(rustix::fs::openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
 /// Length and stamp of a file as it is now; a length of 0 when it has been deleted.

@@ -11,6 +11,7 @@ use super::Service;
 use super::lan::Lan;
 use crate::engine::announce::Family;
 use crate::engine::announce::local::{self, Beacon, Cookie, DATAGRAM_BYTES_MAX};
+use crate::engine::units::TorrentSlot;
 use async_io::Async;
 use log::{debug, info};
 use smol::future;
@@ -19,7 +20,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// Speaks and listens for ever; over at once when neither family can be heard.
+/// Speaks and listens for ever, over the families there are.
 pub async fn run(service: &Service<'_>) {
     let cookie = Cookie(super::announcer::random());
     let beacon = RefCell::new(Beacon::new(service.clock.now()));
@@ -106,20 +107,29 @@ async fn listen(
             service.clock.sleep(FAULT_PAUSE_MS, "local discovery again").await;
             continue;
         };
-        let ip = from.ip().to_canonical();
-        if !service.lan().contains(ip) {
+        // Others have their turn between two datagrams, however fast they come.
+        future::yield_now().await;
+        if !service.lan().contains(from.ip().to_canonical()) {
             continue;
         }
         let Some(search) = local::parse(&datagram[..length], cookie) else { continue };
         let mut address = from;
         address.set_port(search.port);
         for hash in search.hashes {
-            let found = service.swarm.borrow().find(&hash);
+            let found = service.public(&hash);
             if found.is_some_and(|torrent| service.meet(torrent, address)) {
                 beacon.borrow_mut().handle_newcomer(service.clock.now());
                 service.clock.bell(service.clock.slot(service.duties.discovery)).ring();
             }
         }
+    }
+}
+
+impl Service<'_> {
+    /// The active torrent of that name, if it may be spoken of (BEP 27).
+    fn public(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
+        let swarm = self.swarm.borrow();
+        swarm.find(on_the_wire).filter(|slot| !swarm.torrent(*slot).private)
     }
 }
 

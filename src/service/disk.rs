@@ -90,6 +90,8 @@ impl Disk {
             } else {
                 match find(&mut open, serving.torrent, first.span, now) {
                     Found::Open(at) => (open[at].file.as_fd(), 0, open[at].nowait),
+                    // What was read before it is good all the same.
+                    Found::Changed(_) if done > 0 => break,
                     Found::Changed(span) => return Reading::Changed(span),
                     Found::Nowhere => break,
                 }
@@ -104,7 +106,9 @@ impl Disk {
                 Some(Err(Errno::AGAIN)) if done == 0 => return Reading::Cold { lane: false },
                 Some(Err(Errno::AGAIN)) => break,
                 None | Some(Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS)) => {
-                    no_nowait(&mut open, serving.torrent, first);
+                    if !first.metadata {
+                        no_nowait(&mut open, serving.torrent, first);
+                    }
                     break;
                 }
                 // A lane reads it again and says what is wrong.

@@ -13,7 +13,7 @@ use crate::engine::bencode::Sink;
 use crate::engine::digest::PieceHasher;
 use crate::engine::library::facts::FACTS_BYTES_MAX;
 use crate::engine::library::{Extent, Facts};
-use crate::engine::limits::PATH_BYTES_MAX;
+use crate::engine::limits::{PATH_BYTES_MAX, PIECES_MAX};
 use crate::engine::metainfo::{self, Layout, MetainfoError, Summary, author, names};
 use crate::engine::units::{InfoHash, PieceIndex, Span};
 use std::boxed::Box;
@@ -78,6 +78,10 @@ impl Draft {
             return Err(Refusal::new(root.display(), problem, "put something into it first"));
         }
         let piece_bytes = piece_bytes.unwrap_or_else(|| author::piece_bytes_for(total_bytes));
+        if total_bytes.div_ceil(u64::from(piece_bytes)) > u64::from(PIECES_MAX) {
+            let problem = std::format!("pieces of {piece_bytes} bytes would be too many");
+            return Err(Refusal::new(root.display(), problem, "leave --piece-size to us"));
+        }
         let layout = Layout { total_bytes, piece_bytes };
         author::write_pieces_head(&mut metainfo, &name, &layout, single.is_none()).map_err(full)?;
         let pieces = Span { at: metainfo.count, length: u64::from(layout.piece_count()) * 20 };

@@ -85,7 +85,7 @@ pub enum Done {
 /// The lanes. Dropping them ends the threads.
 pub struct Lanes {
     shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    count: usize,
 }
 
 /// What a board gives its lanes.
@@ -95,6 +95,8 @@ pub struct LaneSizes {
     pub lanes: usize,
     /// Stack of each, in bytes.
     pub stack_bytes: usize,
+    /// What each hashes through; 0 for one that never does.
+    pub scratch_bytes: usize,
     /// Buffers for [`Job::Read`].
     pub buffers: usize,
     /// Length of each, in bytes.
@@ -135,19 +137,17 @@ impl Lanes {
             ended: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
-        let mut lanes = Lanes { shared, threads: Vec::with_capacity(sizes.lanes) };
         for _ in 0..sizes.lanes {
-            let shared = Arc::clone(&lanes.shared);
+            let (shared, scratch_bytes) = (Arc::clone(&shared), sizes.scratch_bytes);
             let thread = std::thread::Builder::new().name("lane".into());
-            let thread = thread.stack_size(sizes.stack_bytes).spawn(move || shared.run())?;
-            lanes.threads.push(thread);
+            thread.stack_size(sizes.stack_bytes).spawn(move || shared.run(scratch_bytes))?;
         }
-        Ok(lanes)
+        Ok(Lanes { shared, count: sizes.lanes })
     }
 
     /// How many threads.
     pub fn count(&self) -> usize {
-        self.threads.len()
+        self.count
     }
 
     /// A free buffer, if there is one.
@@ -188,12 +188,10 @@ impl Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
+        // Not waited for: one may be asleep in the kernel for as long as a disk or a name server
+        // likes, and what lanes do needs no ending.
         self.shared.lock().ended = true;
         self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            // A lane that panicked has ended the process already.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -248,8 +246,8 @@ impl Shared {
     }
 
     /// A lane's life.
-    fn run(&self) {
-        let mut scratch = std::vec![0; super::content::HASH_SCRATCH_BYTES];
+    fn run(&self, scratch_bytes: usize) {
+        let mut scratch = std::vec![0; scratch_bytes];
         let mut state = self.lock();
         loop {
             if state.ended {

@@ -7,9 +7,10 @@
 //!
 //! All memory whose size a board sets is allocated in [`share`], once; the engine borrows it.
 
-use super::announcer::{self, Announcer, Named};
+use super::announcer::{self, Announcer};
 use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
 use super::clock::Clock;
+use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
 use super::lan::{Lan, magnet};
 use super::lanes::{LaneSizes, Lanes};
@@ -133,8 +134,8 @@ async fn serve(
     shares: &[Share],
     signals: &mut Signals,
 ) -> Result<Vec<u64>, Refusal> {
-    let board = &options.board;
-    let (pools, pumps) = (board.pools, usize::from(board.pumps()));
+    let (board, pools) = (&options.board, options.board.pools);
+    let pumps = usize::from(board.pumps());
     let address = listener.get_ref().local_addr().map_err(|error| cannot_listen("", error))?;
     let mut torrents: Vec<Option<Torrent>> = (0..pools.seeding_max).map(|_| None).collect();
     let mut members: Vec<_> = (0..pumps).map(|_| None).collect();
@@ -150,42 +151,11 @@ async fn serve(
         bits: &mut bits,
         candidates: &mut candidates,
     };
-    let limits = SwarmLimits {
-        peers_max: pools.peers_max,
-        unchoked_max: pools.unchoked_max,
-        per_address_max: pools.per_address_max,
-    };
-    let identity = Identity {
-        peer_id: new_peer_id(),
-        listen_port: address.port(),
-        requests_max: pools.requests_per_peer,
-    };
-    let service = Service {
-        clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
-        lanes,
-        disk: Disk::new(pools.open_files_max as usize, board.disk.serve_kib as usize * 1024),
-        lobby: Lobby::new(pumps),
-        swarm: RefCell::new(Swarm::new(memory, limits, identity)),
-        contents: RefCell::new(Vec::with_capacity(shares.len())),
-        received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
-        unsent_bytes: board.sockets.unsent_kib * 1024,
-        dialled_max: pools.peers_max - pools.peers_max / 4,
-        duties: Duties::after(pumps),
-        lan_only: options.lan,
-        listens_v6: address.is_ipv6(),
-        lan: RefCell::new(Lan::look()),
-        lan_looked_ms: Cell::new(0),
-    };
+    let service = make_service(options, address, memory, lanes)?;
     let announcer = Announcer::default();
     for share in shares {
         activate(&service, &announcer, share, options)?;
-        let trackers = share.trackers.iter().map(|(_, address)| address);
-        let trackers = trackers.filter(|_| !options.lan);
-        let name = share.name.as_str();
-        let bytes = share.content.layout.total_bytes;
-        let peers: Vec<SocketAddr> = service.lan().reachable_at(address.port()).collect();
-        let peers = peers.into_iter().filter(|peer| peer.is_ipv4() || address.is_ipv6());
-        report.share(share, &magnet(&share.info_hash, name, bytes, trackers, peers));
+        report.share(share, &magnet_of(&service, share, options, address));
     }
     let executor = LocalExecutor::new();
     for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
@@ -205,14 +175,70 @@ async fn serve(
     let end = executor.spawn(until_stopped(&service, &announcer, signals));
     drive(&executor, end).await;
     let swarm = service.swarm.borrow();
-    let totals = Totals {
+    report.stopped(Totals {
         sent_bytes: swarm.sent_bytes,
         read_bytes: service.disk.read_bytes(),
         seconds: service.clock.now().as_millis() / 1_000,
+    });
+    Ok(swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect())
+}
+
+/// Everything tasks share, in the sizes of the board.
+fn make_service<'m>(
+    options: &Options,
+    address: SocketAddr,
+    memory: SwarmMemory<'m>,
+    lanes: Lanes,
+) -> Result<Service<'m>, Refusal> {
+    let Board { pools, disk, sockets, .. } = &options.board;
+    let pumps = usize::from(options.board.pumps());
+    let limits = SwarmLimits {
+        peers_max: pools.peers_max,
+        unchoked_max: pools.unchoked_max,
+        per_address_max: pools.per_address_max,
     };
-    report.stopped(totals);
-    let sent = swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect();
-    Ok(sent)
+    let identity = Identity {
+        peer_id: new_peer_id(),
+        listen_port: address.port(),
+        requests_max: pools.requests_per_peer,
+    };
+    Ok(Service {
+        clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
+        lanes,
+        names: start_names(&options.board)?,
+        complain_after: Cell::default(),
+        disk: Disk::new(pools.open_files_max as usize, disk.serve_kib as usize * 1024),
+        lobby: Lobby::new(pumps),
+        swarm: RefCell::new(Swarm::new(memory, limits, identity)),
+        contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
+        received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
+        receive_bytes: sockets.receive_kib as usize * 1024,
+        unsent_bytes: sockets.unsent_kib * 1024,
+        dialled_max: pools.peers_max - pools.peers_max / 4,
+        duties: Duties::after(pumps),
+        lan_only: options.lan,
+        listens_v6: address.is_ipv6(),
+        lan: RefCell::new(Lan::look()),
+        lan_looked_ms: Cell::new(0),
+    })
+}
+
+/// The link for everybody: with the owner's trackers, and where peers on the LAN can connect to.
+fn magnet_of(
+    service: &Service<'_>,
+    share: &Share,
+    options: &Options,
+    address: SocketAddr,
+) -> String {
+    let trackers = share.trackers.iter().map(|(_, address)| address).filter(|_| !options.lan);
+    let lan = service.lan();
+    let heard = |peer: &SocketAddr| match address.ip() {
+        // An IPv6 socket for any address takes IPv4 too.
+        ip if ip.is_unspecified() => peer.is_ipv4() || address.is_ipv6(),
+        ip => peer.ip() == ip,
+    };
+    let peers = lan.reachable_at(address.port()).filter(heard);
+    magnet(&share.info_hash, &share.name, share.content.layout.total_bytes, trackers, peers)
 }
 
 /// Runs tasks until `end` is over.
@@ -279,12 +305,15 @@ fn activate(
     let slot = swarm.activate(torrent).ok_or_else(|| full("every place is taken"))?;
     service.contents.borrow_mut().push(Arc::clone(&share.content));
     if !options.lan {
-        let named = share.trackers.iter().map(|(tier, address)| Named {
-            tier: *tier,
-            address,
-            from_owner: options.trackers.contains(address),
-        });
-        announcer.add(slot, named, left, service.clock.now());
+        let now = service.clock.now();
+        let (own, named): (Vec<_>, Vec<_>) =
+            share.trackers.iter().partition(|(_, address)| options.trackers.contains(address));
+        let named = named.iter().map(|(tier, address)| (*tier, address.as_str()));
+        announcer.add(slot, named, false, left, now);
+        // Each tracker the owner names is told; BEP 12 would stop at the first that answers.
+        for (_, address) in own {
+            announcer.add(slot, std::iter::once((0, address.as_str())), true, left, now);
+        }
     }
     Ok(())
 }
@@ -326,18 +355,35 @@ fn no_signals(error: io::Error) -> Refusal {
     Refusal::new("signals", error, "look at the system's limits")
 }
 
+/// A lane that only looks up names.
+fn start_names(board: &Board) -> Result<Lanes, Refusal> {
+    let sizes = LaneSizes {
+        lanes: 1,
+        stack_bytes: board.disk.lane_stack_kib as usize * 1024,
+        scratch_bytes: 0,
+        buffers: 0,
+        buffer_bytes: 0,
+        jobs_max: 2 * announcer::EXCHANGES_MAX,
+    };
+    Lanes::start(sizes).map_err(no_threads)
+}
+
 fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
     let disk = &board.disk;
     let sizes = LaneSizes {
         lanes: disk.lanes.into(),
         stack_bytes: disk.lane_stack_kib as usize * 1024,
+        scratch_bytes: HASH_SCRATCH_BYTES,
         buffers: disk.lane_buffers.into(),
         buffer_bytes: disk.lane_buffer_kib as usize * 1024,
         // Reads are bounded by their buffers, hashing by two a lane; the rest is one of a kind.
         jobs_max: usize::from(disk.lane_buffers + 2 * disk.lanes) + ODD_JOBS,
     };
-    Lanes::start(sizes)
-        .map_err(|error| Refusal::new("threads", error, "look at the system's limits"))
+    Lanes::start(sizes).map_err(no_threads)
+}
+
+fn no_threads(error: io::Error) -> Refusal {
+    Refusal::new("threads", error, "look at the system's limits")
 }
 
 /// Sees to it that the process may hold as many descriptors as the board needs.
@@ -372,9 +418,9 @@ const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 /// Peers and trackers are told within this, so that the whole stop takes less than 2 s.
 const STOP_MS: u64 = 1_500;
 
-/// An announce sleeps up to four times at once (two families, two bounds each); then accepting,
-/// dialling, discovery twice, stopping twice.
-const SLEEPERS: usize = 4 * announcer::EXCHANGES_MAX + 6;
+/// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
+/// then accepting, dialling, discovery twice, stopping twice.
+const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 6;
 
-/// Looks at files, and look-ups of names.
-const ODD_JOBS: usize = 2 + 2 * announcer::EXCHANGES_MAX;
+/// A look at shared files, and one to spare.
+const ODD_JOBS: usize = 2;

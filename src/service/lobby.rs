@@ -4,7 +4,8 @@
 //! backlog. Besides the pumps for `peers_max` connections there are [`SPARE_PUMPS`], so that a
 //! newcomer is heard (it has 5 s to shake hands) even when every place is taken; then the least
 //! useful connection makes room, or the newcomer goes. One address may have
-//! [`GREETING_PER_ADDRESS`] connections shaking hands, so that nobody can hold all of them.
+//! [`GREETING_PER_ADDRESS`] connections shaking hands, one when only the spare pumps are left, so
+//! that nobody can hold all of them.
 //!
 //! The box dials too ([`run_dials`]), but only into places that are free.
 
@@ -14,6 +15,7 @@ use crate::engine::swarm::candidates::Candidate;
 use crate::engine::units::{PeerSlot, TorrentSlot};
 use async_io::Async;
 use log::{debug, warn};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::RefCell;
 use std::io;
@@ -124,10 +126,13 @@ pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) 
         match listener.accept().await {
             Ok((stream, address)) => {
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let spare = service.lobby.idle_count() <= usize::from(SPARE_PUMPS);
+                let greeting_max = if spare { 1 } else { GREETING_PER_ADDRESS };
                 if !service.admits(address.ip())
-                    || service.lobby.greeting_from(address.ip()) >= GREETING_PER_ADDRESS
+                    || service.lobby.greeting_from(address.ip()) >= greeting_max
                 {
                     debug!("{address}: not let in");
+                    smol::future::yield_now().await;
                     continue;
                 }
                 // Without its options a connection only costs more kernel memory than planned.
@@ -147,11 +152,9 @@ pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) 
 pub async fn run_dials(service: &Service<'_>) {
     let slot = service.clock.slot(service.duties.dials);
     loop {
-        let (deadline, room) = {
-            let swarm = service.swarm.borrow();
-            (swarm.candidates.deadline(), swarm.member_count() < service.dialled_max)
-        };
+        let deadline = service.swarm.borrow().candidates.deadline();
         service.clock.wait(slot, deadline).await;
+        let room = service.swarm.borrow().member_count() < service.dialled_max;
         // A dial never takes the last pumps: newcomers need them to be heard.
         if !room || service.lobby.idle_count() <= usize::from(SPARE_PUMPS) {
             service.clock.sleep(FULL_PAUSE_MS, "a place to dial from").await;
@@ -170,7 +173,20 @@ pub async fn run_dials(service: &Service<'_>) {
 
 /// Connects to a peer.
 pub async fn dial(service: &Service<'_>, address: SocketAddr) -> io::Result<Async<TcpStream>> {
-    let stream = Async::<TcpStream>::connect(address).await?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_recv_buffer_size(service.receive_bytes)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    let stream = Async::<TcpStream>::new(socket.into())?;
+    stream.writable().await?;
+    if let Some(error) = stream.get_ref().take_error()? {
+        return Err(error);
+    }
     tune(&stream, service.unsent_bytes)?;
     Ok(stream)
 }

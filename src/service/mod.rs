@@ -61,6 +61,10 @@ pub struct Service<'m> {
     pub clock: Clock,
     /// Threads for what may sleep.
     pub lanes: Lanes,
+    /// A lane of its own for look-ups of names, which can sleep for very long.
+    pub names: Lanes,
+    /// When something unreadable is next complained of.
+    pub complain_after: Cell<crate::engine::units::Instant>,
     /// Open files and the serving scratch.
     pub disk: Disk,
     /// Where connections wait for a pump.
@@ -71,6 +75,8 @@ pub struct Service<'m> {
     pub contents: RefCell<Vec<Arc<Content>>>,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
+    /// Receive window of every connection.
+    pub receive_bytes: usize,
     /// `TCP_NOTSENT_LOWAT` of every connection.
     pub unsent_bytes: u32,
     /// Connections up to which we dial: some places are kept for those who come by themselves.

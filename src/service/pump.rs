@@ -37,6 +37,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -274,25 +275,31 @@ impl Pump<'_, '_> {
         if let Some(opened) = opened {
             self.service.disk.keep(torrent, opened, now);
         }
-        let (span, what) = match result {
+        let error = match result {
             Ok(filled) => {
                 self.cold = Cold::Warm { buffer, filled, revision };
                 return Ok(());
             }
-            Err(ContentError::Changed(span)) => (span, "has changed since it was hashed"),
-            Err(ContentError::Unreadable(span, error)) => {
-                warn!("reading: {error}");
-                (span, "cannot be read")
-            }
-            Err(ContentError::NoMetadata(error)) => {
-                self.service.lanes.give_back(buffer);
-                warn!("the .torrent of a share cannot be read: {error}; start again to mend it");
-                return Err(Ending::Lost);
-            }
+            Err(error) => error,
         };
         self.service.lanes.give_back(buffer);
-        self.service.withhold(torrent, span, what);
-        if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(()) }
+        match error {
+            ContentError::Changed(span) => {
+                self.service.withhold(torrent, span);
+                if self.peer.handle_lost() { Err(Ending::Lost) } else { Ok(()) }
+            }
+            // It may be readable again soon; should it not be, the peer is let go as stalled.
+            ContentError::Unreadable(span, error) => {
+                let path = self.service.content(torrent).path_at(span.at);
+                self.service.complain(&path, &error);
+                self.peer.handle_cold(now.after(UNREADABLE_PAUSE_MS));
+                Ok(())
+            }
+            ContentError::NoMetadata(error) => {
+                self.service.complain(Path::new("the .torrent of a share"), &error);
+                Err(Ending::Lost)
+            }
+        }
     }
 
     /// Does what the peer wants done. `true` when there is more to do at once.
@@ -356,7 +363,7 @@ impl Pump<'_, '_> {
             }
             Reading::Cold { .. } => self.read_on_a_lane(content, serving, now),
             Reading::Changed(span) => {
-                service.withhold(serving.torrent, span, "has changed since it was hashed");
+                service.withhold(serving.torrent, span);
                 if self.peer.handle_lost() {
                     return Err(Ending::Lost);
                 }
@@ -389,7 +396,7 @@ impl Pump<'_, '_> {
                 self.peer.handle_cold(Instant::NEVER);
             }
             // Every lane is taken: the request stays where it is and is tried again.
-            None => self.peer.handle_cold(now.after(COLD_RETRY_MS)),
+            None => self.peer.handle_cold(now.after(BUSY_RETRY_MS)),
         }
     }
 
@@ -410,7 +417,7 @@ impl Drop for Pump<'_, '_> {
 
 impl Service<'_> {
     /// Stops offering what a file held that is no longer what was hashed, and says so.
-    pub fn withhold(&self, torrent: TorrentSlot, span: Span, what: &str) {
+    pub fn withhold(&self, torrent: TorrentSlot, span: Span) {
         self.disk.close(torrent, span);
         let mut swarm = self.swarm.borrow_mut();
         let pieces = swarm.torrent(torrent).layout.pieces_of(span);
@@ -421,8 +428,18 @@ impl Service<'_> {
         drop(swarm);
         let content = self.content(torrent);
         let path = content.path_at(span.at);
+        let what = "has changed since it was hashed";
         warn!("{}: {what}; {} pieces are no longer offered", path.display(), pieces.len());
         self.ring_nudged();
+    }
+
+    /// Says that something cannot be read, once a minute: peers must not be able to fill a log.
+    fn complain(&self, path: &Path, error: &std::io::Error) {
+        let now = self.clock.now();
+        if now >= self.complain_after.get() {
+            self.complain_after.set(now.after(COMPLAINT_PAUSE_MS));
+            warn!("{}: cannot be read: {error}; it is tried again", path.display());
+        }
     }
 }
 
@@ -434,6 +451,15 @@ fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
         Err(_) => Err(Ending::Gone),
     }
 }
+
+/// Before a lane is asked again when all of them were taken.
+const BUSY_RETRY_MS: u64 = 30;
+
+/// Before what could not be read is read again.
+const UNREADABLE_PAUSE_MS: u64 = 5_000;
+
+/// Between two complaints about what cannot be read.
+const COMPLAINT_PAUSE_MS: u64 = 60_000;
 
 /// After so many whole sends a socket is given more unasked; one read in 17 may then be in vain.
 const SMOOTH_SENDS: u32 = 16;

@@ -4,6 +4,7 @@
 //! stderr, the first two only when that is a terminal.
 
 use super::Service;
+use super::board::{Board, Holder};
 use super::share::{Progress, Share};
 use crate::engine::units::Deadline;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -142,6 +143,56 @@ impl Progress for Report {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A board's memory contract, and which boards there are.
+pub fn describe(board: &Board, json: bool) -> String {
+    let (contract, machine) = (board.contract(), Board::of_this_machine().name);
+    if json {
+        let list = |holders: &[Holder]| -> Vec<serde_json::Value> {
+            let each = |h: &Holder| json!({ "what": h.what, "from": h.from, "bytes": h.bytes });
+            holders.iter().map(each).collect()
+        };
+        let boards: Vec<&str> = Board::all().iter().map(|board| board.name).collect();
+        let described = json!({
+            "board": board.name,
+            "ram_mib": board.ram_mib,
+            "resident_bytes_max": board.resident_mib << 20,
+            "ours": list(&contract.ours),
+            "ours_bytes": contract.resident_bytes(),
+            "kernel": list(&contract.kernel),
+            "kernel_bytes": contract.kernel_bytes(),
+            "this_machine": machine,
+            "boards": boards,
+        });
+        return std::format!("{described}\n");
+    }
+    let row = |what: &str, bytes: u64, from: &str| {
+        let row = std::format!("  {what:<22} {:>9} KiB   {from}", bytes.div_ceil(1024));
+        std::format!("{}\n", row.trim_end())
+    };
+    let rows = |holders: &[Holder]| -> String {
+        holders.iter().map(|holder| row(holder.what, holder.bytes, holder.from)).collect()
+    };
+    let mut text = std::format!(
+        "Boards: {}. This machine is taken for {machine}.\n\n{}: at most {} MiB resident\n",
+        board_names(),
+        board.name,
+        board.resident_mib,
+    );
+    text += &rows(&contract.ours);
+    text += &row("together", contract.resident_bytes(), "");
+    text += "Beside it the kernel, for sockets, at most:\n";
+    text += &rows(&contract.kernel);
+    text += &row("together", contract.kernel_bytes(), "");
+    text
+}
+
+/// The boards there are, but for those that are no machines.
+pub fn board_names() -> String {
+    let boards = Board::all();
+    let names = boards.iter().filter(|board| !board.is_for_tests()).map(|board| board.name);
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn style(look: &str) -> ProgressStyle {

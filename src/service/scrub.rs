@@ -30,7 +30,7 @@ async fn look(service: &Service<'_>, torrent: TorrentSlot) {
         let job = Job::Inspect { content: Arc::clone(&content), from };
         let Some(Done::Inspect(sight)) = service.lanes.run(job).await else { return };
         if let Some(span) = sight.changed {
-            service.withhold(torrent, span, "has changed since it was hashed");
+            service.withhold(torrent, span);
         }
         next = sight.next;
     }

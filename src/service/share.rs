@@ -100,7 +100,12 @@ impl Workshop<'_, '_> {
         };
         for address in wish.trackers {
             if !share.trackers.iter().any(|(_, known)| known == address) {
-                let tier = share.trackers.iter().map(|(tier, _)| tier + 1).max().unwrap_or(0);
+                let tier = share
+                    .trackers
+                    .iter()
+                    .map(|(tier, _)| tier.saturating_add(1))
+                    .max()
+                    .unwrap_or(0);
                 share.trackers.push((tier, address.clone()));
             }
         }
@@ -125,6 +130,7 @@ impl Workshop<'_, '_> {
             let known = self.admit(&folder, known.info_hash, key, crc)?;
             return Ok(known.into_share(left_out, 0));
         }
+        self.expect_room(key)?;
         let folder = self.state.new_folder()?;
         let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
         let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib)?;
@@ -136,6 +142,9 @@ impl Workshop<'_, '_> {
         };
         hash_all(self.lanes, content, &draft.name, progress, &mut put).await?;
         let (info_hash, crc) = draft.finish()?;
+        // Our own work is held to what we ask of others'.
+        Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
+            .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
         Ok(self.admit(&folder, info_hash, key, crc)?.into_share(draft.left_out, bytes))
     }
 
@@ -154,13 +163,16 @@ impl Workshop<'_, '_> {
             draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
         let key = root_key(root.as_os_str().as_encoded_bytes());
         if let Some(entry) = self.library.under(key).find(|entry| entry.info_hash == info_hash)
-            && let Some(known) =
-                Known::load(&self.state.torrent_folder(&info_hash), entry.facts_crc)
+            && let Some(known) = Known::load(
+                &self.state.torrent_folder(&info_hash, entry.facts_crc),
+                entry.facts_crc,
+            )
             && known.content.root == root
             && known.looks_the_same()
         {
             return Ok(known.into_share(LeftOut::default(), 0));
         }
+        self.expect_room(key)?;
         let folder = self.state.new_folder()?;
         let (content, name, extents_crc) = draft::adopt(&folder, torrent, &summary, &root)?;
         let have = check(self.lanes, content, &summary.name, progress).await?;
@@ -199,7 +211,7 @@ impl Workshop<'_, '_> {
         wish: Wish<'_>,
     ) -> Result<Option<(Known, LeftOut)>, Refusal> {
         for entry in self.library.under(key) {
-            let folder = self.state.torrent_folder(&entry.info_hash);
+            let folder = self.state.torrent_folder(&entry.info_hash, entry.facts_crc);
             let Some(known) = Known::load(&folder, entry.facts_crc) else { continue };
             let piece_bytes = known.content.layout.piece_bytes;
             if known.authored
@@ -211,6 +223,15 @@ impl Workshop<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// Refuses what could not be admitted once it has been hashed.
+    fn expect_room(&self, key: u64) -> Result<(), Refusal> {
+        if self.library.is_full() && self.library.under(key).next().is_none() {
+            let problem = "the library is full";
+            return Err(Refusal::new("memory", problem, "choose a larger board with --board"));
+        }
+        Ok(())
     }
 
     fn admit(

@@ -3,28 +3,29 @@
 //! ```text
 //! STATE/lock                      held by the one process that uses it, whose number it holds
 //! STATE/journal                   which torrents exist (engine/journal, engine/library)
-//! STATE/torrents/HASH/facts       what is known of one
-//! STATE/torrents/HASH/extents     which file holds which bytes
-//! STATE/torrents/HASH/have        its bitfield, when it is not whole
-//! STATE/torrents/HASH/NAME.torrent
-//! STATE/torrents/.new/            one being made; cleared away at the next start
+//! STATE/torrents/HASH-CRC/facts     what is known of one; CRC is theirs
+//! STATE/torrents/HASH-CRC/extents   which file holds which bytes
+//! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
+//! STATE/torrents/HASH-CRC/NAME.torrent
+//! STATE/torrents/.new/              one being made; cleared away at the next start
 //! ```
 //!
-//! A torrent's folder is made whole and synced under `.new`, then renamed, then recorded: a cut at
-//! any instant leaves it as before or as after.
+//! A torrent's folder is made whole and synced under `.new`, then renamed, then recorded. Other
+//! facts make another folder, and the old one goes once the record is durable: a cut at any
+//! instant leaves a torrent as before or as after.
 
 use super::flash_file::{FlashFile, FlashFileError};
 use super::refusal::Refusal;
 use crate::engine::journal::{Journal, JournalError};
-use crate::engine::library::{Library, LibraryFull, RECORD_BYTES_MAX, Record};
+use crate::engine::library::{Entry, Library, LibraryFull, RECORD_BYTES_MAX, Record};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
-use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use rustix::fs::FlockOperation;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::string::{String, ToString};
+use std::string::String;
 
 /// The open state folder.
 pub struct State<'m> {
@@ -70,9 +71,9 @@ impl<'m> State<'m> {
         Ok(state)
     }
 
-    /// Where a torrent's files are.
-    pub fn torrent_folder(&self, info_hash: &InfoHash) -> PathBuf {
-        self.folder.join("torrents").join(info_hash.to_string())
+    /// Where the files of a torrent with these facts are.
+    pub fn torrent_folder(&self, info_hash: &InfoHash, facts_crc: u32) -> PathBuf {
+        self.folder.join("torrents").join(folder_name(info_hash, facts_crc))
     }
 
     /// An empty folder in which a torrent's files can be made.
@@ -98,20 +99,23 @@ impl<'m> State<'m> {
         root_key: u64,
         facts_crc: u32,
     ) -> Result<PathBuf, Refusal> {
-        let folder = self.torrent_folder(&info_hash);
+        let folder = self.torrent_folder(&info_hash, facts_crc);
         let place = || -> io::Result<()> {
             sync_folder(new_folder)?;
             if folder.exists() {
-                // The old one stays whole until the new one stands in its place.
-                rustix::fs::renameat_with(CWD, new_folder, CWD, &folder, RenameFlags::EXCHANGE)?;
-                fs::remove_dir_all(new_folder)?;
-            } else {
-                fs::rename(new_folder, &folder)?;
+                // The same facts, and yet it was made again: something in it was damaged.
+                fs::remove_dir_all(&folder)?;
             }
+            fs::rename(new_folder, &folder)?;
             sync_folder(&self.folder.join("torrents"))
         };
         place().map_err(|error| refused(&folder, error))?;
+        let old = library.get(&info_hash).map(|entry| entry.facts_crc);
         self.record(library, Record::Admitted { info_hash, root_key, facts_crc })?;
+        if let Some(old) = old.filter(|old| *old != facts_crc) {
+            // Should it stay for now, the next start clears it away.
+            let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
+        }
         Ok(folder)
     }
 
@@ -142,13 +146,16 @@ impl<'m> State<'m> {
         self.journal.commit()
     }
 
-    /// Removes folders that no record vouches for: what a cut left half-made.
+    /// Removes folders of ours that no record vouches for: what a cut left half-made. What has
+    /// another kind of name is somebody else's.
     fn clear_away(&self, library: &Library<'_>) {
         let torrents = self.folder.join("torrents");
         let Ok(entries) = fs::read_dir(&torrents) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !library.entries().any(|known| known.info_hash.to_string() == name) {
+            let vouched_for =
+                |known: &Entry| folder_name(&known.info_hash, known.facts_crc) == name;
+            if is_ours(&name) && !library.entries().any(vouched_for) {
                 info!("clearing away {}", entry.path().display());
                 if let Err(error) = fs::remove_dir_all(entry.path()) {
                     warn!("{}: {error}", entry.path().display());
@@ -200,7 +207,13 @@ fn lock(folder: &Path) -> Result<File, Refusal> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(|error| refused(&path, error))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+    if let Err(error) = locked
+        && error != rustix::io::Errno::WOULDBLOCK
+    {
+        return Err(refused(&path, error.into()));
+    }
+    if locked.is_err() {
         let mut owner = String::new();
         let _ = file.read_to_string(&mut owner);
         let problem = std::format!("is in use by process {}", owner.trim());
@@ -211,6 +224,19 @@ fn lock(folder: &Path) -> Result<File, Refusal> {
     let written = file.set_len(0).and_then(|()| file.write_all(number.as_bytes()));
     written.map_err(|error| refused(&path, error))?;
     Ok(file)
+}
+
+fn folder_name(info_hash: &InfoHash, facts_crc: u32) -> String {
+    std::format!("{info_hash}-{facts_crc:08x}")
+}
+
+/// Whether a folder has a name that only we give.
+fn is_ours(name: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name == ".new"
+        || name.split_once('-').is_some_and(|(hash, crc)| {
+            matches!(hash.len(), 40 | 64) && crc.len() == 8 && hex(hash) && hex(crc)
+        })
 }
 
 /// Makes the names in a folder durable.

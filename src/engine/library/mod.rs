@@ -135,6 +135,11 @@ impl<'m> Library<'m> {
         self.entries().filter(move |entry| entry.root_key == root_key)
     }
 
+    /// Every place is taken.
+    pub fn is_full(&self) -> bool {
+        self.entries.iter().all(Option::is_some)
+    }
+
     /// All of them.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().flatten()

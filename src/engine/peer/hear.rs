@@ -80,7 +80,11 @@ impl Peer<'_> {
             Frame::Choke(_) => {}
             Frame::Reject(_) if !session.features.fast => return Err(PeerFault::NotNegotiated),
             Frame::Reject(_) | Frame::Piece => return Err(PeerFault::Unrequested),
-            Frame::Interested(interested) => swarm.set_interested(self.slot, interested, now),
+            Frame::Interested(interested) => {
+                // Everybody changes their mind now and then; doing nothing else is a flood.
+                swarm.set_interested(self.slot, interested, now);
+                return self.count_pointless();
+            }
             Frame::Have(piece) if piece.0 >= layout.piece_count() => {
                 return Err(PeerFault::PieceRange);
             }
@@ -157,9 +161,12 @@ impl Peer<'_> {
                 let total = swarm.torrent(session.torrent).metadata_bytes;
                 let exists = piece < total.div_ceil(METADATA_PIECE_BYTES);
                 if !exists || self.queue.push_metadata(piece).is_err() {
-                    // Said if there is room to say it; the peer asks again in any case.
+                    // Said if there is room to say it and no block is half sent; the peer asks
+                    // again in any case.
                     let id = session.metadata_id;
-                    let _ = extended::write_metadata_reject(&mut self.out, id, piece);
+                    if !self.queue.head_begun() {
+                        let _ = extended::write_metadata_reject(&mut self.out, id, piece);
+                    }
                     return self.count_pointless();
                 }
                 Ok(())

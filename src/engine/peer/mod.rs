@@ -181,8 +181,10 @@ impl<'m> Peer<'m> {
     /// How many bytes may be handed to [`Peer::handle_received`] next: no more than the queue
     /// takes should all of them be requests. 0 while it is full.
     pub fn appetite(&self) -> usize {
-        match self.stage {
-            Stage::Greeting { .. } => HANDSHAKE_BYTES + REQUEST_BYTES * self.queue.free(),
+        match &self.stage {
+            Stage::Greeting { received, .. } => {
+                HANDSHAKE_BYTES - received.len() + REQUEST_BYTES * self.queue.free()
+            }
             Stage::Refused(_) => 0,
             Stage::Member(_) => REQUEST_BYTES * self.queue.free(),
         }
@@ -303,6 +305,7 @@ impl<'m> Peer<'m> {
         if self.serve_after <= now
             && let Stage::Member(session) = &self.stage
         {
+            self.serve_after = Instant::default();
             let torrent = swarm.torrent(session.torrent);
             let sizes = (torrent.layout, torrent.metadata_bytes);
             if let Some(serving) = self.queue.view(session.torrent, sizes, session.metadata_id) {
@@ -323,15 +326,19 @@ impl<'m> Peer<'m> {
                 Deadline { at: since.after(HANDSHAKE_TIMEOUT_MS), why: "a handshake" }
             }
             Stage::Refused(_) => Deadline::NONE,
+            // While there is something else to say, that says that we are here.
+            Stage::Member(_) if self.has_output() => {
+                Deadline { at: self.stalls_at(), why: "a stalled peer" }
+            }
             Stage::Member(_) => {
                 Deadline { at: self.last_sent.after(KEEPALIVE_MS), why: "a keep-alive" }
             }
         };
-        let silence = self.last_received.after(SILENCE_TIMEOUT_MS);
-        let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
+        let mut silence = self.last_received.after(SILENCE_TIMEOUT_MS);
         if self.has_output() {
-            due = due.or(Deadline { at: self.stalls_at(), why: "a stalled peer" });
+            silence = silence.max(self.stalls_at());
         }
+        let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
         if !self.queue.is_empty() && self.serve_after != Instant::default() {
             due = due.or(Deadline { at: self.serve_after, why: "a cold read" });
         }

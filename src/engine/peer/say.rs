@@ -89,7 +89,7 @@ fn write_bitfield(
     }
     let whole = torrent.layout.bitfield_bytes();
     if offset == 0 {
-        // There is room: at most a handshake stands before it.
+        // There is room: nothing stands before it.
         let _ = out.extend_from_slice(&message::bitfield_header(whole));
     }
     let filled = out.len();

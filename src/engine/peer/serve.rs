@@ -176,7 +176,12 @@ impl<'m> Queue<'m> {
 
     /// Adds a request for a piece of the metadata.
     pub fn push_metadata(&mut self, piece: u32) -> Result<(), QueueFull> {
-        self.metadata.push_back(piece).map_err(|_| QueueFull)
+        self.metadata.push_back(piece).map_err(|_| QueueFull)?;
+        // It goes before blocks: unless one has been begun, the head is another now.
+        if self.head_sent == 0 {
+            self.revision = self.revision.wrapping_add(1);
+        }
+        Ok(())
     }
 
     /// The peer takes a request back. BEP 6 wants it rejected then. `false` when there is none.

@@ -239,14 +239,19 @@ impl<'m> Swarm<'m> {
         if member.interested != interested {
             member.interested = interested;
             member.since = now;
+            if member.complete && !interested {
+                self.roster.end(slot, Farewell::Complete);
+            }
             self.choker.review(&mut self.roster, now);
         }
     }
 
-    /// The peer has everything: a seed has nothing to give it, nor it to us.
+    /// The peer says that it has everything: a seed has nothing to give it, nor it to us. As long
+    /// as it wants something all the same, it has counted otherwise than we.
     pub fn set_complete(&mut self, slot: PeerSlot) {
-        if let Some(member) = self.roster.get_mut(slot) {
-            member.complete = true;
+        let Some(member) = self.roster.get_mut(slot) else { return };
+        member.complete = true;
+        if !member.interested {
             self.roster.end(slot, Farewell::Complete);
         }
     }
@@ -256,7 +261,9 @@ impl<'m> Swarm<'m> {
         self.sent_bytes += bytes;
         let Some(member) = self.roster.get_mut(slot) else { return };
         member.sent_bytes += bytes;
-        member.last_sent = now;
+        if bytes > 0 {
+            member.last_sent = now;
+        }
         if let Some(torrent) = self.torrents[member.torrent.index()].as_mut() {
             torrent.sent_bytes += bytes;
         }

@@ -103,13 +103,20 @@ impl<'m> Roster<'m> {
 
     /// Lets a peer in, or says why not. See [`Swarm::join`](super::Swarm::join).
     pub fn admit(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
-        let same_address = |other: &&Member| other.address.ip() == member.address.ip();
+        let same_address = |other: &Member| other.address.ip() == member.address.ip();
         let twice =
             |other: &Member| other.torrent == member.torrent && other.peer_id == member.peer_id;
-        if self.members().filter(same_address).any(twice) {
-            return Err(Refused::Twice);
+        let known = self.slots().find(|(_, other)| same_address(other) && twice(other));
+        if let Some((known, other)) = known.map(|(slot, other)| (slot, other.last_sent)) {
+            // One that took something of late is alive; else it left without a word and is back.
+            if now.since(other) < TWICE_MS {
+                return Err(Refused::Twice);
+            }
+            self.end(known, Farewell::MadeRoom);
         }
-        if self.members().filter(same_address).count() >= self.limits.per_address_max.into() {
+        if self.members().filter(|other| same_address(other)).count()
+            >= self.limits.per_address_max.into()
+        {
             return Err(Refused::Crowded);
         }
         if self.count >= self.limits.peers_max {
@@ -217,6 +224,9 @@ impl<'m> Roster<'m> {
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, slot)| slot)
     }
 }
+
+/// A peer that comes back is believed to have gone when nothing went to it for so long.
+const TWICE_MS: u64 = 30_000;
 
 /// An unchoked peer that took nothing for so long is of no use while others wait at the door.
 const UNUSED_MS: u64 = 60_000;
