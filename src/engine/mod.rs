@@ -7,8 +7,9 @@
 //! Imports go downwards only:
 //!
 //! ```text
-//! units limits digest <- bencode <- metainfo  wire  announce <- swarm <- peer
-//! units               <- journal <- library
+//! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
+//! units limits        <- journal
+//! digest metainfo journal <- library
 //! ```
 
 pub mod announce;

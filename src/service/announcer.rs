@@ -264,7 +264,12 @@ impl World for OnService<'_, '_> {
     }
 
     fn admits(&self, address: &SocketAddr) -> bool {
-        let heard = address.is_ipv4() || self.service.listens_v6;
+        let listen = self.service.listen;
+        let heard = if address.is_ipv6() {
+            listen.is_ipv6()
+        } else {
+            listen.is_ipv4() || listen.ip().is_unspecified()
+        };
         heard && (self.from_owner || !is_private(address.ip().to_canonical()))
     }
 }

@@ -17,6 +17,7 @@ use crate::engine::metainfo::{self, Layout, scan};
 use crate::engine::peer::{Serving, Source};
 use crate::engine::units::{PieceIndex, Span};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -244,7 +245,7 @@ impl Content {
             match read {
                 Ok(0) => return Err(ContentError::Changed(file.span)),
                 Ok(read) => at += read as u64,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(ContentError::Unreadable(file.span, error.into())),
             }
         }
@@ -269,9 +270,7 @@ impl Content {
         let path = self.path_of(extent).map_err(unreadable)?;
         let file = match open_beneath(&self.root, &path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ContentError::Changed(extent.span));
-            }
+            Err(error) if is_final(&error) => return Err(ContentError::Changed(extent.span)),
             Err(error) => return Err(unreadable(error)),
         };
         match look(&file).map_err(unreadable)? {
@@ -281,6 +280,21 @@ impl Content {
             _ => Err(ContentError::Changed(extent.span)),
         }
     }
+}
+
+/// Whether a file that cannot be opened for this is no longer the file that was hashed. Anything
+/// else (too many open files, a disk on its way back) may pass.
+fn is_final(error: &io::Error) -> bool {
+    // What was a name on the way has become a symbolic link.
+    let linked = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    let gone = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+    );
+    linked || gone
 }
 
 /// Opens a regular file for reading: `path` below `root` without following symbolic links, or
@@ -296,9 +310,7 @@ pub fn open_beneath(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve) {
             // Kernels before 5.6, and sandboxes that do not know the call.
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
-                open_step_by_step(folder, path, flags)?
-            }
+            Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(folder, path, flags)?,
             opened => opened?,
         }
     };

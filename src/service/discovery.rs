@@ -33,7 +33,7 @@ pub async fn run(service: &Service<'_>) {
 }
 
 fn hear(service: &Service<'_>, family: Family) -> Option<Async<UdpSocket>> {
-    match open(family, &service.lan()) {
+    match open(family, &service.lan(), service.listen.ip()) {
         Ok(socket) => Some(socket),
         Err(error) => {
             info!("no local discovery over {family:?}: {error}");
@@ -61,7 +61,7 @@ async fn speak(
         for (family, socket) in [(Family::V4, v4), (Family::V6, v6)] {
             let Some(socket) = socket else { continue };
             // Interfaces come and go: a group joined twice is an error that means nothing.
-            join(socket, family, &lan);
+            join(socket, family, &lan, service.listen.ip());
             say(service, socket, family, cookie, &lan);
         }
     }
@@ -74,6 +74,7 @@ fn say(
     cookie: Cookie,
     lan: &Lan,
 ) {
+    let listen = service.listen.ip();
     let swarm = service.swarm.borrow();
     let port = swarm.identity().listen_port;
     let spoken_of = swarm.torrents().filter(|(_, torrent)| !torrent.private);
@@ -84,7 +85,7 @@ fn say(
         if written.is_err() || datagram.is_empty() {
             return;
         }
-        for (ip, index) in lan.interfaces() {
+        for (ip, index) in lan.interfaces(listen) {
             // An interface that takes nothing now is spoken on again in five minutes.
             if let Err(error) = send_on(socket, family, ip, index, &datagram) {
                 debug!("local discovery on {ip}: {error}");
@@ -134,7 +135,7 @@ impl Service<'_> {
 }
 
 /// A socket that hears the group. Other programs may listen too.
-fn open(family: Family, lan: &Lan) -> io::Result<Async<UdpSocket>> {
+fn open(family: Family, lan: &Lan, listen: IpAddr) -> io::Result<Async<UdpSocket>> {
     let group = local::group(family);
     let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
@@ -148,12 +149,12 @@ fn open(family: Family, lan: &Lan) -> io::Result<Async<UdpSocket>> {
     };
     socket.bind(&SocketAddr::new(any, group.port()).into())?;
     let socket = Async::new(UdpSocket::from(socket))?;
-    join(&socket, family, lan);
+    join(&socket, family, lan, listen);
     Ok(socket)
 }
 
-fn join(socket: &Async<UdpSocket>, family: Family, lan: &Lan) {
-    for (ip, index) in lan.interfaces() {
+fn join(socket: &Async<UdpSocket>, family: Family, lan: &Lan, listen: IpAddr) {
+    for (ip, index) in lan.interfaces(listen) {
         let joined = match (family, ip) {
             (Family::V4, IpAddr::V4(ip)) => {
                 socket.get_ref().join_multicast_v4(&local::GROUP_V4, &ip)

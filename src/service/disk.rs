@@ -131,6 +131,11 @@ impl Disk {
         }
     }
 
+    /// Counts what a lane has read for a peer.
+    pub fn count_read(&self, bytes: usize) {
+        self.read_bytes.set(self.read_bytes.get() + bytes as u64);
+    }
+
     /// Keeps a file that a lane has opened.
     ///
     /// # When full

@@ -59,9 +59,15 @@ impl Lan {
         addresses.map(move |ip| SocketAddr::new(ip, port))
     }
 
-    /// Addresses and numbers of all interfaces but loopback, to speak on.
-    pub fn interfaces(&self) -> impl Iterator<Item = (IpAddr, u32)> {
-        let all = self.interfaces.iter().filter(|interface| !interface.ip.is_loopback());
+    /// Addresses and numbers of the interfaces on which somebody may be told that we listen at
+    /// `listen`: all but loopback, or the one that has just that address.
+    pub fn interfaces(&self, listen: IpAddr) -> impl Iterator<Item = (IpAddr, u32)> {
+        let only = self.interfaces.iter().find(|interface| interface.ip == listen);
+        let only = only.map(|interface| interface.index);
+        let all = self.interfaces.iter().filter(move |interface| {
+            let heard = listen.is_unspecified() || only == Some(interface.index);
+            heard && !interface.ip.is_loopback()
+        });
         all.map(|interface| (interface.ip, interface.index))
     }
 

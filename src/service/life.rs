@@ -217,7 +217,7 @@ fn make_service<'m>(
         dialled_max: pools.peers_max - pools.peers_max / 4,
         duties: Duties::after(pumps),
         lan_only: options.lan,
-        listens_v6: address.is_ipv6(),
+        listen: address,
         lan: RefCell::new(Lan::look()),
         lan_looked_ms: Cell::new(0),
     })

@@ -3,9 +3,8 @@
 //! Newcomers are accepted only while a pump is free: what cannot be carried stays in the kernel's
 //! backlog. Besides the pumps for `peers_max` connections there are [`SPARE_PUMPS`], so that a
 //! newcomer is heard (it has 5 s to shake hands) even when every place is taken; then the least
-//! useful connection makes room, or the newcomer goes. One address may have
-//! [`GREETING_PER_ADDRESS`] connections shaking hands, one when only the spare pumps are left, so
-//! that nobody can hold all of them.
+//! useful connection makes room, or the newcomer goes. Connections of one address that are still
+//! shaking hands may hold half of the idle pumps, so that nobody can hold all of them.
 //!
 //! The box dials too ([`run_dials`]), but only into places that are free.
 
@@ -126,8 +125,8 @@ pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) 
         match listener.accept().await {
             Ok((stream, address)) => {
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                let spare = service.lobby.idle_count() <= usize::from(SPARE_PUMPS);
-                let greeting_max = if spare { 1 } else { GREETING_PER_ADDRESS };
+                // Half of the idle pumps; one when only the spare ones are left.
+                let greeting_max = (service.lobby.idle_count() / 2).max(1);
                 if !service.admits(address.ip())
                     || service.lobby.greeting_from(address.ip()) >= greeting_max
                 {
@@ -210,9 +209,6 @@ fn tune(stream: &Async<TcpStream>, unsent_bytes: u32) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(unsent_bytes)
 }
-
-/// Connections of one address that may be shaking hands at a time.
-pub const GREETING_PER_ADDRESS: usize = 4;
 
 /// Connections the kernel keeps while every pump is busy.
 const BACKLOG: i32 = 128;

@@ -51,7 +51,7 @@ use lanes::Lanes;
 use lobby::Lobby;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -85,8 +85,8 @@ pub struct Service<'m> {
     pub duties: Duties,
     /// Peers from outside the house are refused.
     pub lan_only: bool,
-    /// Others reach us over IPv6 too.
-    pub listens_v6: bool,
+    /// Where we listen; over IPv6 for any address, over IPv4 too.
+    pub listen: SocketAddr,
     lan: RefCell<Lan>,
     lan_looked_ms: Cell<u64>,
 }

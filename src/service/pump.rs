@@ -277,6 +277,7 @@ impl Pump<'_, '_> {
         }
         let error = match result {
             Ok(filled) => {
+                self.service.disk.count_read(filled);
                 self.cold = Cold::Warm { buffer, filled, revision };
                 return Ok(());
             }

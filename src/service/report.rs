@@ -8,7 +8,7 @@ use super::board::{Board, Holder};
 use super::share::{Progress, Share};
 use crate::engine::units::Deadline;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use log::info;
+use log::{info, warn};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -43,38 +43,38 @@ impl Report {
     /// A share has been taken up.
     pub fn share(&self, share: &Share, magnet: &str) {
         let layout = share.content.layout;
+        let files = share.content.file_count;
         if self.json {
-            return line(&json!({
+            line(&json!({
                 "event": "share",
                 "name": share.name,
                 "info_hash": share.info_hash.to_string(),
                 "magnet": magnet,
                 "torrent": share.torrent.to_string_lossy(),
                 "bytes": layout.total_bytes,
-                "files": share.content.file_count,
+                "files": files,
                 "piece_bytes": layout.piece_bytes,
             }));
+        } else {
+            let plural = if files == 1 { "file" } else { "files" };
+            say(&std::format!(
+                "{}\n  {}, {files} {plural}\n  info-hash  {}\n  magnet     {magnet}\n  torrent    {}",
+                share.name,
+                HumanBytes(layout.total_bytes),
+                share.info_hash,
+                share.torrent.display(),
+            ));
         }
-        let files = share.content.file_count;
-        let plural = if files == 1 { "file" } else { "files" };
-        say(&std::format!(
-            "{}\n  {}, {files} {plural}\n  info-hash  {}\n  magnet     {magnet}\n  torrent    {}",
-            share.name,
-            HumanBytes(layout.total_bytes),
-            share.info_hash,
-            share.torrent.display(),
-        ));
         if let Some(have) = &share.have {
             let here: u32 = have.iter().map(|byte| byte.count_ones()).sum();
             let all = layout.piece_count();
-            say(&std::format!("  only {here} of {all} pieces match; the others are not offered"));
+            warn!("{}: {here} of {all} pieces match; the others are not offered", share.name);
         }
         if share.left_out.count > 0 {
             let more = share.left_out.count - share.left_out.first.len() as u64;
             let more = if more > 0 { std::format!(" and {more} more") } else { String::new() };
-            say(&std::format!("  left out: {}{more}", share.left_out.first.join(", ")));
+            info!("{}: left out {}{more}", share.name, share.left_out.first.join(", "));
         }
-        info!("{}: {} hashed", share.name, HumanBytes(share.hashed_bytes));
     }
 
     /// Connections are accepted.

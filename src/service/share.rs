@@ -145,7 +145,12 @@ impl Workshop<'_, '_> {
         // Our own work is held to what we ask of others'.
         Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
-        Ok(self.admit(&folder, info_hash, key, crc)?.into_share(draft.left_out, bytes))
+        if self.library.is_full() {
+            self.forget_others(key, info_hash)?;
+        }
+        let known = self.admit(&folder, info_hash, key, crc)?;
+        self.forget_others(key, info_hash)?;
+        Ok(known.into_share(draft.left_out, bytes))
     }
 
     /// A share whose torrent somebody else has made.
@@ -223,6 +228,18 @@ impl Workshop<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// Forgets what we made of the same folder when it held something else: those bytes are gone.
+    fn forget_others(&mut self, key: u64, info_hash: InfoHash) -> Result<(), Refusal> {
+        let others: Vec<_> = self.library.under(key).copied().collect();
+        for other in others.iter().filter(|other| other.info_hash != info_hash) {
+            let folder = self.state.torrent_folder(&other.info_hash, other.facts_crc);
+            if Known::load(&folder, other.facts_crc).is_none_or(|known| known.authored) {
+                self.state.forget(self.library, other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses what could not be admitted once it has been hashed.

@@ -38,15 +38,17 @@ pub struct State<'m> {
 impl<'m> State<'m> {
     /// Opens the folder, makes it when there is none, and fills `library` from its journal.
     pub fn open(
-        folder: &Path,
+        given: &Path,
         journal_kib: u32,
         buffer: &'m mut [u8],
         library: &mut Library<'_>,
     ) -> Result<State<'m>, Refusal> {
-        let torrents = folder.join("torrents");
+        let (folder, torrents) = (given, given.join("torrents"));
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&torrents);
-        made.map_err(|error| refused(folder, error))?;
+        // Absolute from here on: what is printed has to be found from anywhere.
+        let folder = made.and_then(|()| fs::canonicalize(folder));
+        let folder = &folder.map_err(|error| refused(given, error))?;
         let lock = lock(folder)?;
         let path = folder.join("journal");
         let flash = FlashFile::open(&path, 2 * 1024 * journal_kib);
@@ -80,7 +82,8 @@ impl<'m> State<'m> {
     pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
         self.discard_new_folder();
         let folder = self.folder.join("torrents/.new");
-        fs::create_dir(&folder).map_err(|error| refused(&folder, error))?;
+        let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| refused(&folder, error))?;
         Ok(folder)
     }
 
@@ -117,6 +120,14 @@ impl<'m> State<'m> {
             let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
         }
         Ok(folder)
+    }
+
+    /// A torrent is no longer there.
+    pub fn forget(&mut self, library: &mut Library<'_>, entry: &Entry) -> Result<(), Refusal> {
+        self.record(library, Record::Forgotten { info_hash: entry.info_hash })?;
+        // Should its folder stay for now, the next start clears it away.
+        let _ = fs::remove_dir_all(self.torrent_folder(&entry.info_hash, entry.facts_crc));
+        Ok(())
     }
 
     /// Records something; when this returns it will be known after any power cut.

@@ -50,6 +50,7 @@ impl Peer<'_> {
             told_pieces: false,
             their_pieces: 0,
             metadata_id: 0,
+            metadata_denied: Default::default(),
             bitfield_at: Some(0),
             hello_due: features.extended,
             withdrawals: swarm.withdrawals(),
@@ -161,12 +162,8 @@ impl Peer<'_> {
                 let total = swarm.torrent(session.torrent).metadata_bytes;
                 let exists = piece < total.div_ceil(METADATA_PIECE_BYTES);
                 if !exists || self.queue.push_metadata(piece).is_err() {
-                    // Said if there is room to say it and no block is half sent; the peer asks
-                    // again in any case.
-                    let id = session.metadata_id;
-                    if !self.queue.head_begun() {
-                        let _ = extended::write_metadata_reject(&mut self.out, id, piece);
-                    }
+                    // Beyond what is kept it is not told; it asks again in any case.
+                    let _ = session.metadata_denied.push_back(piece);
                     return self.count_pointless();
                 }
                 Ok(())

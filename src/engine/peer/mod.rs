@@ -29,8 +29,8 @@ pub mod serve;
 pub use serve::{Item, Serving, Source};
 
 use super::limits::{
-    HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT_MS, KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES,
-    SILENCE_TIMEOUT_MS, STALL_TIMEOUT_MS,
+    HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT_MS, KEEPALIVE_MS, METADATA_REQUESTS_MAX, OUT_BYTES,
+    REQUEST_BYTES, SERVE_BLOCKS_MAX, SILENCE_TIMEOUT_MS, STALL_TIMEOUT_MS,
 };
 use super::swarm::roster::Farewell;
 use super::swarm::{Refused, Swarm};
@@ -105,6 +105,8 @@ struct Session {
     /// Pieces the peer says it has.
     their_pieces: u32,
     metadata_id: u8,
+    /// Pieces of the metadata it has been denied and not told so; beyond these it is not told.
+    metadata_denied: heapless::Deque<u32, METADATA_REQUESTS_MAX>,
     /// The next byte of our bitfield to be sent; `None` when it has gone.
     bitfield_at: Option<u32>,
     hello_due: bool,
@@ -295,6 +297,12 @@ impl<'m> Peer<'m> {
             return Output::Close(Farewell::Refused(refused));
         }
         let unchoked = standing.is_some_and(|(_, unchoked)| unchoked);
+        if self.serve_after <= now {
+            self.serve_after = Instant::default();
+        }
+        if !self.refuse_what_is_gone(swarm) {
+            return Output::Close(Farewell::Withdrawn);
+        }
         if self.out.is_empty() && !self.queue.head_begun() {
             self.compose(unchoked, now, swarm);
         }
@@ -302,13 +310,15 @@ impl<'m> Peer<'m> {
             self.offered = Offered::Bytes;
             return Output::Bytes(&self.out[self.out_sent..]);
         }
-        if self.serve_after <= now
+        if self.serve_after == Instant::default()
             && let Stage::Member(session) = &self.stage
         {
-            self.serve_after = Instant::default();
             let torrent = swarm.torrent(session.torrent);
             let sizes = (torrent.layout, torrent.metadata_bytes);
-            if let Some(serving) = self.queue.view(session.torrent, sizes, session.metadata_id) {
+            // Once it is to be choked nothing may follow what has been begun.
+            let most = if session.told_unchoked && !unchoked { 1 } else { SERVE_BLOCKS_MAX };
+            let serving = self.queue.view(session.torrent, sizes, session.metadata_id, most);
+            if let Some(serving) = serving {
                 self.offered = Offered::Serve;
                 return Output::Serve(serving);
             }

@@ -8,7 +8,7 @@ use crate::engine::limits::{KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES};
 use crate::engine::swarm::Swarm;
 use crate::engine::swarm::torrent::Have;
 use crate::engine::units::{Instant, TorrentSlot};
-use crate::engine::wire::extended::Hello;
+use crate::engine::wire::extended::{Hello, write_metadata_reject};
 use crate::engine::wire::handshake::{Features, Handshake};
 use crate::engine::wire::message::{self, id};
 
@@ -22,6 +22,19 @@ impl Peer<'_> {
         };
         // There is room: nothing has been put out before it.
         let _ = self.out.extend_from_slice(&handshake.write());
+    }
+
+    /// Refuses requests for pieces that are no longer offered. `false` when the rest of a block
+    /// that has been begun is among them: only the end of the connection can say that.
+    pub(super) fn refuse_what_is_gone(&mut self, swarm: &Swarm<'_>) -> bool {
+        let Stage::Member(session) = &mut self.stage else { return true };
+        let (torrent, fast) = (session.torrent, session.features.fast);
+        let seen = core::mem::replace(&mut session.withdrawals, swarm.withdrawals());
+        if seen == swarm.withdrawals() {
+            return true;
+        }
+        self.queue.refuse_all_but(|piece| swarm.offers(torrent, piece), fast);
+        self.queue.begun_piece().is_none_or(|piece| swarm.offers(torrent, piece))
     }
 
     /// Writes small messages that are due, as many as fit.
@@ -53,10 +66,11 @@ impl Peer<'_> {
                 }
             }
         }
-        let (torrent, fast) = (session.torrent, session.features.fast);
-        if core::mem::replace(&mut session.withdrawals, swarm.withdrawals()) != swarm.withdrawals()
-        {
-            self.queue.refuse_all_but(|piece| swarm.offers(torrent, piece), fast);
+        while let Some(piece) = session.metadata_denied.front() {
+            if write_metadata_reject(&mut self.out, session.metadata_id, *piece).is_err() {
+                return;
+            }
+            session.metadata_denied.pop_front();
         }
         while self.out.len() + REQUEST_BYTES <= OUT_BYTES
             && let Some(block) = self.queue.take_rejected()

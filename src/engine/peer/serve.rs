@@ -161,6 +161,11 @@ impl<'m> Queue<'m> {
         self.head_sent > 0
     }
 
+    /// The piece of the block that has been begun.
+    pub fn begun_piece(&self) -> Option<u32> {
+        (self.fixed() > 0).then(|| self.ring[self.first].piece)
+    }
+
     /// Adds a request, to be served or to be rejected.
     pub fn push(&mut self, block: Block, served: bool) -> Result<(), QueueFull> {
         if self.free() == 0 {
@@ -229,12 +234,13 @@ impl<'m> Queue<'m> {
         Some(block)
     }
 
-    /// What is to be read and sent next; `None` when nothing is.
+    /// What is to be read and sent next, at most so many blocks; `None` when nothing is.
     pub fn view(
         &mut self,
         torrent: TorrentSlot,
         (layout, metadata_bytes): (Layout, u32),
         peer_metadata_id: u8,
+        most: usize,
     ) -> Option<Serving> {
         let mut items = heapless::Vec::new();
         if self.head_sent == 0 {
@@ -246,7 +252,7 @@ impl<'m> Queue<'m> {
             Some(item) => items.extend([item]),
             None => {
                 let mut room = self.burst.bytes + self.head_sent;
-                for at in 0..self.count.min(SERVE_BLOCKS_MAX) {
+                for at in 0..self.count.min(most).min(SERVE_BLOCKS_MAX) {
                     let request = self.ring[self.place(at)];
                     // Ranges were checked on the way in; rejects go before anything is shown.
                     let Ok(span) = layout.locate(request.block()) else { break };
@@ -384,7 +390,7 @@ mod tests {
     }
 
     fn shown(queue: &mut Queue<'_>) -> Vec<u32> {
-        let serving = queue.view(TorrentSlot(0), SIZES, 1);
+        let serving = queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX);
         let items = serving.iter().flat_map(|serving| &serving.items);
         let pieces = items.map(|item| match item.source {
             Source::Content(block) => block.piece.0,
@@ -443,7 +449,7 @@ mod tests {
         shown(&mut queue);
         queue.advance(3 * 16_397 + 100);
         assert_eq!(shown(&mut queue).len(), 3);
-        assert_eq!(queue.view(TorrentSlot(0), SIZES, 1).unwrap().skip, 100);
+        assert_eq!(queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX).unwrap().skip, 100);
         queue.advance(3 * 16_397 - 100);
         assert_eq!(shown(&mut queue).len(), 4);
     }
@@ -459,7 +465,7 @@ mod tests {
         assert_eq!(shown(&mut queue), [0]);
         queue.advance(13 + 16_384 - 100);
         assert_eq!(shown(&mut queue), [1_001]);
-        let serving = queue.view(TorrentSlot(0), SIZES, 1).unwrap();
+        let serving = queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX).unwrap();
         assert_eq!(serving.items[0].span, Span { at: 16_384, length: 3_616 });
         assert_eq!(queue.advance(serving.items[0].wire_bytes()), (0, 0));
         assert!(queue.is_empty());
