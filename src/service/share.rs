@@ -245,7 +245,8 @@ impl Workshop<'_, '_> {
     /// Refuses what could not be admitted once it has been hashed.
     fn expect_room(&self, key: u64) -> Result<(), Refusal> {
         if self.library.is_full() && self.library.under(key).next().is_none() {
-            let problem = "the library is full";
+            let held = self.library.entries().count();
+            let problem = std::format!("the library holds {held} torrents and is full");
             return Err(Refusal::new("memory", problem, "choose a larger board with --board"));
         }
         Ok(())

@@ -47,8 +47,7 @@ impl Client {
 
     /// Starts fetching `links`, each a magnet link or the path of a `.torrent`, on `host`.
     pub fn fetch<'h>(self, host: &'h Host, links: &[String], discovery: Discovery) -> Fetch<'h> {
-        let downloads = host.home().join("downloads");
-        fs::create_dir(&downloads).expect("the test's own folder is writable");
+        let downloads = downloads(host);
         let process = match self {
             Client::Transmission => start_transmission(host, links, discovery),
             Client::Aria2 => start_aria2(host, links, discovery),
@@ -57,6 +56,13 @@ impl Client {
         };
         Fetch { client: self, host, process, downloads, links: links.len() }
     }
+}
+
+/// Where a client on `host` puts what it fetches.
+pub fn downloads(host: &Host) -> PathBuf {
+    let downloads = host.home().join("downloads");
+    fs::create_dir_all(&downloads).expect("the test's own folder is writable");
+    downloads
 }
 
 /// How a client may find peers beside those a tracker tells it of.
@@ -145,7 +151,7 @@ fn start_transmission(host: &Host, links: &[String], discovery: Discovery) -> Pr
     fs::write(settings.join("settings.json"), json).expect("the test's own folder is writable");
     let mut command = program("transmission-daemon");
     command.args(["--foreground", "--log-info", "--config-dir"]).arg(settings);
-    command.arg("--download-dir").arg(host.home().join("downloads"));
+    command.arg("--download-dir").arg(downloads(host));
     let process = Process::start(host, &mut command);
     wait_until(
         "transmission-daemon answers",
@@ -194,7 +200,7 @@ fn start_aria2(host: &Host, links: &[String], discovery: Discovery) -> Process {
         command.args(["--bt-enable-lpd=true", "--bt-lpd-interface=eth0"]);
     }
     command.arg("--input-file").arg(list);
-    command.arg("--dir").arg(host.home().join("downloads"));
+    command.arg("--dir").arg(downloads(host));
     Process::start(host, &mut command)
 }
 
@@ -207,7 +213,7 @@ fn start_qbittorrent(host: &Host, links: &[String], discovery: Discovery) -> Pro
         "DHTEnabled=false",
         &format!("LSDEnabled={lsd}"),
         "QueueingSystemEnabled=false",
-        &format!("DefaultSavePath={}", host.home().join("downloads").display()),
+        &format!("DefaultSavePath={}", downloads(host).display()),
         "Port=6881",
     ] {
         writeln!(text, "Session\\{setting}").expect("a String takes all");
@@ -229,7 +235,7 @@ fn start_libtorrent(host: &Host, links: &[String], discovery: Discovery) -> Proc
     fs::write(&script, text).expect("the test's own folder is writable");
     // Debian's own interpreter: another one that comes first in PATH has no libtorrent.
     let mut command = program("/usr/bin/python3");
-    command.arg(script).arg(host.home().join("downloads"));
+    command.arg(script).arg(downloads(host));
     command.arg(if discovery == Discovery::Local { "1" } else { "0" }).args(links);
     Process::start(host, &mut command)
 }

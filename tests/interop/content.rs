@@ -43,6 +43,15 @@ pub fn path(kind: Kind, way: Way) -> PathBuf {
     shelf.join(name(kind, way))
 }
 
+/// Puts a hole as long as the file `shared` into `folder`, under the same name: a fetch that was
+/// broken off, for a client that looks at what it finds. It has the pieces that are all zeros.
+pub fn leave_a_hole(shared: &Path, folder: &Path) {
+    let bytes = fs::metadata(shared).expect("what is shared is there").len();
+    let name = shared.file_name().expect("a share has a name");
+    let file = File::create(folder.join(name)).expect("the test's own folder is writable");
+    file.set_len(bytes).expect("there is room for a hole");
+}
+
 /// Whether `shared` is meant to be fetched by magnet link.
 pub fn is_by_magnet(shared: &Path) -> bool {
     shared.to_string_lossy().ends_with("by magnet")

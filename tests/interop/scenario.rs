@@ -1,6 +1,7 @@
 //! The parts the tests are put together from: trackers, links, and the wait for everybody to
 //! finish.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -64,8 +65,16 @@ pub fn expect_everything(fetches: &[Fetch], seed: &Seed, limit: Duration) {
             let name = share.path.file_name().expect("a share has a name");
             let arrived = fetch.downloads().join(name);
             let empty_files = fetch.client().makes_empty_files();
-            let outcome = content::compare(&share.path, &arrived, empty_files);
-            assert_eq!(outcome, Ok(()), "by {:?}\n{}", fetch.client(), fetch.last_words());
+            let difference = RefCell::new(String::new());
+            wait_until(
+                &format!("what {:?} wrote is what was shared", fetch.client()),
+                WRITE_LIMIT,
+                || {
+                    let outcome = content::compare(&share.path, &arrived, empty_files);
+                    outcome.map_err(|found| *difference.borrow_mut() = found).ok()
+                },
+                || format!("{}\n{}", difference.borrow(), fetch.last_words()),
+            );
         }
     }
 }
@@ -154,3 +163,7 @@ fn opentracker_address(host: &Host) -> SocketAddr {
 
 /// How long a tracker may wait for the first word of those just started.
 const ANNOUNCE_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the last bytes may be on their way to the disk after a client says that all is here:
+/// those made of libtorrent verify what they still hold in memory.
+const WRITE_LIMIT: Duration = Duration::from_secs(15);

@@ -70,22 +70,6 @@ fn a_tree_arrives_whatever_its_names_and_sizes_are() {
 }
 
 #[test]
-fn what_was_left_out_is_said_with_json_and_without() {
-    let home = Folder::new("left-out");
-    home.write("tree/film", b"film");
-    home.write("tree/film.part", b"half a film");
-    let root = home.path().join("tree");
-    symlink("/etc/passwd", root.join("link")).unwrap();
-    let program = Call::share(&home, &[&root]).start();
-    program.wait_for_words("film.part");
-    program.wait_for_words("a symbolic link");
-    program.stop();
-    let program = Call::share(&home, &[&root]).for_people().launch();
-    let said = program.lines_until("Serving on port").join("\n");
-    assert!(said.contains("film.part") && said.contains("a symbolic link"), "{said}");
-}
-
-#[test]
 fn who_has_only_the_magnet_link_gets_the_metadata() {
     let home = Folder::new("magnet");
     let film = film(&home, 1_000 * 16_384 + 1);
@@ -168,9 +152,8 @@ fn blocks_of_any_size_and_place_arrive() {
     let places = [(0, 1), (131_071, 1), (1, 32_768), (98_304, 32_768), (16_383, 16_385)];
     for manners in [MODERN, PLAIN] {
         let mut leecher = Leecher::enter(program.address, share.info_hash, manners).unwrap();
-        let blocks = (0..3).flat_map(|piece| {
-            places.map(|(begin, length)| Block { piece, begin, length })
-        });
+        let blocks =
+            (0..3).flat_map(|piece| places.map(|(begin, length)| Block { piece, begin, length }));
         let mut count = 0;
         let sink = |block: Block, bytes: &[u8]| {
             let at = block.piece as usize * 131_072 + block.begin as usize;
@@ -264,8 +247,10 @@ fn what_is_in_memory_and_what_is_not_are_served_side_by_side() {
     fadvise(&file, 0, None, Advice::DontNeed).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| assert_arrives(&program, &program.shares[0], &cold, MODERN, 64));
-        for _ in 0..4 {
-            scope.spawn(|| assert_arrives(&program, &program.shares[1], &warm, PLAIN, 64));
+        for number in 0..4 {
+            let from = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 1, number)));
+            let (program, warm, manners) = (&program, &warm, Manners { from, ..PLAIN });
+            scope.spawn(move || assert_arrives(program, &program.shares[1], warm, manners, 64));
         }
     });
     program.stop();

@@ -10,7 +10,7 @@
 //! | everything that is refused | [`refusals`] |
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
 //! | boards, and limits small enough to be met | [`boards`] |
-//! | ports, the house, names that are not found | [`network`] |
+//! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
 //!
 //! Most of this is waiting: run more tests at once than there are cores. What needs a mount, a
@@ -26,6 +26,7 @@ mod prng;
 mod program;
 #[path = "../support/torrent.rs"]
 mod torrent;
+#[allow(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/tracker.rs"]
 mod tracker_server;
 

@@ -95,10 +95,6 @@ impl Pump {
         self.slot
     }
 
-    pub fn torrent(&self) -> Option<TorrentSlot> {
-        self.peer.torrent()
-    }
-
     /// The deadline it has to be run at, when it is due.
     pub fn due(&self, now: Instant) -> Option<Deadline> {
         (self.rings_at.at <= now).then_some(self.rings_at)

@@ -43,16 +43,6 @@ impl Script {
         }
     }
 
-    /// It has come to its end.
-    pub fn is_over(&self) -> bool {
-        self.acts.is_empty() && self.line.is_said()
-    }
-
-    /// Adds to the script.
-    pub fn then(&mut self, acts: impl IntoIterator<Item = Act>) {
-        self.acts.extend(acts);
-    }
-
     /// How often it has heard something.
     pub fn count(&self, what: impl Fn(&Heard) -> bool) -> usize {
         self.heard.iter().filter(|heard| what(heard)).count()

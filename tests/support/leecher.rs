@@ -9,7 +9,7 @@
 use super::torrent::{Metainfo, parse};
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,8 +38,7 @@ pub struct Manners {
 }
 
 /// Like a client of today.
-pub const MODERN: Manners =
-    Manners { fast: true, extended: true, from: None, receive_bytes: None };
+pub const MODERN: Manners = Manners { fast: true, extended: true, from: None, receive_bytes: None };
 
 /// BEP 3 and nothing else.
 pub const PLAIN: Manners =
@@ -107,7 +106,11 @@ impl Leecher {
         info_hash: [u8; 20],
         manners: Manners,
     ) -> io::Result<Leecher> {
-        let stream = dial(address, manners)?;
+        Leecher::greet(dial(address, manners)?, info_hash, manners)
+    }
+
+    /// Shakes hands on a connection there is.
+    pub fn greet(stream: TcpStream, info_hash: [u8; 20], manners: Manners) -> io::Result<Leecher> {
         (&stream).write_all(&handshake(info_hash, manners))?;
         let mut input = BufReader::with_capacity(256 * 1024, stream.try_clone()?);
         let mut theirs = [0; 68];
@@ -118,6 +121,17 @@ impl Leecher {
         let (requests_max, metadata, offered) = (None, None, None);
         let unchoked = false;
         Ok(Leecher { stream, input, manners, peer_id, requests_max, metadata, offered, unchoked })
+    }
+
+    /// Waits to be called, and shakes hands.
+    pub fn answer(
+        listener: &TcpListener,
+        info_hash: [u8; 20],
+        manners: Manners,
+    ) -> io::Result<Leecher> {
+        let (stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Leecher::greet(stream, info_hash, manners)
     }
 
     /// Connects, shakes hands and waits until it may ask.
