@@ -410,7 +410,7 @@ fn new_peer_id() -> PeerId {
 }
 
 /// Tasks run between two looks at the reactor; a task that serves takes about 0.1 ms.
-const TASKS_BETWEEN_LOOKS: usize = 16;
+const TASKS_BETWEEN_LOOKS: usize = 32;
 
 /// Where BitTorrent is looked for.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;

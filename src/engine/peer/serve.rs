@@ -1,6 +1,6 @@
 //! A peer's request queue, and the view of its head that is read and sent next.
 //!
-//! The queue is the only place a request stands in. [`Queue::view`] shows up to 16 blocks from
+//! The queue is the only place a request stands in. [`Queue::view`] shows up to 24 blocks from
 //! its head, and how much of the first has gone; the service reads and sends them, and
 //! [`Queue::advance`] takes off what went. Nothing is copied out and nothing is in flight, so a
 //! short send costs a second read and no buffer, and whatever reaches the queue meanwhile
