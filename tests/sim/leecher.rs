@@ -2,8 +2,8 @@
 //! message has to be one that may come just then.
 //!
 //! A peer of BEP 6 gets exactly one answer to each request, its block or a reject, whatever it
-//! cancels and however often it is choked. Any other peer gets its block once at most, and nothing
-//! between a choke and the next unchoke. What was taken back or dropped is asked for again.
+//! cancels and however often it is choked. Any other peer gets nothing but what it asked for, and
+//! nothing between a choke and the next unchoke. What was taken back or dropped is asked for again.
 
 use std::collections::{BTreeMap, BTreeSet};
 

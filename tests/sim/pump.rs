@@ -49,6 +49,8 @@ pub struct Pump {
     slot: PeerSlot,
     peer: Peer<'static>,
     writable: Writable,
+    /// Sends in a row that the link took whole.
+    smooth: u32,
     cold: Cold,
     /// Reads no more than the peer has appetite for; a pump that does not is a broken one.
     pub heeds_appetite: bool,
@@ -82,6 +84,7 @@ impl Pump {
             slot,
             peer,
             writable: Writable::Yes,
+            smooth: 0,
             cold: Cold::No,
             heeds_appetite: true,
             bell: true,
@@ -201,7 +204,9 @@ impl Pump {
                     }
                     let sent = link.from_us.write(bytes, cx.now, cx.prng)?;
                     cx.trace.note(cx.now, self.slot.0, b'w', &bytes[..sent]);
-                    self.writable = after(sent, bytes.len());
+                    if sent < bytes.len() {
+                        self.writable = Writable::No;
+                    }
                     self.peer.handle_sent(sent, cx.now, cx.swarm);
                 }
                 Output::Serve(serving) => {
@@ -264,7 +269,12 @@ impl Pump {
     ) -> Result<(), Ending> {
         let sent = link.from_us.write(bytes, cx.now, cx.prng)?;
         cx.trace.note(cx.now, self.slot.0, b's', &bytes[..sent]);
-        self.writable = after(sent, bytes.len());
+        self.smooth = if sent < bytes.len() { 0 } else { self.smooth + 1 };
+        self.writable = match self.smooth {
+            0 => Writable::No,
+            1..SMOOTH_SENDS => Writable::Unknown,
+            SMOOTH_SENDS.. => Writable::Yes,
+        };
         self.peer.handle_sent(sent, cx.now, cx.swarm);
         Ok(())
     }
@@ -296,9 +306,8 @@ fn may_write(writable: &mut Writable, link: &Link) -> bool {
     *writable == Writable::Yes
 }
 
-fn after(sent: usize, offered: usize) -> Writable {
-    if sent < offered { Writable::No } else { Writable::Unknown }
-}
-
 /// Sends before others have their turn.
 const ACTS_A_TURN: usize = 4;
+
+/// After so many whole sends the link is given more unasked, and may take nothing.
+const SMOOTH_SENDS: u32 = 16;

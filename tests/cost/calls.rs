@@ -1,0 +1,89 @@
+//! System calls and bytes read for each byte served, counted by `strace`.
+
+use crate::program::{Call, Folder, Totals};
+use crate::{fetch, film};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[test]
+fn one_connection_with_a_deep_queue_costs_few_calls() {
+    assert_few_calls(1, 500);
+}
+
+#[test]
+fn fifty_connections_with_deep_queues_cost_few_calls() {
+    assert_few_calls(50, 64);
+}
+
+#[track_caller]
+fn assert_few_calls(connections: usize, depth: usize) {
+    let home = Folder::new("calls");
+    // Enough for each that coming and going weigh little.
+    let film = film(&home, if connections == 1 { 128 << 20 } else { 16 << 20 });
+    // Hashed before, and read into the page cache by that.
+    Call::share(&home, &[&film]).start().stop();
+    let trace = home.path().join("trace");
+    let path = trace.to_string_lossy();
+    let strace = ["strace", "-f", "-qq", "-s", "64", "-o", &path];
+    let program = Call::share(&home, &[&film]).under(&strace).start();
+    fetch(&program, connections, depth, 1);
+    let totals = program.stop_own(Signal::INT);
+    let counted = Counted::read(&trace);
+    counted.say(connections, &totals);
+    let per_mib = counted.calls() as f64 * 1_048_576.0 / totals.sent_bytes as f64;
+    assert!(per_mib <= 20.0, "{per_mib:.1} calls for each MiB: {:?}", counted.by_name);
+    let ratio = counted.read_bytes as f64 / totals.sent_bytes as f64;
+    assert!(ratio <= 1.15, "{ratio:.3} bytes read for each byte sent");
+    // What the program says of itself is what was counted.
+    let said = totals.read_bytes as f64 / counted.read_bytes as f64;
+    assert!((0.99..=1.01).contains(&said), "it says {} were read", totals.read_bytes);
+}
+
+/// What a trace shows between the moment the program serves and the signal that ends it.
+struct Counted {
+    by_name: BTreeMap<String, u64>,
+    /// Bytes of content and metainfo that came from the page cache.
+    read_bytes: u64,
+}
+
+impl Counted {
+    fn read(trace: &Path) -> Counted {
+        let text = std::fs::read_to_string(trace).expect("strace has written its trace");
+        let begun = text.find(r#"\"event\":\"ready\""#).expect("it said that it is ready");
+        let ended = text.find("--- SIGINT").expect("it was told to stop");
+        let mut counted = Counted { by_name: BTreeMap::new(), read_bytes: 0 };
+        // The rest of the line that says ready belongs to the start.
+        for line in text[begun..ended].lines().skip(1) {
+            let (_, line) = line.split_once(' ').expect("a line begins with a thread");
+            let line = line.trim_start();
+            let resumed = line.strip_prefix("<... ");
+            let name = resumed.unwrap_or(line).split(['(', ' ']).next().unwrap_or_default();
+            if resumed.is_none() && !line.starts_with(['+', '-']) {
+                *counted.by_name.entry(name.into()).or_default() += 1;
+            }
+            let result = line.rsplit_once(" = ").map_or("", |(_, result)| result);
+            if ["preadv2", "pread64", "sendfile", "readv", "preadv"].contains(&name) {
+                let read = result.split(' ').next().and_then(|read| read.parse::<u64>().ok());
+                counted.read_bytes += read.unwrap_or(0);
+            }
+        }
+        counted
+    }
+
+    fn calls(&self) -> u64 {
+        self.by_name.values().sum()
+    }
+
+    fn say(&self, connections: usize, totals: &Totals) {
+        let sent = totals.sent_bytes as f64;
+        println!(
+            "{connections} connections, {} MiB: {:.2} calls for each MiB, {:.4} bytes read for \
+             each byte sent; {:?}",
+            totals.sent_bytes >> 20,
+            self.calls() as f64 * 1_048_576.0 / sent,
+            self.read_bytes as f64 / sent,
+            self.by_name,
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Many peers on one thread, a virtual clock, a seeded network.
+//!
+//! `serving` fetches whole torrents under good and bad circumstances, `withheld` takes files away
+//! meanwhile, `limits` meets every limit, `timers` counts what an idle box wakes for, `faults`
+//! provokes every [`PeerFault`](perennial::engine::wire::PeerFault), `hostile` sends rubbish and
+//! floods, `stream` looks at single messages on the wire. `world` is the simulator they share.
+//!
+//! A scenario runs for several seeds; one that fails says for which, and `SIM_SEED=n cargo test
+//! --test sim name` runs that one again, step for step.
+
+#[path = "../support/fake_peer.rs"]
+mod fake_peer;
+#[path = "../support/prng.rs"]
+mod prng;
+#[path = "../support/sim_clock.rs"]
+mod sim_clock;
+#[path = "../support/sim_net.rs"]
+mod sim_net;
+
+mod faults;
+mod hostile;
+mod leecher;
+mod limits;
+mod line;
+mod pump;
+mod script;
+mod serving;
+mod storage;
+mod stream;
+mod timers;
+mod trace;
+mod withheld;
+mod world;
+
+/// Runs `scenario` for each of so many seeds, or for the one in `SIM_SEED` alone.
+fn for_seeds(count: u64, scenario: impl Fn(u64)) {
+    let only = std::env::var("SIM_SEED").ok();
+    let only: Option<u64> = only.map(|seed| seed.parse().expect("SIM_SEED is a number"));
+    for seed in only.map_or(0..count, |seed| seed..seed + 1) {
+        let failing = Failing(seed);
+        scenario(seed);
+        std::mem::forget(failing);
+    }
+}
+
+/// Says which seed was running when a scenario fails.
+struct Failing(u64);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        eprintln!("this was seed {0}: SIM_SEED={0} repeats it", self.0);
+    }
+}
