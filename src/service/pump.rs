@@ -243,7 +243,11 @@ impl Pump<'_, '_> {
         {
             Ok((_, 0)) => return Err(Ending::Gone),
             Ok((_, read)) => read,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(Errno::AGAIN | Errno::INTR) => {
+                // Woken for nothing: asks again.
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
             Err(_) => return Err(Ending::Gone),
         };
         let mut swarm = self.service.swarm.borrow_mut();

@@ -47,7 +47,6 @@ impl Peer<'_> {
             torrent,
             features,
             decoder: Decoder::default(),
-            told_pieces: false,
             their_pieces: 0,
             metadata_id: 0,
             metadata_denied: Default::default(),
@@ -69,16 +68,10 @@ impl Peer<'_> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         let torrent = session.torrent;
         let layout = swarm.torrent(torrent).layout;
-        let first_word = match frame {
-            Frame::Have(_) | Frame::HaveAll | Frame::HaveNone | Frame::Bitfield { .. } => {
-                !core::mem::replace(&mut session.told_pieces, true)
-            }
-            _ => false,
-        };
         match frame {
             Frame::KeepAlive | Frame::Skipped | Frame::Advice => return self.count_pointless(),
             // We ask for nothing: whether we may makes no difference.
-            Frame::Choke(_) => {}
+            Frame::Choke(_) => return self.count_pointless(),
             Frame::Reject(_) if !session.features.fast => return Err(PeerFault::NotNegotiated),
             Frame::Reject(_) | Frame::Piece => return Err(PeerFault::Unrequested),
             Frame::Interested(interested) => {
@@ -89,10 +82,19 @@ impl Peer<'_> {
             Frame::Have(piece) if piece.0 >= layout.piece_count() => {
                 return Err(PeerFault::PieceRange);
             }
-            Frame::Have(_) => session.count_pieces(1, self.slot, swarm),
+            Frame::Have(_) => {
+                session.count_pieces(1, self.slot, swarm);
+                if session.their_pieces > layout.piece_count() {
+                    return self.count_pointless();
+                }
+            }
             Frame::Bitfield { offset, bytes, total } => {
-                if total != layout.bitfield_bytes() || (offset == 0 && !first_word) {
+                if total != layout.bitfield_bytes() {
                     return Err(PeerFault::BitfieldLength);
+                }
+                // BEP 3 wants it first and once; aria2 sends another in place of many `have`s.
+                if offset == 0 {
+                    session.their_pieces = 0;
                 }
                 let end = offset + bytes.len() as u32;
                 let spare = (8 - layout.piece_count() % 8) % 8;
@@ -107,7 +109,7 @@ impl Peer<'_> {
                 return Err(PeerFault::NotNegotiated);
             }
             Frame::HaveAll => session.count_pieces(layout.piece_count(), self.slot, swarm),
-            Frame::HaveNone => {}
+            Frame::HaveNone => return self.count_pointless(),
             Frame::Request(block) => return self.handle_request(block, swarm),
             Frame::Cancel(block) => {
                 let fast = session.features.fast;

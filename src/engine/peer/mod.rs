@@ -99,9 +99,6 @@ struct Session {
     torrent: TorrentSlot,
     features: Features,
     decoder: Decoder,
-    /// The peer has said what it has: a bitfield comes before any other word about pieces. (BEP 3
-    /// wants it to be the first message; libtorrent sends its extended handshake before.)
-    told_pieces: bool,
     /// Pieces the peer says it has.
     their_pieces: u32,
     metadata_id: u8,

@@ -178,6 +178,7 @@ impl<'m> Swarm<'m> {
             pieces.for_each(|piece| self.bits.clear(span, piece));
         }
         self.withdrawals = self.withdrawals.wrapping_add(1);
+        self.roster.nudge_all(slot);
         self.roster.let_go(|member| {
             (member.torrent == slot && !member.fast).then_some(Farewell::Withdrawn)
         });

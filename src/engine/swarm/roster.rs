@@ -188,6 +188,15 @@ impl<'m> Roster<'m> {
         }
     }
 
+    /// Lists everyone who is here for a torrent.
+    pub fn nudge_all(&mut self, torrent: TorrentSlot) {
+        for index in 0..self.members.len() {
+            if self.members[index].as_ref().is_some_and(|member| member.torrent == torrent) {
+                self.nudge(PeerSlot(index as u16));
+            }
+        }
+    }
+
     /// The next one to ring.
     pub fn take_nudged(&mut self) -> Option<PeerSlot> {
         self.nudged_count = self.nudged_count.checked_sub(1)?;

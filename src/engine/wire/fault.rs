@@ -23,7 +23,7 @@ pub enum PeerFault {
     FrameTooLong,
     /// A length that does not fit the kind of message.
     FrameLength,
-    /// A bitfield of another length than the torrent's, or one that came too late.
+    /// A bitfield of another length than the torrent's.
     BitfieldLength,
     /// Bits set beyond the last piece.
     BitfieldSpare,
@@ -90,7 +90,7 @@ impl fmt::Display for PeerFault {
             PeerFault::Stalled => "took nothing of what it asked for",
             PeerFault::FrameTooLong => "sent a message that is too long",
             PeerFault::FrameLength => "sent a message of a wrong length",
-            PeerFault::BitfieldLength => "sent a bitfield of a wrong length or too late",
+            PeerFault::BitfieldLength => "sent a bitfield of a wrong length",
             PeerFault::BitfieldSpare => "sent a bitfield with bits beyond the last piece",
             PeerFault::PieceRange => "spoke of a piece that does not exist",
             PeerFault::RequestRange => "asked for bytes that do not exist",
