@@ -231,6 +231,14 @@ impl Service<'_> {
         news
     }
 
+    /// The same of somebody who has just spoken on the LAN.
+    pub fn hear(&self, torrent: TorrentSlot, address: SocketAddr) -> bool {
+        let mut swarm = self.swarm.borrow_mut();
+        let news = swarm.candidates.hear(torrent, address, self.clock.now());
+        self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+        news
+    }
+
     /// Asks a lane for the addresses of a host.
     pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         match self.names.run(Job::Resolve { host: host.to_string(), port }).await {

@@ -118,7 +118,7 @@ async fn listen(
         address.set_port(search.port);
         for hash in search.hashes {
             let found = service.public(&hash);
-            if found.is_some_and(|torrent| service.meet(torrent, address)) {
+            if found.is_some_and(|torrent| service.hear(torrent, address)) {
                 beacon.borrow_mut().handle_newcomer(service.clock.now());
                 service.clock.bell(service.clock.slot(service.duties.discovery)).ring();
             }

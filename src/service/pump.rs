@@ -64,20 +64,23 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
             Some(stream) => converse(service, slot, &stream, address, dialled, requests).await,
             None => {
                 let now = service.clock.now();
-                service.swarm.borrow_mut().dialled(address, DialEnd::Unreachable, now);
+                if let Some(torrent) = dialled {
+                    let mut swarm = service.swarm.borrow_mut();
+                    swarm.dialled(torrent, address, DialEnd::Unreachable, now);
+                }
                 continue;
             }
         };
         let now = service.clock.now();
         let mut swarm = service.swarm.borrow_mut();
         swarm.leave(slot, now);
-        if dialled.is_some() {
+        if let Some(torrent) = dialled {
             let end = match ending {
                 Ending::Farewell(Farewell::Complete) => DialEnd::Complete,
                 Ending::Fault(fault) => DialEnd::Fault(fault),
                 _ => DialEnd::Ended,
             };
-            swarm.dialled(address, end, now);
+            swarm.dialled(torrent, address, end, now);
         }
         drop(swarm);
         service.ring_nudged();

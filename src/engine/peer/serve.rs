@@ -328,6 +328,10 @@ impl<'m> Queue<'m> {
             }
         }
         self.count -= 1;
+        // From the front again: an idle connection then touches little of what it was lent.
+        if self.count == 0 {
+            self.first = 0;
+        }
     }
 
     fn place(&self, at: usize) -> usize {

@@ -77,9 +77,33 @@ impl<'m> Candidates<'m> {
         }
     }
 
-    /// Puts an address off; after too many misses in a row it is forgotten.
-    pub fn put_off(&mut self, address: SocketAddr, now: Instant, wait_ms: u64, missed: bool) {
-        let same = |known: &Candidate| known.address == address;
+    /// Takes note of somebody who has just spoken on the LAN; `true` when it was not known. Known,
+    /// it is dialled within seconds all the same: what it says now counts more than what was.
+    pub fn hear(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) -> bool {
+        if self.note(torrent, address, now) {
+            return true;
+        }
+        let soon = now.after(SOON_MS);
+        let same = |known: &&mut Candidate| known.torrent == torrent && known.address == address;
+        if let Some(known) = self.table.iter_mut().flatten().find(same) {
+            known.after = known.after.min(soon);
+        }
+        false
+    }
+
+    /// Puts an address off, for one torrent or for all; after too many misses in a row it is
+    /// forgotten.
+    pub fn put_off(
+        &mut self,
+        torrent: Option<TorrentSlot>,
+        address: SocketAddr,
+        now: Instant,
+        wait_ms: u64,
+        missed: bool,
+    ) {
+        let same = |known: &Candidate| {
+            known.address == address && torrent.is_none_or(|torrent| known.torrent == torrent)
+        };
         for place in self.table.iter_mut().filter(|place| place.as_ref().is_some_and(same)) {
             let Some(known) = place else { continue };
             known.misses = if missed { known.misses.saturating_add(1) } else { 0 };
@@ -112,6 +136,9 @@ fn can_be_dialled(address: SocketAddr) -> bool {
 
 /// Between two dials: a tracker's list of 200 addresses is gone through in half a minute.
 const BETWEEN_DIALS_MS: u64 = 150;
+
+/// After somebody known has spoken on the LAN.
+const SOON_MS: u64 = 2_000;
 
 /// After nobody answered; doubled for each miss in a row.
 pub const RETRY_MS: u64 = 60_000;
@@ -162,11 +189,11 @@ mod tests {
         let now = Instant::from_millis(5);
         candidates.note(TorrentSlot(0), address(1), now);
         candidates.note(TorrentSlot(0), address(2), now);
-        candidates.put_off(address(2), now, RETRY_MS, true);
+        candidates.put_off(None, address(2), now, RETRY_MS, true);
         candidates.note(TorrentSlot(0), address(3), now);
         assert!(candidates.known(TorrentSlot(0), address(1)));
         assert!(!candidates.known(TorrentSlot(0), address(2)));
-        (0..MISSES_MAX).for_each(|_| candidates.put_off(address(1), now, RETRY_MS, true));
+        (0..MISSES_MAX).for_each(|_| candidates.put_off(None, address(1), now, RETRY_MS, true));
         assert_eq!(candidates.count(), 1);
     }
 }

@@ -290,18 +290,24 @@ impl<'m> Swarm<'m> {
         self.roster.take_nudged()
     }
 
-    /// Notes what came of an address we dialled.
-    pub fn dialled(&mut self, address: core::net::SocketAddr, end: DialEnd, now: Instant) {
-        let wait_ms = match end {
-            DialEnd::Unreachable => candidates::RETRY_MS,
-            DialEnd::Complete => candidates::COMPLETE_MS,
-            DialEnd::Ended => candidates::AGAIN_MS,
-            DialEnd::Fault(fault) => match fault.penalty() {
-                super::wire::Penalty::None => candidates::AGAIN_MS,
-                super::wire::Penalty::Shun => candidates::SHUN_MS,
-            },
+    /// Notes what came of an address we dialled for a torrent. That nobody is there, or somebody
+    /// who breaks the protocol, is so for all torrents; anything else for this one.
+    pub fn dialled(
+        &mut self,
+        torrent: TorrentSlot,
+        address: core::net::SocketAddr,
+        end: DialEnd,
+        now: Instant,
+    ) {
+        let shunned = |fault: PeerFault| fault.penalty() == super::wire::Penalty::Shun;
+        let (torrent, wait_ms) = match end {
+            DialEnd::Unreachable => (None, candidates::RETRY_MS),
+            DialEnd::Fault(fault) if shunned(fault) => (None, candidates::SHUN_MS),
+            DialEnd::Complete => (Some(torrent), candidates::COMPLETE_MS),
+            DialEnd::Ended | DialEnd::Fault(_) => (Some(torrent), candidates::AGAIN_MS),
         };
-        self.candidates.put_off(address, now, wait_ms, end == DialEnd::Unreachable);
+        let missed = end == DialEnd::Unreachable;
+        self.candidates.put_off(torrent, address, now, wait_ms, missed);
     }
 }
 
