@@ -187,7 +187,7 @@ impl Evening<'_> {
         assert!(silent.filter(|silent| *silent).count() > 0);
         for (slot, fault) in [(0, PeerFault::Silent), (2, PeerFault::PieceRange)] {
             self.swarm.leave(PeerSlot(slot), self.now);
-            self.swarm.dialled(address, DialEnd::Fault(fault), self.now);
+            self.swarm.dialled(TorrentSlot(0), address, DialEnd::Fault(fault), self.now);
         }
         for last in 0..9 {
             let address = ([10, 0, 1, last], 6_881).into();
