@@ -21,11 +21,6 @@ impl PieceHasher {
     }
 }
 
-/// SHA-1 of `bytes`.
-pub fn sha1(bytes: &[u8]) -> [u8; 20] {
-    Sha1::digest(bytes).into()
-}
-
 /// SHA-256 of `bytes` (BEP 52, and keys of our own that strangers must not be able to collide).
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()

@@ -352,11 +352,6 @@ impl<'m> Peer<'m> {
         due
     }
 
-    /// Changes whenever the head of its queue does.
-    pub fn revision(&self) -> u32 {
-        self.queue.revision()
-    }
-
     fn has_output(&self) -> bool {
         !self.out.is_empty() || !self.queue.is_empty()
     }

@@ -141,11 +141,6 @@ impl<'m> Queue<'m> {
         }
     }
 
-    /// Changes whenever the head does.
-    pub fn revision(&self) -> u32 {
-        self.revision
-    }
-
     /// How many requests still fit.
     pub fn free(&self) -> usize {
         self.ring.len() - self.count

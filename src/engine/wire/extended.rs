@@ -59,10 +59,6 @@ impl Hello {
 pub struct PeerHello {
     /// The number it gave to `ut_metadata`; 0 when it has none.
     pub metadata_id: u8,
-    /// It wants nothing more (BEP 21).
-    pub upload_only: bool,
-    /// The port it listens on.
-    pub listen_port: Option<u16>,
 }
 
 impl PeerHello {
@@ -73,13 +69,9 @@ impl PeerHello {
         if !hello.raw().starts_with(b"d") {
             return None;
         }
-        let number = |key: &[u8]| hello.find(key).and_then(|value| value.integer());
         let metadata = hello.find(b"m").and_then(|m| m.find(b"ut_metadata")?.integer());
-        Some(PeerHello {
-            metadata_id: metadata.and_then(|id| u8::try_from(id).ok()).unwrap_or(0),
-            upload_only: number(b"upload_only") == Some(1),
-            listen_port: number(b"p").and_then(|port| u16::try_from(port).ok()),
-        })
+        let metadata_id = metadata.and_then(|id| u8::try_from(id).ok()).unwrap_or(0);
+        Some(PeerHello { metadata_id })
     }
 }
 
@@ -161,8 +153,8 @@ mod tests {
         let value = Value::parse(&out[6..]).unwrap();
         assert_eq!(value.find(b"yourip").unwrap().bytes(), Some(&[10, 0, 0, 1][..]));
         assert!(value.entries().map(|(key, _)| key).is_sorted());
-        let peer = PeerHello::parse(&out[6..]).unwrap();
-        assert_eq!((peer.metadata_id, peer.upload_only), (METADATA_ID, true));
+        assert_eq!(value.find(b"upload_only").unwrap().integer(), Some(1));
+        assert_eq!(PeerHello::parse(&out[6..]), Some(PeerHello { metadata_id: METADATA_ID }));
         assert_eq!(hello.write(&mut out).and_then(|()| hello.write(&mut out)), Err(Full));
     }
 

@@ -4,7 +4,9 @@
 //! storage.
 
 use super::super::limits::PIECE_HEADER_BYTES;
-use super::super::units::{Block, PieceIndex};
+use super::super::units::Block;
+#[cfg(test)]
+use super::super::units::PieceIndex;
 
 /// Ids of messages (BEP 3, 5, 6, 10).
 pub mod id {
@@ -40,12 +42,14 @@ pub fn reject(block: Block) -> [u8; 17] {
     three(id::REJECT, block)
 }
 
-/// Asks for a block.
+/// Asks for a block: what tests say to us.
+#[cfg(test)]
 pub fn request(block: Block) -> [u8; 17] {
     three(id::REQUEST, block)
 }
 
-/// A piece has become available.
+/// A piece has become available: what tests say to us.
+#[cfg(test)]
 pub fn have(piece: PieceIndex) -> [u8; 9] {
     let mut bytes = [0, 0, 0, 5, id::HAVE, 0, 0, 0, 0];
     bytes[5..].copy_from_slice(&piece.0.to_be_bytes());
