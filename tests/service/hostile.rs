@@ -99,7 +99,6 @@ fn those_who_lie_are_let_go() {
         (MODERN, message(6, &[0; 11]), "FrameLength"),
         (MODERN, message(4, &[]), "FrameLength"),
         (MODERN, bitfield(&[0; 4]), "BitfieldLength"),
-        (MODERN, [have(1), bitfield(&[0; 3])].concat(), "BitfieldLength"),
         (MODERN, bitfield(&[0, 0, 1]), "BitfieldSpare"),
         (MODERN, have(20), "PieceRange"),
         (MODERN, have(u32::MAX), "PieceRange"),
