@@ -9,8 +9,8 @@ pub const BLOCK_BYTES: u32 = 16 * 1024;
 /// The largest block a request may ask for. Clients ask for 16 KiB; some old ones for 32.
 pub const BLOCK_BYTES_MAX: u32 = 32 * 1024;
 
-/// Blocks of one peer that leave in one send. Measured: 4 cost more than `sendfile`, 16 cost the
-/// same, and 24 take fewer system calls for each MiB than 16 (see `tests/cost`).
+/// Blocks of one peer that leave in one send. Measured: 4 cost more than 16, 24 take fewer system
+/// calls for each MiB than 16 (see `tests/cost`), and 32 gain nothing but a larger scratch.
 pub const SERVE_BLOCKS_MAX: usize = 24;
 
 /// Bytes of one send at most: [`SERVE_BLOCKS_MAX`] blocks with their headers.

@@ -39,7 +39,7 @@ pub struct Draft {
 
 impl Draft {
     /// Walks `root` and writes all but the piece hashes.
-    pub fn write(
+    pub async fn write(
         folder: &Path,
         root: &Path,
         piece_bytes: Option<u32>,
@@ -61,7 +61,7 @@ impl Draft {
         let info_at = metainfo.count;
         author::open_info(&mut metainfo, single).map_err(full)?;
         let (mut total_bytes, mut file_count) = (0u64, 0u32);
-        while let Some(found) = walk.next_file()? {
+        while let Some(found) = walk.next_file().await? {
             let mut path_at = 0;
             if single.is_none() {
                 path_at = metainfo.count - info_at + author::path_offset(found.length);

@@ -78,10 +78,10 @@ impl Known {
     }
 
     /// Whether a walk finds the very files that were hashed; if so, what it leaves out.
-    pub fn is_unchanged(&self, walk_kib: u32) -> Result<Option<LeftOut>, Refusal> {
+    pub async fn is_unchanged(&self, walk_kib: u32) -> Result<Option<LeftOut>, Refusal> {
         let mut walk = Walk::new(&self.content.root, walk_kib)?;
         for index in 0.. {
-            let (found, known) = (walk.next_file()?, self.extent(index));
+            let (found, known) = (walk.next_file().await?, self.extent(index));
             let same = match (&found, &known) {
                 (None, None) => return Ok(Some(walk.left_out)),
                 (Some(found), Some(extent)) => {

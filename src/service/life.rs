@@ -18,6 +18,7 @@ use super::lobby::Lobby;
 use super::report::{Report, Totals};
 use super::share::{Share, Wish, Workshop};
 use super::state::State;
+use super::streams::Streams;
 use super::{Duties, Refusal, Service, discovery, lobby, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
@@ -173,7 +174,7 @@ async fn serve(
     }
     report.ready(address);
     let end = executor.spawn(until_stopped(&service, &announcer, signals));
-    drive(&executor, end).await;
+    drive(&service, &executor, end).await;
     let swarm = service.swarm.borrow();
     report.stopped(Totals {
         sent_bytes: swarm.sent_bytes,
@@ -208,6 +209,7 @@ fn make_service<'m>(
         names: start_names(&options.board)?,
         complain_after: Cell::default(),
         disk: Disk::new(pools.open_files_max as usize, disk.serve_kib as usize * 1024),
+        streams: Streams::new(pumps).map_err(no_descriptors)?,
         lobby: Lobby::new(pumps),
         swarm: RefCell::new(Swarm::new(memory, limits, identity)),
         contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
@@ -243,18 +245,29 @@ fn magnet_of(
 
 /// Runs tasks until `end` is over.
 ///
-/// The reactor is looked at after every few tasks: `async-io` keeps a thread that takes the
-/// reactor over when nobody has looked at it for a while, and every event would then cross threads.
-async fn drive(executor: &LocalExecutor<'_>, end: impl Future<Output = ()>) {
+/// While there is work the streams are looked at after every few tasks, and the reactor (timers,
+/// signals, every other socket) every few milliseconds: `async-io` keeps a thread that takes the
+/// reactor over when nobody has looked at it for 10 ms, and every event would then cross threads.
+/// Without work the thread sleeps in the reactor, which waits for the streams' set too.
+async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Future<Output = ()>) {
     let tasks = async {
         loop {
-            executor.tick().await;
-            for _ in 1..TASKS_BETWEEN_LOOKS {
-                if !executor.try_tick() {
-                    break;
+            let begun = service.clock.now();
+            let idle = loop {
+                let ran = (0..TASKS_BETWEEN_LOOKS).take_while(|_| executor.try_tick()).count();
+                service.streams.look(&service.clock);
+                if ran == 0 {
+                    break true;
                 }
+                if service.clock.now() >= begun.after(REACTOR_PAUSE_MS) {
+                    break false;
+                }
+            };
+            if idle {
+                smol::future::or(executor.tick(), service.streams.news()).await;
+            } else {
+                smol::future::yield_now().await;
             }
-            smol::future::yield_now().await;
         }
     };
     smol::future::or(end, tasks).await;
@@ -382,6 +395,10 @@ fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
     Lanes::start(sizes).map_err(no_threads)
 }
 
+fn no_descriptors(error: io::Error) -> Refusal {
+    Refusal::new("streams", error, "look at the system's limits")
+}
+
 fn no_threads(error: io::Error) -> Refusal {
     Refusal::new("threads", error, "look at the system's limits")
 }
@@ -409,8 +426,11 @@ fn new_peer_id() -> PeerId {
     PeerId(id)
 }
 
-/// Tasks run between two looks at the reactor; a task that serves takes about 0.1 ms.
+/// Tasks run between two looks at the streams; a task that serves takes about 0.1 ms.
 const TASKS_BETWEEN_LOOKS: usize = 32;
+
+/// The reactor is looked at no less often than this while there is work; `async-io` waits 10 ms.
+const REACTOR_PAUSE_MS: u64 = 4;
 
 /// Where BitTorrent is looked for.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;

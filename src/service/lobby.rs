@@ -27,7 +27,7 @@ pub const SPARE_PUMPS: u16 = 2;
 /// A connection for a pump to carry.
 pub enum Arrival {
     /// Somebody came.
-    Accepted(Async<TcpStream>, SocketAddr),
+    Accepted(TcpStream, SocketAddr),
     /// Somebody is to be dialled.
     Dial(Candidate),
 }
@@ -122,7 +122,7 @@ impl Lobby {
 pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) {
     loop {
         service.lobby.idle().await;
-        match listener.accept().await {
+        match listener.read_with(TcpListener::accept).await {
             Ok((stream, address)) => {
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 // Half of the idle pumps; one when only the spare ones are left.
@@ -170,22 +170,17 @@ pub async fn run_dials(service: &Service<'_>) {
     }
 }
 
-/// Connects to a peer.
-pub async fn dial(service: &Service<'_>, address: SocketAddr) -> io::Result<Async<TcpStream>> {
+/// Begins to connect to a peer: the stream is writable when it has come to something.
+pub fn dial(service: &Service<'_>, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_recv_buffer_size(service.receive_bytes)?;
     socket.set_nonblocking(true)?;
-    match socket.connect(&address.into()) {
+    let stream = match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
             return Err(error);
         }
-        _ => {}
-    }
-    let stream = Async::<TcpStream>::new(socket.into())?;
-    stream.writable().await?;
-    if let Some(error) = stream.get_ref().take_error()? {
-        return Err(error);
-    }
+        _ => TcpStream::from(socket),
+    };
     tune(&stream, service.unsent_bytes)?;
     Ok(stream)
 }
@@ -204,7 +199,7 @@ pub fn listen(address: SocketAddr, receive_bytes: usize) -> io::Result<Async<Tcp
     Async::new(socket.into())
 }
 
-fn tune(stream: &Async<TcpStream>, unsent_bytes: u32) -> io::Result<()> {
+fn tune(stream: &TcpStream, unsent_bytes: u32) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(unsent_bytes)

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | sizes | [`board`] |
 //! | time | [`clock`]: one heap, one timer |
-//! | connections | [`lobby`] (come in, go out), [`pump`] (one each) |
+//! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them) |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
@@ -35,6 +35,7 @@ pub mod report;
 pub mod scrub;
 pub mod share;
 pub mod state;
+pub mod streams;
 pub mod tracker;
 pub mod walk;
 
@@ -54,6 +55,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::vec::Vec;
+use streams::Streams;
 
 /// What all tasks share.
 pub struct Service<'m> {
@@ -67,6 +69,8 @@ pub struct Service<'m> {
     pub complain_after: Cell<crate::engine::units::Instant>,
     /// Open files and the serving scratch.
     pub disk: Disk,
+    /// The connections' streams.
+    pub streams: Streams,
     /// Where connections wait for a pump.
     pub lobby: Lobby,
     /// What peers share.

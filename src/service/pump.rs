@@ -22,7 +22,8 @@ use super::Service;
 use super::content::ContentError;
 use super::disk::Reading;
 use super::lanes::{Buffer, Done, Job, Receipt};
-use super::lobby::Arrival;
+use super::lobby::{self, Arrival};
+use super::streams::Stream;
 use crate::engine::limits::COLD_RETRY_MS;
 use crate::engine::peer::serve::Request;
 use crate::engine::peer::{Output, Peer, Serving};
@@ -30,13 +31,10 @@ use crate::engine::swarm::DialEnd;
 use crate::engine::swarm::roster::Farewell;
 use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
 use crate::engine::wire::PeerFault;
-use async_io::Async;
 use log::{debug, warn};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 use std::future::{Future, poll_fn};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,8 +59,9 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
         let arrival = service.lobby.next(service, slot).await;
         let (address, dialled) = (arrival.address(), arrival.torrent());
         let ending = match connect(service, slot, arrival).await {
-            Some(stream) => converse(service, slot, &stream, address, dialled, requests).await,
-            None => {
+            Ok(stream) => converse(service, slot, &stream, address, dialled, requests).await,
+            Err(_) => {
+                service.lobby.greeted(slot);
                 let now = service.clock.now();
                 if let Some(torrent) = dialled {
                     let mut swarm = service.swarm.borrow_mut();
@@ -88,32 +87,33 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
     }
 }
 
-async fn connect(
-    service: &Service<'_>,
+async fn connect<'s>(
+    service: &'s Service<'_>,
     slot: PeerSlot,
     arrival: Arrival,
-) -> Option<Async<TcpStream>> {
-    match arrival {
-        Arrival::Accepted(stream, _) => Some(stream),
-        Arrival::Dial(candidate) => {
-            let at = service.clock.now().after(DIAL_TIMEOUT_MS);
-            let dial = async { super::lobby::dial(service, candidate.address).await.ok() };
-            let late = async {
-                let place = service.clock.slot(slot.index());
-                while service.clock.now() < at {
-                    service.clock.wait(place, Deadline { at, why: "a dial" }).await;
-                }
-                None
-            };
-            smol::future::or(dial, late).await
+) -> io::Result<Stream<'s>> {
+    let candidate = match arrival {
+        Arrival::Accepted(stream, _) => return service.streams.take_in(slot, stream),
+        Arrival::Dial(candidate) => candidate,
+    };
+    let dialled = lobby::dial(service, candidate.address)?;
+    let stream = service.streams.take_in(slot, dialled)?;
+    let at = service.clock.now().after(DIAL_TIMEOUT_MS);
+    let place = service.clock.slot(slot.index());
+    while !stream.is_writable() {
+        if service.clock.now() >= at {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        service.clock.wait(place, Deadline { at, why: "a dial" }).await;
     }
+    stream.take_error()?;
+    Ok(stream)
 }
 
 async fn converse(
     service: &Service<'_>,
     slot: PeerSlot,
-    stream: &Async<TcpStream>,
+    stream: &Stream<'_>,
     address: SocketAddr,
     dialled: Option<TorrentSlot>,
     requests: &mut [Request],
@@ -125,16 +125,7 @@ async fn converse(
             Peer::dialled(slot, address, requests, torrent, now, &service.swarm.borrow())
         }
     };
-    let mut pump = Pump {
-        service,
-        slot,
-        stream,
-        peer,
-        writable: Writable::Yes,
-        smooth: 0,
-        cold: Cold::No,
-        greeted: false,
-    };
+    let mut pump = Pump { service, slot, stream, peer, smooth: 0, cold: Cold::No, greeted: false };
     let ending = poll_fn(|cx| pump.turn(cx)).await;
     if !pump.greeted {
         service.lobby.greeted(slot);
@@ -146,39 +137,13 @@ async fn converse(
 struct Pump<'p, 's> {
     service: &'p Service<'s>,
     slot: PeerSlot,
-    stream: &'p Async<TcpStream>,
+    stream: &'p Stream<'p>,
     peer: Peer<'p>,
-    writable: Writable,
     /// Sends in a row that the socket took whole.
     smooth: u32,
     cold: Cold,
     /// The lobby knows that hands have been shaken.
     greeted: bool,
-}
-
-/// What is known of the room in the socket's send queue.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Writable {
-    Yes,
-    /// It took all it was given: it must be asked before more is read for it.
-    Unknown,
-    No,
-}
-
-impl Writable {
-    /// Whether the socket takes bytes; if not, the task is woken when it does.
-    fn ask(&mut self, stream: &Async<TcpStream>, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        if *self == Writable::Unknown {
-            let mut poll = [PollFd::new(stream, PollFlags::OUT)];
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let ready = rustix::event::poll(&mut poll, Some(&at_once)).is_ok_and(|ready| ready > 0);
-            *self = if ready { Writable::Yes } else { Writable::No };
-        }
-        if *self == Writable::No && stream.poll_writable(cx).map_err(|_| Ending::Gone)?.is_ready() {
-            *self = Writable::Yes;
-        }
-        Ok(*self == Writable::Yes)
-    }
 }
 
 /// What is known of a read that would have slept.
@@ -204,14 +169,16 @@ impl Pump<'_, '_> {
     /// way after a few full sends, so that everybody is served in turn.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.service.clock.now();
-        let full = self.peer.appetite() == 0;
-        if let Err(ending) = self.feed(cx, now) {
+        let slot = self.service.clock.slot(self.slot.index());
+        // Asked first: whatever rings from here on brings another turn.
+        let _ = self.service.clock.bell(slot).poll(cx);
+        if let Err(ending) = self.feed(now) {
             return Poll::Ready(ending);
         }
         if let Err(ending) = self.collect(cx, now) {
             return Poll::Ready(ending);
         }
-        let again = match self.act(cx, now) {
+        let again = match self.act(now) {
             Ok(again) => again,
             Err(ending) => return Poll::Ready(ending),
         };
@@ -219,40 +186,27 @@ impl Pump<'_, '_> {
         if let Err(fault) = self.peer.handle_time(now) {
             return Poll::Ready(Ending::Fault(fault));
         }
-        let slot = self.service.clock.slot(self.slot.index());
         self.service.clock.ring_at(slot, self.peer.deadline());
-        let rung = self.service.clock.bell(slot).poll(cx).is_ready();
-        // What did not fit the queue was left unread: now there is room.
-        let room = full && self.peer.appetite() > 0;
-        if again || rung || room {
+        // What did not fit the queue was left unread: there may be room now.
+        let hungry = self.stream.is_readable() && self.peer.appetite() > 0;
+        if again || hungry {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
     /// Reads once, as much as the peer has appetite for; what it cannot take stays in the kernel.
-    fn feed(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Ending> {
+    fn feed(&mut self, now: Instant) -> Result<(), Ending> {
         let appetite = self.peer.appetite();
-        if appetite == 0 {
-            return Ok(());
-        }
-        // Asked once a turn: bytes that are left make the socket readable again at once.
-        if self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_pending() {
+        if appetite == 0 || !self.stream.is_readable() {
             return Ok(());
         }
         let mut received = self.service.received.borrow_mut();
         let room = appetite.min(received.len());
-        let read = match rustix::net::recv(self.stream, &mut received[..room], RecvFlags::DONTWAIT)
-        {
-            Ok((_, 0)) => return Err(Ending::Gone),
-            Ok((_, read)) => read,
-            Err(Errno::AGAIN | Errno::INTR) => {
-                // Woken for nothing: asks again.
-                cx.waker().wake_by_ref();
-                return Ok(());
-            }
-            Err(_) => return Err(Ending::Gone),
-        };
+        let Some(read) = self.stream.receive(&mut received[..room])? else { return Ok(()) };
+        if read == 0 {
+            return Err(Ending::Gone);
+        }
         let mut swarm = self.service.swarm.borrow_mut();
         let handled = self.peer.handle_received(&received[..read], now, &mut swarm);
         drop(swarm);
@@ -260,10 +214,6 @@ impl Pump<'_, '_> {
         if !self.greeted && self.peer.torrent().is_some() {
             self.greeted = true;
             self.service.lobby.greeted(self.slot);
-        }
-        // Asks to be woken for what comes next.
-        if self.stream.poll_readable(cx).map_err(|_| Ending::Gone)?.is_ready() {
-            cx.waker().wake_by_ref();
         }
         Ok(())
     }
@@ -311,21 +261,20 @@ impl Pump<'_, '_> {
     }
 
     /// Does what the peer wants done. `true` when there is more to do at once.
-    fn act(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Ending> {
+    fn act(&mut self, now: Instant) -> Result<bool, Ending> {
         for _ in 0..ACTS_A_TURN {
             let mut swarm = self.service.swarm.borrow_mut();
             match self.peer.poll_output(now, &mut swarm) {
                 Output::Bytes(bytes) => {
-                    if !self.writable.ask(self.stream, cx)? {
+                    if !self.stream.is_writable() {
                         return Ok(false);
                     }
-                    let sent = send(self.stream, bytes)?;
-                    self.writable = if sent < bytes.len() { Writable::No } else { self.writable };
+                    let sent = self.stream.send(bytes, true)?;
                     self.peer.handle_sent(sent, now, &mut swarm);
                 }
                 Output::Serve(serving) => {
                     drop(swarm);
-                    if !self.writable.ask(self.stream, cx)? {
+                    if !self.stream.is_writable() {
                         return Ok(false);
                     }
                     self.serve(&serving, now)?;
@@ -352,7 +301,7 @@ impl Pump<'_, '_> {
         if let Cold::Warm { buffer, filled, revision } = &self.cold
             && *revision == serving.revision
         {
-            let (sent, filled) = (send(self.stream, &buffer[..*filled]), *filled);
+            let (sent, filled) = (self.stream.send(&buffer[..*filled], self.trusting()), *filled);
             self.release();
             self.sent(sent?, filled, now);
             return Ok(());
@@ -362,7 +311,9 @@ impl Pump<'_, '_> {
         match service.disk.try_read(&content, serving, now) {
             Reading::Ready(filled) => {
                 self.cold = Cold::No;
-                let sent = send(self.stream, &service.disk.scratch()[..filled])?;
+                let scratch = service.disk.scratch();
+                let sent = self.stream.send(&scratch[..filled], self.trusting())?;
+                drop(scratch);
                 self.sent(sent, filled, now);
             }
             Reading::Cold { lane: false } if !matches!(self.cold, Cold::Tried) => {
@@ -380,15 +331,14 @@ impl Pump<'_, '_> {
         Ok(())
     }
 
-    /// Takes note of a send. A socket that has taken everything for long is given more unasked: a
-    /// read in vain once in a while costs less than a question before each.
+    /// A stream that has taken everything for long is given more unasked: a read in vain once in a
+    /// while costs less than a question before each.
+    fn trusting(&self) -> bool {
+        self.smooth.saturating_add(1) >= SMOOTH_SENDS
+    }
+
     fn sent(&mut self, sent: usize, offered: usize, now: Instant) {
         self.smooth = if sent < offered { 0 } else { self.smooth.saturating_add(1) };
-        self.writable = match self.smooth {
-            0 => Writable::No,
-            1..SMOOTH_SENDS => Writable::Unknown,
-            SMOOTH_SENDS.. => Writable::Yes,
-        };
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_sent(sent, now, &mut swarm);
     }
@@ -451,12 +401,10 @@ impl Service<'_> {
     }
 }
 
-/// Sends what the socket takes at once; 0 when it takes nothing.
-fn send(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize, Ending> {
-    match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-        Ok(sent) => Ok(sent),
-        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => Ok(0),
-        Err(_) => Err(Ending::Gone),
+impl From<io::Error> for Ending {
+    /// Whatever the kernel says of a stream that fails: it is over.
+    fn from(_: io::Error) -> Ending {
+        Ending::Gone
     }
 }
 

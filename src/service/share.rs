@@ -121,7 +121,7 @@ impl Workshop<'_, '_> {
         progress: &mut impl Progress,
     ) -> Result<Share, Refusal> {
         let key = root_key(path.as_os_str().as_encoded_bytes());
-        if let Some((known, left_out)) = self.known_unchanged(path, key, wish)? {
+        if let Some((known, left_out)) = self.known_unchanged(path, key, wish).await? {
             if known.trackers().iter().map(|(_, address)| address).eq(wish.trackers) {
                 return Ok(known.into_share(left_out, 0));
             }
@@ -133,7 +133,7 @@ impl Workshop<'_, '_> {
         self.expect_room(key)?;
         let folder = self.state.new_folder()?;
         let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
-        let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib)?;
+        let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib).await?;
         let (content, bytes) = (&draft.content, draft.content.layout.total_bytes);
         let mut put = |piece, hash: Result<[u8; 20], ContentError>| match hash {
             Ok(hash) => draft::put_hash(content, piece, &hash)
@@ -209,7 +209,7 @@ impl Workshop<'_, '_> {
     }
 
     /// What is known of the very files that lie there now.
-    fn known_unchanged(
+    async fn known_unchanged(
         &self,
         path: &Path,
         key: u64,
@@ -222,7 +222,7 @@ impl Workshop<'_, '_> {
             if known.authored
                 && known.content.root == path
                 && wish.piece_bytes.is_none_or(|wanted| wanted == piece_bytes)
-                && let Some(left_out) = known.is_unchanged(wish.walk_kib)?
+                && let Some(left_out) = known.is_unchanged(wish.walk_kib).await?
             {
                 return Ok(Some((known, left_out)));
             }

@@ -44,6 +44,8 @@ pub struct Walk {
     single: bool,
     held_bytes: usize,
     held_max: usize,
+    /// Files asked for so far.
+    asked: u32,
     /// What was left out so far.
     pub left_out: LeftOut,
 }
@@ -60,6 +62,7 @@ impl Walk {
             single: false,
             held_bytes: 0,
             held_max,
+            asked: 0,
             left_out: LeftOut::default(),
         };
         match FileType::from_raw_mode(stat.st_mode) {
@@ -73,8 +76,12 @@ impl Walk {
         Ok(walk)
     }
 
-    /// The next file, `None` after the last.
-    pub fn next_file(&mut self) -> Result<Option<Found>, Refusal> {
+    /// The next file, `None` after the last. Gives way now and then: a walk can take minutes.
+    pub async fn next_file(&mut self) -> Result<Option<Found>, Refusal> {
+        self.asked = self.asked.wrapping_add(1);
+        if self.asked.is_multiple_of(FILES_AT_A_STRETCH) {
+            smol::future::yield_now().await;
+        }
         if std::mem::take(&mut self.single) {
             return self.look(String::new());
         }
@@ -172,6 +179,9 @@ pub fn unreadable(path: &Path, error: std::io::Error) -> Refusal {
 /// What a name costs beside its bytes: the string's own place.
 const NAME_COST: usize = size_of::<String>();
 
+/// Files walked before others have their turn, the signal that ends it among them.
+const FILES_AT_A_STRETCH: u32 = 256;
+
 /// Entries left out that are named; the rest is counted.
 const LEFT_OUT_SHOWN: usize = 5;
 
@@ -198,9 +208,11 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
         let mut walk = Walk::new(&root, 64).unwrap();
         let mut paths = Vec::new();
-        while let Some(found) = walk.next_file().unwrap() {
-            paths.push((found.path, found.length));
-        }
+        smol::block_on(async {
+            while let Some(found) = walk.next_file().await.unwrap() {
+                paths.push((found.path, found.length));
+            }
+        });
         let wanted = [("a.b", 0), ("b/c", 2), ("z", 1)];
         assert_eq!(paths, wanted.map(|(path, length)| (path.to_string(), length)));
         assert_eq!((walk.left_out.count, walk.held_bytes), (3, 0));

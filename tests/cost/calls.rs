@@ -13,13 +13,11 @@ fn one_connection_with_a_deep_queue_costs_few_calls() {
 
 #[test]
 fn fifty_connections_with_deep_queues_cost_few_calls() {
-    // Aimed at is 20. On an idle machine the reactor is looked at more often than it need be, by
-    // its own thread as well as ours: 20.4 to 24.8 were counted.
-    assert_few_calls(50, 64, 28.0);
+    assert_few_calls(50, 64, 20.0);
 }
 
 /// How often the program has to wait, and so ask, depends on how the machine shares its cores out:
-/// the best of three runs shows what serving costs by itself.
+/// the best of three runs shows what serving costs by itself. 6 to 7 and 10 were counted.
 #[track_caller]
 fn assert_few_calls(connections: usize, depth: usize, most: f64) {
     let home = Folder::new("calls");
