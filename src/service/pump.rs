@@ -1,7 +1,7 @@
 //! A pump: the task that moves one connection's bytes between its socket and its [`Peer`].
 //!
 //! There are exactly as many pumps as connections the board can hold, each with its own lent
-//! request queue; a pump takes a socket from the [`lobby`](super::lobby), carries it to its end
+//! request queue; a pump takes a socket from the [`lobby`], carries it to its end
 //! and comes back for the next. It decides nothing: it hands in what it reads, and does what
 //! [`Peer::poll_output`] says.
 //!
