@@ -9,9 +9,11 @@
 //! | --- | --- | --- |
 //! | [`engine`] | everything a peer *decides*: bytes, `now` and memory in, data out | `core` only |
 //! | `service` | everything it *does*: sockets, files, threads, time | std, smol, the engine |
+//! | `firmware` | the same on a microcontroller: one loop over frames and flash | smoltcp, the engine |
 //! | `main` | the command line | all of it |
 //!
-//! Imports go one way, `engine` <- `service` <- `main`; `tests/tidy.rs` holds it. The engine is
+//! Imports go one way, `engine` <- `service` <- `main`, with `firmware` beside `service`;
+//! `tests/tidy.rs` holds it. The engine is
 //! `no_std`, has no allocator, no clock and no randomness, and builds for bare metal as it is.
 //!
 //! # Memory
@@ -36,6 +38,10 @@
 //!    [`engine::announce::local`] -> `service::discovery`; whoever is met becomes a candidate in
 //!    [`engine::swarm::candidates`] -> `service::lobby` (dial) -> journey 2.
 //!
+//! 4. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
+//!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
+//!    smoltcp's rings what `service::pump` does with sockets.
+//!
 //! Read `engine::peer` and `service::pump` first: a byte from socket to disk and back is there.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -45,5 +51,7 @@
 extern crate std;
 
 pub mod engine;
+#[cfg(feature = "firmware")]
+pub mod firmware;
 #[cfg(feature = "std")]
 pub mod service;

@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use perennial::service::board::Board;
+use perennial::service::image::{self, Target};
 use perennial::service::life::{self, Options};
 use perennial::service::report::{self, Report};
-use perennial::service::{Refusal, tracker};
+use perennial::service::{Refusal, state, tracker};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,12 @@ struct ShareArgs {
     /// Use the sizes of this board; see `perennial board`
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
+    /// Serve nothing: write an image for a board that runs firmware
+    #[arg(long, value_name = "NAME")]
+    for_board: Option<String>,
+    /// The image's file, or the card it is for
+    #[arg(short, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Keep state here
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -87,40 +94,31 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
             Refusal::new(format!("--tracker {address}"), error, "give an http, https or udp URL")
         })?;
     }
+    let (board, listen) = (args.board.is_some(), args.listen.is_some());
+    let serving = [("--board", board), ("--lan", args.lan), ("--listen", listen)];
+    let target = Target::chosen(args.for_board.as_deref(), args.output, &serving)?;
     let options = Options {
         paths: args.paths,
         torrent: args.torrent,
         piece_bytes: args.piece_size,
         lan: args.lan,
         listen: args.listen,
-        board: board_named(args.board.as_deref())?,
-        state: args.state.map_or_else(state_folder, Ok)?,
+        board: Board::chosen(args.board.as_deref())?,
+        state: args.state.map_or_else(state::usual_folder, Ok)?,
         trackers: args.trackers,
     };
-    life::share(&options, &mut Report::new(args.json))
+    let report = &mut Report::new(args.json);
+    match target {
+        None => life::share(&options, report),
+        Some(target) => image::make(&target, &options, report),
+    }
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
-    let text = report::describe(&board_named(name)?, json);
+    let text = report::describe(&Board::chosen(name)?, json);
     // Whoever has closed stdout does not want to know.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
-}
-
-fn board_named(name: Option<&str>) -> Result<Board, Refusal> {
-    let Some(name) = name else { return Ok(Board::of_this_machine()) };
-    Board::named(name).ok_or_else(|| {
-        let problem = format!("is no board; known are {}", report::board_names());
-        Refusal::new(name, problem, "choose one of them")
-    })
-}
-
-/// Where state is kept when nobody says (XDG base directories).
-fn state_folder() -> Result<PathBuf, Refusal> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
-    base.map(|base| base.join("perennial"))
-        .ok_or_else(|| Refusal::new("HOME", "is not set", "say where with --state DIR"))
 }
 
 fn parse_piece_bytes(text: &str) -> Result<u32, String> {

@@ -92,8 +92,16 @@ fn names(text: &str) -> impl Iterator<Item = Vec<String>> {
 
 #[test]
 fn imports_go_one_way() {
-    // Each layer and what it may name; `main` may name all of them.
+    // Each layer and what it may name; `main` may name all of them. The firmware stands beside the
+    // service: it names the engine, and nobody names it.
     let order = ["engine", "service", "find", "web"];
+    for source in sources() {
+        for import in source.imports().into_iter().filter(|import| source.layer() != import[0]) {
+            let (from, to) = (source.layer(), import[0].as_str());
+            let beside = to == "firmware" || from == "firmware" && order[1..].contains(&to);
+            assert!(!beside, "{}: {}", source.path, import.join("::"));
+        }
+    }
     for source in sources() {
         let Some(own) = order.iter().position(|layer| *layer == source.layer()) else { continue };
         for import in source.imports() {
@@ -209,7 +217,7 @@ fn there_is_a_place_for_everything() {
         let is_known = name.starts_with('.') || folders.contains(&name.as_str());
         assert!(!is_folder || is_known, "{name}: no folder of the design");
     }
-    let layers = ["engine", "service", "find", "web", "init", "lib.rs", "main.rs"];
+    let layers = ["engine", "firmware", "service", "find", "web", "init", "lib.rs", "main.rs"];
     for entry in fs::read_dir(root().join("src")).expect("there are sources").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         assert!(layers.contains(&name.as_str()), "src/{name}: no layer of the design");
@@ -239,7 +247,12 @@ fn every_number_of_a_board_is_explained_and_no_board_lacks_one() {
         }
         let text = profile(&name);
         assert!(text.starts_with("# "), "{name}: its first line says what the machine is");
-        assert_eq!(keys(&text), wanted, "{name}");
+        let (of_all, of_firmware) = text.split_once("[image]\n").unwrap_or((&text, ""));
+        assert_eq!(keys(of_all), wanted, "{name}");
+        assert_eq!(!of_firmware.is_empty(), name.starts_with("mcu-"), "{name}");
+        if !of_firmware.is_empty() {
+            assert_eq!(keys(of_firmware), ["unit_kib", "image_mib", "whole_mib"], "{name}");
+        }
     }
 }
 

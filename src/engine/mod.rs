@@ -10,11 +10,13 @@
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
 //! units limits        <- journal
 //! digest metainfo journal <- library
+//! metainfo            <- image
 //! ```
 
 pub mod announce;
 pub mod bencode;
 pub mod digest;
+pub mod image;
 pub mod journal;
 pub mod library;
 pub mod limits;

@@ -3,11 +3,15 @@
 //! Each `boards/<name>/profile.toml` is compiled in. A [`Board`] is chosen by name or by the
 //! machine's memory, and [`Board::contract`] adds up what the service will hold: one line for
 //! each holder, naming the number of the profile it comes from. The sum is checked against
-//! `resident_mib` by a test and again at start. A new buffer means a new line.
+//! `resident_kib` by a test and again at start. A new buffer means a new line.
+//!
+//! A board with an `[image]` table runs firmware, not this program: its share is written as an
+//! image (`service/image`) and its memory is laid out by the linker, so there is no sum here.
 
 use super::announcer::EXCHANGES_MAX;
 use super::content::HASH_SCRATCH_BYTES;
 use super::lobby::SPARE_PUMPS;
+use super::refusal::Refusal;
 use crate::engine::library::Entry;
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::candidates::Candidate;
@@ -26,15 +30,18 @@ pub struct Board {
     #[serde(skip)]
     pub name: &'static str,
     /// Memory of the machine.
-    pub ram_mib: u64,
-    /// The contract: resident memory of the process stays under this.
-    pub resident_mib: u64,
+    pub ram_kib: u64,
+    /// The contract: resident memory of the process stays under this; of firmware, its static data
+    /// and its stack.
+    pub resident_kib: u64,
     /// What connections and torrents hold.
     pub pools: Pools,
     /// What stands between the service and storage.
     pub disk: DiskSizes,
     /// What the kernel may hold for a connection.
     pub sockets: Sockets,
+    /// What its images look like; only a board that runs firmware has them.
+    pub image: Option<ImageSizes>,
 }
 
 /// Numbers under `[pools]`.
@@ -76,6 +83,16 @@ pub struct Sockets {
     pub receive_kib: u32,
 }
 
+/// Numbers under `[image]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each is explained in boards/mcu-lm3s6965/profile.toml")]
+pub struct ImageSizes {
+    pub unit_kib: u32,
+    pub image_mib: u32,
+    pub whole_mib: u32,
+}
+
 /// One holder of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -109,7 +126,7 @@ impl Contract {
 }
 
 impl Board {
-    /// Every board, the smallest first.
+    /// Every board: those that run Linux, the smallest first, then those that run firmware.
     pub fn all() -> Vec<Board> {
         PROFILES.iter().map(|(name, profile)| parse(name, profile)).collect()
     }
@@ -120,20 +137,43 @@ impl Board {
         Some(parse(name, profile))
     }
 
+    /// The board the owner names; without a name the one this machine is taken for.
+    pub fn chosen(name: Option<&str>) -> Result<Board, Refusal> {
+        let Some(name) = name else { return Ok(Board::of_this_machine()) };
+        Board::named(name).ok_or_else(|| {
+            let (linux, firmware) = (Board::names(false), Board::names(true));
+            let problem = std::format!("is no board; known are {linux}, and {firmware}");
+            Refusal::new(name, problem, "choose one of them")
+        })
+    }
+
+    /// The boards there are that run firmware, or those that do not; but for those of tests.
+    pub fn names(firmware: bool) -> String {
+        let wanted = |board: &Board| board.is_firmware() == firmware && !board.is_for_tests();
+        let names = Board::all().into_iter().filter(wanted).map(|board| board.name);
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// The board this machine is taken for: the largest whose memory it has. A machine reports a
     /// little less than is built in, so a board's memory counts from seven eighths of it.
     pub fn of_this_machine() -> Board {
         let machine = rustix::system::sysinfo();
-        let ram_mib = (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 20;
-        let fits = |board: &Board| !board.is_for_tests() && board.ram_mib * 7 / 8 <= ram_mib;
+        let ram_kib = (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 10;
+        let is_machine = |board: &&Board| !board.is_for_tests() && !board.is_firmware();
+        let fits = |board: &&Board| board.ram_kib * 7 / 8 <= ram_kib;
         let all = Board::all();
-        let best = all.iter().filter(|board| fits(board)).max_by_key(|board| board.ram_mib);
+        let best = all.iter().filter(is_machine).filter(fits).max_by_key(|board| board.ram_kib);
         best.cloned().unwrap_or_else(|| parse("tiny", TINY))
     }
 
     /// A board that is no machine.
     pub fn is_for_tests(&self) -> bool {
         self.name.starts_with("test-")
+    }
+
+    /// A microcontroller: it runs no program of ours but a firmware, which reads an image.
+    pub fn is_firmware(&self) -> bool {
+        self.image.is_some()
     }
 
     /// Connections that can be heard at a time.
@@ -149,7 +189,7 @@ impl Board {
         pumps + torrents + files + OTHER_DESCRIPTORS
     }
 
-    /// What the service holds on this board.
+    /// What the service holds on this board, which is one that runs Linux.
     pub fn contract(&self) -> Contract {
         let (pools, disk) = (&self.pools, &self.disk);
         let pumps = u64::from(self.pumps());
@@ -212,15 +252,20 @@ impl Board {
         Contract { ours, kernel }
     }
 
-    /// Why the profile does not add up, if it does not.
-    pub fn objection(&self) -> Option<String> {
+    /// Why the service cannot run in these sizes, if it cannot.
+    pub fn objection(&self) -> Option<Refusal> {
+        if self.is_firmware() {
+            let problem = "runs firmware, which serves what is in an image";
+            return Some(Refusal::new(self.name, problem, "make one with --for-board and -o FILE"));
+        }
         let held = self.contract().resident_bytes();
-        let allowed = self.resident_mib << 20;
+        let allowed = self.resident_kib << 10;
         if held > allowed {
             let name = self.name;
-            return Some(std::format!(
+            let problem = std::format!(
                 "board {name}: its pools hold {held} bytes and its contract allows {allowed}"
-            ));
+            );
+            return Some(Refusal::new("memory", problem, "choose another board with --board"));
         }
         None
     }
@@ -235,12 +280,14 @@ fn parse(name: &'static str, profile: &str) -> Board {
 const TINY: &str = include_str!("../../boards/tiny/profile.toml");
 
 /// Every profile.
-const PROFILES: [(&str, &str); 5] = [
+const PROFILES: [(&str, &str); 7] = [
     ("test-tiny", include_str!("../../boards/test-tiny/profile.toml")),
     ("tiny", TINY),
     ("small", include_str!("../../boards/small/profile.toml")),
     ("pi-4", include_str!("../../boards/pi-4/profile.toml")),
     ("nas", include_str!("../../boards/nas/profile.toml")),
+    ("mcu-lm3s6965", include_str!("../../boards/mcu-lm3s6965/profile.toml")),
+    ("mcu-rv32", include_str!("../../boards/mcu-rv32/profile.toml")),
 ];
 
 /// Code and data of the static program that are resident, allocator and libraries included.
@@ -279,12 +326,13 @@ const OTHER_DESCRIPTORS: u64 = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
 
     #[test]
     fn every_profile_adds_up() {
-        for board in Board::all() {
+        for board in Board::all().iter().filter(|board| !board.is_firmware()) {
             assert_eq!(board.objection(), None);
-            assert!(board.resident_mib < board.ram_mib, "{}", board.name);
+            assert!(board.resident_kib < board.ram_kib, "{}", board.name);
             assert!(board.pools.unchoked_max <= board.pools.peers_max, "{}", board.name);
             assert!(u32::from(board.pools.seeding_max) <= board.pools.torrents_max);
             assert!(board.disk.lane_buffer_kib >= 33 && board.disk.serve_kib >= 33);
@@ -292,10 +340,33 @@ mod tests {
     }
 
     #[test]
+    fn images_of_every_firmware_board_have_room_for_a_journal_and_a_share() {
+        for board in Board::all() {
+            let Some(ImageSizes { unit_kib, image_mib, whole_mib }) = board.image else { continue };
+            assert!(board.resident_kib < board.ram_kib, "{}", board.name);
+            let journal_kib = board.disk.journal_kib;
+            assert!(journal_kib > 0 && journal_kib % unit_kib == 0, "{}", board.name);
+            assert!(unit_kib > 0 && unit_kib + 2 * journal_kib < image_mib * 1024 / 2);
+            assert!(whole_mib == 0 || whole_mib >= image_mib, "{}", board.name);
+            // Addresses in it are 32 bits wide.
+            assert!(image_mib < 4096 && board.pools.bits_kib > 0, "{}", board.name);
+        }
+    }
+
+    #[test]
+    fn a_firmware_board_is_no_machine_this_program_runs_on() {
+        let board = Board::named("mcu-rv32").unwrap();
+        assert!(board.objection().unwrap().to_string().contains("--for-board"));
+        assert!(!Board::of_this_machine().is_firmware());
+        assert_eq!(Board::names(false), "tiny, small, pi-4, nas");
+        assert_eq!(Board::names(true), "mcu-lm3s6965, mcu-rv32");
+    }
+
+    #[test]
     fn a_profile_that_promises_less_than_it_holds_is_refused() {
         let mut board = Board::named("small").unwrap();
-        board.resident_mib = 4;
-        assert!(board.objection().unwrap().contains("its contract allows"));
+        board.resident_kib = 4096;
+        assert!(board.objection().unwrap().to_string().contains("its contract allows"));
         assert!(Board::named("no-such-board").is_none());
     }
 }

@@ -218,8 +218,9 @@ impl Content {
         path.filter(|path| !path.is_empty()).map_or(self.root.clone(), |path| self.root.join(path))
     }
 
-    /// Reads a run of content, which may lie in several files.
-    fn read_content(
+    /// Reads a run of content, which may lie in several files. The last file opened on the way is
+    /// left in `opened`.
+    pub fn read_content(
         &self,
         span: Span,
         into: &mut [u8],

@@ -64,7 +64,7 @@ pub struct Options {
 pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     let board = &options.board;
     if let Some(objection) = board.objection() {
-        return Err(Refusal::new("memory", objection, "choose another board with --board"));
+        return Err(objection);
     }
     raise_descriptors(board);
     let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
@@ -364,7 +364,7 @@ fn cannot_listen(what: impl std::fmt::Display, error: io::Error) -> Refusal {
     Refusal::new(what, error, "name another address with --listen ADDR:PORT")
 }
 
-fn no_signals(error: io::Error) -> Refusal {
+pub(super) fn no_signals(error: io::Error) -> Refusal {
     Refusal::new("signals", error, "look at the system's limits")
 }
 
@@ -381,7 +381,7 @@ fn start_names(board: &Board) -> Result<Lanes, Refusal> {
     Lanes::start(sizes).map_err(no_threads)
 }
 
-fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
+pub(super) fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
     let disk = &board.disk;
     let sizes = LaneSizes {
         lanes: disk.lanes.into(),

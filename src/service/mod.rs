@@ -11,6 +11,7 @@
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them) |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
+//! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`] |
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod draft;
 pub mod flash_file;
 pub mod http;
+pub mod image;
 pub mod known;
 pub mod lan;
 pub mod lanes;

@@ -4,14 +4,16 @@
 //! stderr, the first two only when that is a terminal.
 
 use super::Service;
-use super::board::{Board, Holder};
+use super::board::{Board, Holder, ImageSizes};
+use super::lan::magnet;
 use super::share::{Progress, Share};
 use crate::engine::units::Deadline;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use log::{info, warn};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::string::{String, ToString};
 use std::time::Duration;
 use std::vec::Vec;
@@ -20,7 +22,20 @@ use std::vec::Vec;
 pub struct Report {
     json: bool,
     terminal: bool,
-    hashing: Option<ProgressBar>,
+    progress: Option<ProgressBar>,
+}
+
+/// An image that has been written.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageMade<'i> {
+    /// What it is for.
+    pub board: &'i Board,
+    /// Where it is.
+    pub path: &'i Path,
+    /// How long it is.
+    pub bytes: u64,
+    /// It was written to a card, not to a file.
+    pub device: bool,
 }
 
 /// What a service has done, once it stops.
@@ -37,37 +52,24 @@ pub struct Totals {
 impl Report {
     /// Sentences, or `json`.
     pub fn new(json: bool) -> Report {
-        Report { json, terminal: std::io::stderr().is_terminal(), hashing: None }
+        Report { json, terminal: std::io::stderr().is_terminal(), progress: None }
     }
 
     /// A share has been taken up.
     pub fn share(&self, share: &Share, magnet: &str) {
-        let layout = share.content.layout;
-        let files = share.content.file_count;
         if self.json {
-            line(&json!({
-                "event": "share",
-                "name": share.name,
-                "info_hash": share.info_hash.to_string(),
-                "magnet": magnet,
-                "torrent": share.torrent.to_string_lossy(),
-                "bytes": layout.total_bytes,
-                "files": files,
-                "piece_bytes": layout.piece_bytes,
-            }));
+            line(&share_event(share, magnet));
         } else {
-            let plural = if files == 1 { "file" } else { "files" };
-            say(&std::format!(
-                "{}\n  {}, {files} {plural}\n  info-hash  {}\n  magnet     {magnet}\n  torrent    {}",
-                share.name,
-                HumanBytes(layout.total_bytes),
-                share.info_hash,
-                share.torrent.display(),
-            ));
+            say(&share_text(share, magnet));
         }
+        self.share_warnings(share);
+    }
+
+    /// What the owner should know of a share that has been taken up.
+    pub fn share_warnings(&self, share: &Share) {
         if let Some(have) = &share.have {
             let here: u32 = have.iter().map(|byte| byte.count_ones()).sum();
-            let all = layout.piece_count();
+            let all = share.content.layout.piece_count();
             warn!("{}: {here} of {all} pieces match; the others are not offered", share.name);
         }
         if share.left_out.count > 0 {
@@ -75,6 +77,42 @@ impl Report {
             let more = if more > 0 { std::format!(" and {more} more") } else { String::new() };
             info!("{}: left out {}{more}", share.name, share.left_out.first.join(", "));
         }
+    }
+
+    /// A share has been written as an image.
+    pub fn image(&self, share: &Share, made: &ImageMade<'_>) {
+        let (board, path) = (made.board.name, made.path.display());
+        let trackers = share.trackers.iter().map(|(_, address)| address);
+        let bytes = share.content.layout.total_bytes;
+        let magnet = magnet(&share.info_hash, &share.name, bytes, trackers, std::iter::empty());
+        if self.json {
+            let mut event = share_event(share, &magnet);
+            event["event"] = json!("image");
+            event["board"] = json!(board);
+            event["path"] = json!(made.path.to_string_lossy());
+            event["content_bytes"] = json!(bytes);
+            event["bytes"] = json!(made.bytes);
+            line(&event);
+        } else {
+            let is_card = made.board.image.is_some_and(|image| image.whole_mib == 0);
+            let next = match (made.device, is_card) {
+                (true, _) => String::from("It is on the card: put that into the board."),
+                (false, true) => std::format!(
+                    "Put it on a card with `dd if='{path}' of=/dev/CARD bs=1M conv=fsync`, which \
+                     writes over all that is on the card."
+                ),
+                (false, false) => String::from("Write all of it to the board's second flash."),
+            };
+            let image_bytes = HumanBytes(made.bytes);
+            let share = share_text(share, &magnet);
+            say(&std::format!("{share}\n  image      {path}, {image_bytes}, for {board}\n{next}"));
+        }
+        self.share_warnings(share);
+    }
+
+    /// Writing of so many bytes to `path` begins.
+    pub fn begin_writing(&mut self, path: &Path, bytes: u64) {
+        self.begin_bar(&path.display().to_string(), "writing", bytes);
     }
 
     /// Connections are accepted.
@@ -96,6 +134,17 @@ impl Report {
             }));
         }
         say(&std::format!("Stopped. {} sent.", HumanBytes(totals.sent_bytes)));
+    }
+
+    fn begin_bar(&mut self, what: &str, doing: &str, bytes: u64) {
+        if self.terminal {
+            let look = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+            let bar = ProgressBar::new(bytes).with_style(style(look));
+            bar.set_message(what.to_string());
+            self.progress = Some(bar);
+        } else {
+            info!("{what}: {doing} {}", HumanBytes(bytes));
+        }
     }
 
     /// Shows peers, rate and total while the service runs, if anybody looks.
@@ -122,51 +171,95 @@ impl Report {
 
 impl Progress for Report {
     fn begin(&mut self, what: &str, bytes: u64) {
-        if self.terminal {
-            let look = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-            let bar = ProgressBar::new(bytes).with_style(style(look));
-            bar.set_message(what.to_string());
-            self.hashing = Some(bar);
-        } else {
-            info!("{what}: hashing {}", HumanBytes(bytes));
-        }
+        self.begin_bar(what, "hashing", bytes);
     }
 
     fn advance(&mut self, bytes: u64) {
-        if let Some(bar) = &self.hashing {
+        if let Some(bar) = &self.progress {
             bar.inc(bytes);
         }
     }
 
     fn end(&mut self) {
-        if let Some(bar) = self.hashing.take() {
+        if let Some(bar) = self.progress.take() {
             bar.finish_and_clear();
         }
     }
 }
 
-/// A board's memory contract, and which boards there are.
+/// What is said of a share to programs.
+fn share_event(share: &Share, magnet: &str) -> Value {
+    let layout = share.content.layout;
+    json!({
+        "event": "share",
+        "name": share.name,
+        "info_hash": share.info_hash.to_string(),
+        "magnet": magnet,
+        "torrent": share.torrent.to_string_lossy(),
+        "bytes": layout.total_bytes,
+        "files": share.content.file_count,
+        "piece_bytes": layout.piece_bytes,
+    })
+}
+
+/// What is said of a share to people.
+fn share_text(share: &Share, magnet: &str) -> String {
+    let files = share.content.file_count;
+    let plural = if files == 1 { "file" } else { "files" };
+    std::format!(
+        "{}\n  {}, {files} {plural}\n  info-hash  {}\n  magnet     {magnet}\n  torrent    {}",
+        share.name,
+        HumanBytes(share.content.layout.total_bytes),
+        share.info_hash,
+        share.torrent.display(),
+    )
+}
+
+/// What a board has, what its memory is for, and which boards there are.
 pub fn describe(board: &Board, json: bool) -> String {
-    let (contract, machine) = (board.contract(), Board::of_this_machine().name);
+    let machine = Board::of_this_machine().name;
     if json {
-        let list = |holders: &[Holder]| -> Vec<serde_json::Value> {
-            let each = |h: &Holder| json!({ "what": h.what, "from": h.from, "bytes": h.bytes });
-            holders.iter().map(each).collect()
-        };
         let boards: Vec<&str> = Board::all().iter().map(|board| board.name).collect();
-        let described = json!({
+        let mut described = json!({
             "board": board.name,
-            "ram_mib": board.ram_mib,
-            "resident_bytes_max": board.resident_mib << 20,
-            "ours": list(&contract.ours),
-            "ours_bytes": contract.resident_bytes(),
-            "kernel": list(&contract.kernel),
-            "kernel_bytes": contract.kernel_bytes(),
+            "ram_kib": board.ram_kib,
+            "resident_bytes_max": board.resident_kib << 10,
             "this_machine": machine,
             "boards": boards,
         });
+        let more = match board.image {
+            Some(image) => firmware_json(board, &image),
+            None => contract_json(board),
+        };
+        for (key, value) in more {
+            described[key] = value;
+        }
         return std::format!("{described}\n");
     }
+    let (linux, firmware) = (Board::names(false), Board::names(true));
+    let boards = std::format!(
+        "Boards: {linux}. This machine is taken for {machine}.\n\
+         Boards with firmware: {firmware}.\n\n"
+    );
+    boards + &board.image.map_or_else(|| contract_text(board), |image| firmware_text(board, &image))
+}
+
+fn contract_json(board: &Board) -> Vec<(&'static str, Value)> {
+    let list = |holders: &[Holder]| -> Value {
+        let each = |h: &Holder| json!({ "what": h.what, "from": h.from, "bytes": h.bytes });
+        holders.iter().map(each).collect()
+    };
+    let contract = board.contract();
+    std::vec![
+        ("ours", list(&contract.ours)),
+        ("ours_bytes", json!(contract.resident_bytes())),
+        ("kernel", list(&contract.kernel)),
+        ("kernel_bytes", json!(contract.kernel_bytes())),
+    ]
+}
+
+fn contract_text(board: &Board) -> String {
+    let contract = board.contract();
     let row = |what: &str, bytes: u64, from: &str| {
         let row = std::format!("  {what:<22} {:>9} KiB   {from}", bytes.div_ceil(1024));
         std::format!("{}\n", row.trim_end())
@@ -174,12 +267,8 @@ pub fn describe(board: &Board, json: bool) -> String {
     let rows = |holders: &[Holder]| -> String {
         holders.iter().map(|holder| row(holder.what, holder.bytes, holder.from)).collect()
     };
-    let mut text = std::format!(
-        "Boards: {}. This machine is taken for {machine}.\n\n{}: at most {} MiB resident\n",
-        board_names(),
-        board.name,
-        board.resident_mib,
-    );
+    let mut text =
+        std::format!("{}: at most {} MiB resident\n", board.name, board.resident_kib >> 10);
     text += &rows(&contract.ours);
     text += &row("together", contract.resident_bytes(), "");
     text += "Beside it the kernel, for sockets, at most:\n";
@@ -188,11 +277,38 @@ pub fn describe(board: &Board, json: bool) -> String {
     text
 }
 
-/// The boards there are, but for those that are no machines.
-pub fn board_names() -> String {
-    let boards = Board::all();
-    let names = boards.iter().filter(|board| !board.is_for_tests()).map(|board| board.name);
-    names.collect::<Vec<_>>().join(", ")
+fn firmware_json(board: &Board, image: &ImageSizes) -> Vec<(&'static str, Value)> {
+    let Board { pools, disk, sockets, .. } = board;
+    std::vec![
+        ("memory", json!("laid out by the linker")),
+        ("peers_max", json!(pools.peers_max)),
+        ("requests_per_peer", json!(pools.requests_per_peer)),
+        ("pieces_max", json!(pools.bits_kib * 8192)),
+        ("unsent_bytes", json!(sockets.unsent_kib << 10)),
+        ("receive_bytes", json!(sockets.receive_kib << 10)),
+        ("journal_bytes", json!(2 * 1024 * u64::from(disk.journal_kib))),
+        ("image_bytes_max", json!(u64::from(image.image_mib) << 20)),
+        ("erase_unit_bytes", json!(u64::from(image.unit_kib) << 10)),
+    ]
+}
+
+fn firmware_text(board: &Board, image: &ImageSizes) -> String {
+    let Board { name, ram_kib, resident_kib, pools, disk, sockets, .. } = board;
+    let row = |what: &str, has: String| std::format!("  {what:<22} {has}\n");
+    let mut text = std::format!(
+        "{name}: firmware, in {ram_kib} KiB of RAM, its data and stack at most {resident_kib} KiB\n"
+    );
+    text += &row("connections", pools.peers_max.to_string());
+    text += &row("requests", std::format!("{} of each connection", pools.requests_per_peer));
+    let (out, incoming) = (sockets.unsent_kib, sockets.receive_kib);
+    text += &row("TCP", std::format!("{out} KiB out and {incoming} KiB in, of each connection"));
+    let pieces = pools.bits_kib * 8192;
+    text += &row("share", std::format!("one, of up to {pieces} pieces"));
+    let (image_mib, unit_kib) = (image.image_mib, image.unit_kib);
+    text += &row("image", std::format!("up to {image_mib} MiB, erased {unit_kib} KiB at a time"));
+    text += &row("journal", std::format!("2 x {} KiB, in the image", disk.journal_kib));
+    text += "Its memory is laid out by the linker, which refuses what is too much for it.\n";
+    text + &std::format!("An image: perennial share PATH --for-board {name} -o FILE\n")
 }
 
 fn style(look: &str) -> ProgressStyle {
@@ -200,7 +316,7 @@ fn style(look: &str) -> ProgressStyle {
     ProgressStyle::with_template(look).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn line(event: &serde_json::Value) {
+fn line(event: &Value) {
     say(&event.to_string());
 }
 

@@ -176,6 +176,14 @@ impl<'m> State<'m> {
     }
 }
 
+/// Where state is kept when nobody says (XDG base directories).
+pub fn usual_folder() -> Result<PathBuf, Refusal> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    base.map(|base| base.join("perennial"))
+        .ok_or_else(|| Refusal::new("HOME", "is not set", "say where with --state DIR"))
+}
+
 /// Makes a new file in a folder being made, and says where it is when that fails.
 pub fn create(path: &Path) -> Result<File, Refusal> {
     let mut options = OpenOptions::new();

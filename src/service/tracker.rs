@@ -393,7 +393,8 @@ impl<W: World, P: FnMut(SocketAddr)> Errand<'_, W, P> {
     ) -> Result<Answer, TrackerError> {
         let socket = udp_socket(address).map_err(TrackerError::Unreachable)?;
         let (family, world) = (Family::of(&address), self.world);
-        let mut exchange = Exchange::new(self.announce, url.path_and_query(), family, world.now());
+        let mut exchange: Exchange<'_> =
+            Exchange::new(*self.announce, url.path_and_query(), family, world.now());
         loop {
             let now = world.now();
             let wait = match exchange.poll_output(now, world.random()) {

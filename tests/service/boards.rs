@@ -42,7 +42,7 @@ fn every_board_says_what_its_memory_is_for() {
         }
         let promised = json["resident_bytes_max"].as_u64().unwrap();
         assert!(json["ours_bytes"].as_u64().unwrap() <= promised, "{name}");
-        assert!(promised < json["ram_mib"].as_u64().unwrap() << 20, "{name}");
+        assert!(promised < json["ram_kib"].as_u64().unwrap() << 10, "{name}");
 
         let text = board(&[name]);
         let mib = promised >> 20;
@@ -56,6 +56,30 @@ fn every_board_says_what_its_memory_is_for() {
         assert!(text.starts_with("Boards: tiny, small, pi-4, nas."), "{text}");
         assert!(text.contains(&format!("at most {mib} MiB resident")), "{text}");
     }
+}
+
+#[test]
+fn a_firmware_board_says_what_it_has_and_adds_nothing_up() {
+    for (name, kib) in [("mcu-lm3s6965", 64), ("mcu-rv32", 256)] {
+        let json: Value = serde_json::from_str(&board(&[name, "--json"])).unwrap();
+        assert_eq!((&json["board"], &json["ram_kib"]), (&name.into(), &kib.into()));
+        assert!(json["resident_bytes_max"].as_u64().unwrap() < kib << 10, "{json}");
+        assert!(json["boards"].as_array().unwrap().contains(&name.into()), "{json}");
+        for made_up in ["ours", "ours_bytes", "kernel", "kernel_bytes"] {
+            assert!(json[made_up].is_null(), "{json}");
+        }
+        let text = board(&[name]);
+        for words in
+            [&format!("{name}: firmware, in {kib} KiB"), "linker", "--for-board", "journal"]
+        {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains("together"), "{text}");
+    }
+    let home = Folder::new("firmware-board");
+    let film = film(&home, 1_000);
+    let line = Call::share(&home, &[&film]).board(Some("mcu-rv32")).refusal();
+    assert!(line.contains("mcu-rv32") && line.contains("--for-board"), "{line}");
 }
 
 #[test]

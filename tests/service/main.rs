@@ -10,6 +10,7 @@
 //! | everything that is refused | [`refusals`] |
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
 //! | boards, and limits small enough to be met | [`boards`] |
+//! | images for boards that run firmware | [`image`] |
 //! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
 //!
@@ -37,6 +38,7 @@ mod changes;
 mod endings;
 mod fetch;
 mod hostile;
+mod image;
 mod network;
 mod refusals;
 mod tracker;

@@ -355,7 +355,8 @@ mod tests {
                 }
             }
             let _ = http::parse(&bytes).map(|(_, peers)| peers.count());
-            let mut exchange = udp::Exchange::new(&announce, "", Family::V6, Instant::default());
+            let mut exchange: udp::Exchange<'_> =
+                udp::Exchange::new(announce, "", Family::V6, Instant::default());
             exchange.poll_output(Instant::default(), 7);
             let granted = *b"\0\0\0\0\0\0\0\x07identity";
             assert!(exchange.handle_datagram(&granted, Instant::default()).is_ok());

@@ -26,9 +26,10 @@ use super::{
 use crate::engine::bencode::{Full, Sink};
 use crate::engine::units::{Deadline, Instant};
 
-/// One announce to one address, from the first datagram to the answer.
-pub struct Exchange<'a> {
-    announce: &'a Announce<'a>,
+/// One announce to one address, from the first datagram to the answer. `ROOM` bounds what is sent:
+/// by default the longest URL has room.
+pub struct Exchange<'a, const ROOM: usize = DATAGRAM_BYTES_MAX> {
+    announce: Announce<'a>,
     url_data: &'a str,
     family: Family,
     step: Step,
@@ -38,7 +39,7 @@ pub struct Exchange<'a> {
     silences: u32,
     /// When to ask, or to ask again.
     due: Instant,
-    datagram: heapless::Vec<u8, DATAGRAM_BYTES_MAX>,
+    datagram: heapless::Vec<u8, ROOM>,
 }
 
 /// What an exchange wants done next.
@@ -48,7 +49,7 @@ pub enum Output<'o> {
     Send(&'o [u8]),
     /// Nothing until a datagram comes or the moment has.
     Wait(Deadline),
-    /// Nobody answers there.
+    /// Nobody answers there, or there is no room for the tracker's URL.
     GaveUp,
 }
 
@@ -64,15 +65,15 @@ struct Connection {
     granted: Instant,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a, const ROOM: usize> Exchange<'a, ROOM> {
     /// An exchange over `family`. Of `path_and_query`, the part of the tracker's URL it names, what
     /// is longer than [`URL_BYTES_MAX`] is not sent: half an address would be another one.
     pub fn new(
-        announce: &'a Announce<'a>,
+        announce: Announce<'a>,
         path_and_query: &'a str,
         family: Family,
         now: Instant,
-    ) -> Exchange<'a> {
+    ) -> Self {
         let said = path_and_query.len() <= URL_BYTES_MAX && path_and_query != "/";
         Exchange {
             announce,
@@ -111,8 +112,10 @@ impl<'a> Exchange<'a> {
             Step::Connecting => write_connect(transaction, &mut self.datagram),
             Step::Announcing(connection) => self.write_announce(connection.id, transaction),
         };
-        written.expect("DATAGRAM_BYTES_MAX adds up the longest announce, `new` bounds its URL");
-        Output::Send(&self.datagram)
+        match written {
+            Ok(()) => Output::Send(&self.datagram),
+            Err(Full) => Output::GaveUp,
+        }
     }
 
     /// Takes a datagram from the tracker's address. `Ok(None)`: not the last word, go on polling.
@@ -252,7 +255,7 @@ mod tests {
     const START: Instant = Instant::from_millis(1_000);
 
     fn exchange(path_and_query: &str, family: Family) -> Exchange<'_> {
-        Exchange::new(&ANNOUNCE, path_and_query, family, START)
+        Exchange::new(ANNOUNCE, path_and_query, family, START)
     }
 
     fn packet<const N: usize>(words: [u32; N], rest: &[u8]) -> heapless::Vec<u8, 128> {

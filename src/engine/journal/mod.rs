@@ -189,6 +189,12 @@ impl<'m, F: Durable> Journal<'m, F> {
         outgrown || self.log.room() < self.commit_bytes_max
     }
 
+    /// How often the journal has moved to its other half; with [`free_bytes`](Self::free_bytes) it
+    /// says which commit was the last.
+    pub fn sequence(&self) -> u32 {
+        self.log.header.sequence
+    }
+
     /// Bytes of the half that no commit has taken yet. Commits take whole write units.
     pub fn free_bytes(&self) -> u32 {
         self.log.free_bytes()

@@ -169,6 +169,11 @@ impl<'m> Peer<'m> {
         }
     }
 
+    /// Ends it; gives back the queue that was lent to it.
+    pub fn into_requests(self) -> &'m mut [Request] {
+        self.queue.into_ring()
+    }
+
     /// The torrent it is here for, once it has shaken hands.
     pub fn torrent(&self) -> Option<TorrentSlot> {
         match &self.stage {

@@ -34,6 +34,11 @@ pub struct Request {
     rejected: bool,
 }
 
+impl Request {
+    /// What stands in a place of the queue that holds none.
+    pub const EMPTY: Request = Request { piece: 0, begin: 0, length: 0, rejected: false };
+}
+
 /// What is to be read and sent next: one send's worth from the head of a queue.
 #[derive(Clone, Debug)]
 pub struct Serving {
@@ -45,6 +50,43 @@ pub struct Serving {
     pub skip: usize,
     /// Changes whenever the head of the queue does: what a lane read for another one is void.
     pub revision: u32,
+}
+
+impl Serving {
+    /// Writes headers and payload into `into`, as much as fits, from where the first item was broken
+    /// off; `read` reads payload. How much that is: less when a read fails, an error when the first
+    /// one does.
+    pub fn fill<E>(
+        &self,
+        into: &mut [u8],
+        mut read: impl FnMut(Source, Span, &mut [u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let (mut at, mut skip) = (0, self.skip);
+        for item in &self.items {
+            let begun = at;
+            let mut header = [0; METADATA_HEADER_BYTES_MAX];
+            let header_bytes = item.write_header(&mut header);
+            let header = &header[skip.min(header_bytes)..header_bytes];
+            let fitting = header.len().min(into.len() - at);
+            into[at..at + fitting].copy_from_slice(&header[..fitting]);
+            at += fitting;
+            let gone = skip.saturating_sub(header_bytes) as u64;
+            let length = (item.span.length - gone).min((into.len() - at) as u64);
+            if length > 0 {
+                let span = Span { at: item.span.at + gone, length };
+                match read(item.source, span, &mut into[at..at + length as usize]) {
+                    Ok(()) => at += length as usize,
+                    Err(_) if begun > 0 => return Ok(begun),
+                    Err(error) => return Err(error),
+                }
+            }
+            if at == into.len() {
+                break;
+            }
+            skip = 0;
+        }
+        Ok(at)
+    }
 }
 
 /// One message with payload: its header is written, its payload read.
@@ -125,6 +167,11 @@ pub struct Queue<'m> {
 }
 
 impl<'m> Queue<'m> {
+    /// Gives back what was lent.
+    pub fn into_ring(self) -> &'m mut [Request] {
+        self.ring
+    }
+
     /// An empty queue in what was lent.
     pub fn new(ring: &'m mut [Request]) -> Queue<'m> {
         Queue {
@@ -451,6 +498,56 @@ mod tests {
         assert_eq!(queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX).unwrap().skip, 100);
         queue.advance(3 * 16_397 - 100);
         assert_eq!(shown(&mut queue).len(), 4);
+    }
+
+    /// What a connection gets that is filled `step` bytes at a time.
+    fn stream(step: usize) -> Vec<u8> {
+        let mut ring = [Request::default(); 4];
+        let mut queue = Queue::new(&mut ring);
+        (0..3).for_each(|piece| queue.push(block(piece), true).unwrap());
+        queue.push_metadata(1).unwrap();
+        let (mut stream, mut buffer) = (Vec::new(), std::vec![0; step]);
+        while let Some(serving) = queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX) {
+            let filled = serving.fill(&mut buffer, |source, span, into| {
+                let salt = u64::from(matches!(source, Source::Metadata { .. }));
+                for (at, byte) in (span.at..).zip(into) {
+                    *byte = ((at + salt) % 251) as u8;
+                }
+                Ok::<(), ()>(())
+            });
+            stream.extend_from_slice(&buffer[..filled.unwrap()]);
+            queue.advance(filled.unwrap());
+        }
+        stream
+    }
+
+    #[test]
+    fn a_ring_of_any_size_is_filled_with_the_same_stream() {
+        let whole = stream(1 << 20);
+        assert_eq!(whole.len(), 3 * (13 + 16_384) + (20_000 - 16_384) + 51);
+        for step in [1, 7, 13, 14, 4_096, 16_397, 40_000] {
+            assert!(stream(step) == whole, "{step} bytes at a time");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_begun() {
+        let mut ring = [Request::default(); 4];
+        let mut queue = Queue::new(&mut ring);
+        (0..2).for_each(|piece| queue.push(block(piece), true).unwrap());
+        shown(&mut queue);
+        queue.advance(16_397);
+        queue.push(block(2), true).unwrap();
+        let serving = queue.view(TorrentSlot(0), SIZES, 1, SERVE_BLOCKS_MAX).unwrap();
+        let mut reads = 0;
+        let mut fill = |bad: u32| {
+            reads = 0;
+            serving.fill(&mut [0; 40_000], |_, _, _| {
+                reads += 1;
+                if reads == bad { Err(()) } else { Ok(()) }
+            })
+        };
+        assert_eq!((fill(1), fill(2), fill(3)), (Err(()), Ok(16_397), Ok(32_794)));
     }
 
     #[test]
