@@ -69,7 +69,8 @@ impl<'a> Value<'a> {
     /// The value as a byte string.
     pub fn bytes(&self) -> Option<&'a [u8]> {
         let (head, length) = string_head(self.raw).ok()?;
-        self.raw.get(head..head + length)
+        let end = head.checked_add(usize::try_from(length).ok()?)?;
+        self.raw.get(head..end)
     }
 
     /// The values of a list; nothing for anything else.
@@ -265,6 +266,7 @@ fn measure(bytes: &[u8]) -> Result<usize, BencodeError> {
             }
             _ => {
                 let (head, length) = string_head(&bytes[at..]).map_err(fail)?;
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let end = at.checked_add(head).and_then(|start| start.checked_add(length));
                 at = end
                     .filter(|end| *end <= bytes.len())
@@ -280,7 +282,7 @@ fn measure(bytes: &[u8]) -> Result<usize, BencodeError> {
 }
 
 /// Reads `123:` at the front of `bytes`: the length of this head and of the string behind it.
-fn string_head(bytes: &[u8]) -> Result<(usize, usize), &'static str> {
+pub(super) fn string_head(bytes: &[u8]) -> Result<(usize, u64), &'static str> {
     let colon = bytes.iter().take(MAX_DIGITS).position(|byte| *byte == b':');
     let colon = colon.ok_or("neither a string, an integer, a list nor a dictionary")?;
     match bytes[..colon] {
@@ -288,8 +290,8 @@ fn string_head(bytes: &[u8]) -> Result<(usize, usize), &'static str> {
         [b'0', _, ..] => return Err("a string length with a leading zero"),
         _ => {}
     }
-    let length = bytes[..colon].iter().try_fold(0usize, |length, digit| {
-        let digit = digit.is_ascii_digit().then(|| usize::from(digit - b'0'));
+    let length = bytes[..colon].iter().try_fold(0u64, |length, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'));
         length.checked_mul(10)?.checked_add(digit?)
     });
     Ok((colon + 1, length.ok_or("a string length that is no number")?))

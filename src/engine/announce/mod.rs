@@ -231,7 +231,8 @@ fn read_listed(peer: Value<'_>) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), u16::try_from(port).ok()?))
 }
 
-fn can_be_dialled(address: &SocketAddr) -> bool {
+/// Whether an address is one a peer can have.
+pub(super) fn can_be_dialled(address: &SocketAddr) -> bool {
     let ip = address.ip();
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast

@@ -5,7 +5,7 @@
 //! told, so the cost in memory is the window whatever the file says. Nesting is counted, not
 //! recursed into.
 
-use super::super::bencode::parse_integer;
+use super::super::bencode::{parse_integer, string_head};
 use super::super::limits::{BENCODE_DEPTH_MAX, NAME_BYTES_MAX};
 use super::super::units::Span;
 use super::{MetainfoError, wrong};
@@ -96,8 +96,9 @@ impl<'s, S: Source> Scanner<'s, S> {
                 return number.map(Token::Integer).or_else(|what| wrong(at, key, what));
             }
             Some(_) => {
-                let Some((head, length)) = string_head(ahead) else {
-                    return wrong(at, key, "no string, integer, list or dictionary");
+                let (head, length) = match string_head(ahead) {
+                    Ok((head, length)) => (head as u64, length),
+                    Err(what) => return wrong(at, key, what),
                 };
                 let span = Span { at: at + head, length };
                 if length > i64::MAX as u64 - at - head {
@@ -241,19 +242,6 @@ impl<'s, S: Source> Scanner<'s, S> {
         }
         Ok(&self.window[self.at..self.filled])
     }
-}
-
-/// Reads `123:` at the front of `bytes`: the length of this head, and of the string behind it.
-fn string_head(bytes: &[u8]) -> Option<(u64, u64)> {
-    let colon = bytes.iter().take(DIGITS_MAX).position(|byte| *byte == b':')?;
-    if colon == 0 || (bytes[0] == b'0' && colon > 1) {
-        return None;
-    }
-    let length = bytes[..colon].iter().try_fold(0u64, |length, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        length.checked_mul(10)?.checked_add(digit)
-    })?;
-    Some((colon as u64 + 1, length))
 }
 
 /// A string longer than this is not given whole: no name is.

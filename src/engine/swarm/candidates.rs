@@ -3,6 +3,7 @@
 //! A seed dials too: a peer behind a router that forwards nothing can be reached no other way.
 //! The table has a fixed length; a new address takes the place of the least useful one.
 
+use super::super::announce::can_be_dialled;
 use super::super::units::{Deadline, Instant, TorrentSlot};
 use core::net::{IpAddr, SocketAddr};
 
@@ -42,7 +43,7 @@ impl<'m> Candidates<'m> {
             // As it is: a link-local address is nothing without its interface.
             IpAddr::V6(_) => address,
         };
-        if !can_be_dialled(address) || self.known(torrent, address) {
+        if !can_be_dialled(&address) || self.known(torrent, address) {
             return false;
         }
         let place = self.table.iter_mut().min_by_key(|place| {
@@ -123,15 +124,6 @@ impl<'m> Candidates<'m> {
         let same = |known: &Candidate| known.torrent == torrent && known.address == address;
         self.table.iter().flatten().any(same)
     }
-}
-
-/// Whether an address is one a peer can have.
-fn can_be_dialled(address: SocketAddr) -> bool {
-    let somewhere = match address.ip() {
-        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
-        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
-    };
-    somewhere && address.port() != 0
 }
 
 /// Between two dials: a tracker's list of 200 addresses is gone through in half a minute.
