@@ -19,6 +19,7 @@ pub fn write_profile() {
         ("UNCHOKED_MAX", number("pools", "unchoked_max")),
         ("PER_ADDRESS_MAX", number("pools", "per_address_max")),
         ("REQUESTS", number("pools", "requests_per_peer")),
+        ("BITS_BYTES", number("pools", "bits_kib") * 1024),
         ("RX_BYTES", number("sockets", "receive_kib") * 1024),
         ("TX_BYTES", number("sockets", "unsent_kib") * 1024),
         ("UNIT_BYTES", number("image", "unit_kib") * 1024),

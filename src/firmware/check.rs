@@ -17,6 +17,10 @@ pub struct Check {
     hasher: PieceHasher,
     /// Pieces that are not as they should be.
     pub bad: u32,
+    /// Of those, pieces that could not be read.
+    unread: u32,
+    /// How often this piece could not be read.
+    failures: u8,
 }
 
 /// What a step has come to.
@@ -46,15 +50,29 @@ impl Check {
         if read.is_ok() && self.at < whole {
             return Step::More;
         }
-        (self.piece, self.at) = (self.piece + 1, 0);
+        self.at = 0;
         let hash = self.hasher.finish();
+        if read.is_err() && self.failures < TRIES - 1 {
+            self.failures += 1;
+            return Step::More;
+        }
+        (self.piece, self.failures) = (self.piece + 1, 0);
         if read.is_ok() && share.expected(piece) == Ok(hash) {
             return Step::More;
         }
         self.bad += 1;
+        self.unread += u32::from(read.is_err());
         Step::Bad(piece)
     }
+
+    /// Whether all that is wrong is that something could not be read.
+    pub fn is_in_doubt(&self) -> bool {
+        self.unread > 0 && self.unread == self.bad
+    }
 }
+
+/// A piece that cannot be read is tried so often.
+const TRIES: u8 = 3;
 
 /// Hashed in one turn of the loop: some milliseconds on the slowest board.
 const STEP_BYTES: u32 = 4096;

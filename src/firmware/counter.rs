@@ -61,7 +61,7 @@ impl<'m, F: NorFlash> Counter<'m, F> {
 
     /// Bytes that are counted whatever happens now.
     pub fn recorded(&self) -> u64 {
-        self.before + self.recorded
+        self.before.saturating_add(self.recorded)
     }
 
     /// Whether a start before this one found every piece of that metainfo good.
@@ -99,7 +99,7 @@ impl<'m, F: NorFlash> Counter<'m, F> {
 
     /// Records what was sent in this run.
     pub fn record(&mut self, sent_bytes: u64) -> Result<(), CounterError> {
-        let bytes = self.before + sent_bytes;
+        let bytes = self.before.saturating_add(sent_bytes);
         self.write(Record::Sent { info_hash: self.info_hash, bytes })?;
         (self.recorded, self.due) = (sent_bytes, Instant::NEVER);
         Ok(())

@@ -20,6 +20,8 @@ pub struct Line {
     pub socket: SocketHandle,
     slot: PeerSlot,
     stage: Stage,
+    /// When who is there came.
+    since: Instant,
 }
 
 #[expect(clippy::large_enum_variant, reason = "it lies in a static; there is no heap")]
@@ -45,7 +47,7 @@ enum Ending {
 impl Line {
     /// A line that listens on `socket`.
     pub fn new(slot: PeerSlot, socket: SocketHandle, requests: &'static mut [Request]) -> Line {
-        Line { socket, slot, stage: Stage::Listening(requests) }
+        Line { socket, slot, stage: Stage::Listening(requests), since: Instant::default() }
     }
 
     /// Moves what there is to move. Only an `open` line takes a newcomer.
@@ -67,18 +69,39 @@ impl Line {
             swarm.leave(self.slot, now);
             self.end(socket, ending, now);
         }
-        if let Stage::Closing(_, until) = self.stage {
+        if let Stage::Closing(_, until) = &mut self.stage {
             // Whatever still comes is of no use; unread it would keep the other side from closing.
             while socket.recv(|bytes| (bytes.len(), ())).is_ok() && socket.can_recv() {}
-            if now >= until && socket.is_open() {
+            if now >= *until && socket.is_open() {
                 socket.abort();
+                *until = now.after(CLOSE_MS);
             }
-            if !socket.is_open() {
+            // What aborts has a last word to say, which listening would take back.
+            let said = socket.remote_endpoint().is_none() || now >= *until;
+            if socket.state() == tcp::State::TimeWait || (!socket.is_open() && said) {
                 self.become_listening();
                 // At once: who comes before the next turn is not to find the door shut.
                 self.listen(socket, port, now);
             }
         }
+    }
+
+    /// Nobody is there.
+    pub fn is_free(&self) -> bool {
+        matches!(self.stage, Stage::Listening(_))
+    }
+
+    /// Since when somebody is there who has not shaken hands, if that is so.
+    pub fn greeting_since(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Talking(peer) if peer.torrent().is_none() => Some(self.since),
+            _ => None,
+        }
+    }
+
+    /// Lets somebody go who has said nothing.
+    pub fn give_up(&mut self, socket: &mut tcp::Socket<'_>, now: Instant) {
+        self.end(socket, Ending::Abort, now);
     }
 
     /// When it next has something to do by itself.
@@ -100,6 +123,7 @@ impl Line {
         }
         let Some(remote) = socket.remote_endpoint().filter(|_| socket.is_active()) else { return };
         let address = SocketAddr::new(remote.addr.into(), remote.port);
+        self.since = now;
         if let Stage::Listening(requests) = core::mem::replace(&mut self.stage, Stage::Between) {
             self.stage = Stage::Talking(Peer::accepted(self.slot, address, requests, now));
         }

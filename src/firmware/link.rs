@@ -1,7 +1,10 @@
 //! The cable, the address on it, and the network stack behind it.
 
 use crate::engine::units::{Deadline, Instant};
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use core::net::Ipv4Addr;
+use smoltcp::iface::{
+    Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet, SocketStorage,
+};
 use smoltcp::phy::Device;
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::Instant as StackInstant;
@@ -19,6 +22,8 @@ pub struct Link<'d, N> {
     /// The address is from before the cable was out: kept, so that connections live on, until the
     /// server says otherwise or says nothing.
     doubtful: bool,
+    /// There may be more frames than the last turn took.
+    flooded: bool,
     /// Nothing is known of the cable before the first look.
     up: Option<bool>,
     /// When the lack of an address is next complained of.
@@ -59,8 +64,8 @@ impl<'d, N: Device> Link<'d, N> {
         let mut sockets = SocketSet::new(storage);
         let dhcp = sockets.add(dhcpv4::Socket::new());
         let complain_at = now.after(SILENT_MS);
-        let (address, doubtful, up) = (None, false, None);
-        Link { nic, interface, sockets, dhcp, address, doubtful, up, complain_at }
+        let (address, doubtful, flooded, up) = (None, false, false, None);
+        Link { nic, interface, sockets, dhcp, address, doubtful, flooded, up, complain_at }
     }
 
     /// The address we have.
@@ -81,27 +86,49 @@ impl<'d, N: Device> Link<'d, N> {
         if !carrier {
             return None;
         }
-        self.interface.poll(stack_time(now), self.nic, &mut self.sockets);
-        let silent = self.is_asking() && now >= self.complain_at;
+        self.poll(now);
+        let asking = self.is_asking();
+        let silent = asking && now >= self.complain_at;
         let news = match self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.dhcp).poll() {
             None if silent => return self.configure(None, now).or(Some(News::Silent)),
             None => return None,
-            Some(dhcpv4::Event::Deconfigured) if self.doubtful => return None,
+            Some(dhcpv4::Event::Deconfigured) if asking => return None,
             Some(dhcpv4::Event::Deconfigured) => None,
+            // Whatever a server says, the stack stands no address of this kind that is anybody's or
+            // nobody's: not of ours, nor of the router, nor of the server it will ask again.
             Some(dhcpv4::Event::Configured(config)) => {
-                // The stack takes no other kind, whatever a server says.
-                let given = config.address.address();
-                let usable = !given.is_multicast() && !given.is_broadcast();
-                (usable && !given.is_unspecified()).then_some((config.address, config.router))
+                let router = config.router.filter(is_somebodys);
+                let ours = is_somebodys(&config.address.address());
+                let usable = ours && is_somebodys(&config.server.address);
+                usable.then_some((config.address, router))
             }
         };
+        if news.is_none() {
+            self.sockets.get_mut::<dhcpv4::Socket<'_>>(self.dhcp).reset();
+        }
         self.configure(news, now)
+    }
+
+    /// Takes a bounded number of frames, so that a flood of them stops nothing else, and sends what
+    /// there is to send.
+    fn poll(&mut self, now: Instant) {
+        let (at, sockets) = (stack_time(now), &mut self.sockets);
+        self.interface.poll_maintenance(at);
+        let more = |_: &usize| {
+            let taken = self.interface.poll_ingress_single(at, self.nic, sockets);
+            !matches!(taken, PollIngressSingleResult::None)
+        };
+        self.flooded = (0..FRAMES_A_TURN).take_while(more).count() == FRAMES_A_TURN;
+        while self.interface.poll_egress(at, self.nic, sockets) != PollResult::None {}
     }
 
     /// When something is due.
     pub fn deadline(&mut self, now: Instant) -> Deadline {
         if self.up != Some(true) {
             return Deadline { at: now.after(LOOK_MS), why: "a look at the cable" };
+        }
+        if self.flooded {
+            return Deadline { at: now, why: "more frames" };
         }
         let at = match self.interface.poll_at(stack_time(now), &self.sockets) {
             Some(at) => Instant::from_millis(at.total_millis().max(0) as u64),
@@ -119,7 +146,7 @@ impl<'d, N: Device> Link<'d, N> {
 
     fn configure(
         &mut self,
-        given: Option<(Ipv4Cidr, Option<core::net::Ipv4Addr>)>,
+        given: Option<(Ipv4Cidr, Option<Ipv4Addr>)>,
         now: Instant,
     ) -> Option<News> {
         let before = core::mem::replace(&mut self.address, given.map(|(address, _)| address));
@@ -144,10 +171,18 @@ impl<'d, N: Device> Link<'d, N> {
     }
 }
 
+/// Whether an address can be one machine's.
+fn is_somebodys(address: &Ipv4Addr) -> bool {
+    !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
+}
+
 /// The stack counts milliseconds too, in a number of another kind.
 fn stack_time(now: Instant) -> StackInstant {
     StackInstant::from_millis(now.as_millis() as i64)
 }
+
+/// Frames taken in one turn: a few of each connection's window.
+const FRAMES_A_TURN: usize = 32;
 
 /// Without an address for so long it is said, and said again so often.
 const SILENT_MS: u64 = 10_000;

@@ -41,7 +41,8 @@ pub struct Buffers<const LINES: usize, const RX: usize, const TX: usize> {
 /// Rings of the sockets that are no line's.
 pub(super) struct OtherRings {
     pub local: Rings<DATAGRAM_BYTES_MAX, 256>,
-    pub tracker: Rings<512, 512>,
+    /// An answer has room for 200 peers, which some give although none are asked for.
+    pub tracker: Rings<1_220, 512>,
     pub http: Rings<ANSWER_BYTES, REQUEST_BYTES>,
 }
 
@@ -124,7 +125,7 @@ const OTHER_SOCKETS: usize = 4;
 const SOCKETS_MAX: usize = 9;
 
 /// A bit for each piece, `bits_kib` of every firmware board: 8,192 pieces.
-const BITS_BYTES: usize = 1024;
+pub const BITS_BYTES: usize = 1024;
 
 /// Two write units of a card: one commit of the journal, and one to look at.
 const JOURNAL_BUFFER_BYTES: usize = 1024;

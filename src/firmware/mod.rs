@@ -28,7 +28,7 @@ mod share;
 mod tracker;
 mod works;
 
-pub use memory::{Buffers, Memory, Sockets};
+pub use memory::{BITS_BYTES, Buffers, Memory, Sockets};
 
 use crate::engine::digest::PieceHasher;
 use crate::engine::image::HEAD_BYTES;
@@ -122,7 +122,7 @@ where
     };
     let mut counter = open_counter(board, &share, journal);
     let now = board.now();
-    let chance = Chance::new(&share, counter.as_ref(), board.hardware_address());
+    let chance = Chance::new(&share, counter.as_ref(), board.hardware_address(), now);
     let peer_id = chance.peer_id();
     let identity = Identity { peer_id, listen_port: PORT, requests_max: REQUESTS as u16 };
     let memory_of_swarm = SwarmMemory {
@@ -148,6 +148,7 @@ where
         open: counter.as_ref().is_some_and(whole),
         check: Some(Check::default()),
         said: Said::default(),
+        again: false,
         share: &share,
         board,
         counter: &mut counter,
@@ -224,8 +225,8 @@ fn open_counter<'m, F: NorFlash>(
     }
 }
 
-/// Numbers nobody can guess: from the image's own, the board's address and the journal's state,
-/// which no two starts share.
+/// Numbers nobody can guess: from the image's own, the board's address, the clock, and the journal's
+/// state, which no two starts share as long as it can be written.
 struct Chance([u8; 20]);
 
 impl Chance {
@@ -233,12 +234,14 @@ impl Chance {
         share: &Share<'_, F>,
         counter: Option<&Counter<'_, F>>,
         hardware_address: [u8; 6],
+        now: Instant,
     ) -> Chance {
         let mut hasher = PieceHasher::default();
         hasher.update(&share.head.seed);
         hasher.update(&hardware_address);
         let state = counter.map_or([0, 0], Counter::chance);
         state.iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+        hasher.update(&now.as_millis().to_le_bytes());
         Chance(hasher.finish())
     }
 

@@ -1,12 +1,13 @@
 //! The share of an image: its head in memory, everything else read where it lies.
 
+use super::memory::BITS_BYTES;
 use super::region::Region;
 use crate::engine::digest::PieceHasher;
 use crate::engine::image::{HEAD_BYTES, Head};
 use crate::engine::peer::serve::{Serving, Source};
 use crate::engine::swarm::torrent::{Have, Torrent};
 use crate::engine::units::{PieceIndex, Span};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use embedded_storage::nor_flash::{NorFlash, NorFlashError, NorFlashErrorKind};
 
@@ -15,6 +16,8 @@ pub struct Share<'f, F: NorFlash> {
     /// What the image says of itself.
     pub head: Head<'f>,
     flash: &'f RefCell<F>,
+    /// Why the last read that failed did.
+    failure: Cell<Option<NorFlashErrorKind>>,
 }
 
 /// Why there is nothing to share.
@@ -53,11 +56,14 @@ impl<'f, F: NorFlash> Share<'f, F> {
         if let Some(objection) = head.objection(capacity.min(u64::from(u32::MAX))) {
             return Err(NoShare::Refused(objection));
         }
+        if head.layout.piece_count() > 8 * BITS_BYTES as u32 {
+            return Err(NoShare::Refused("it has more pieces than the board has bits for"));
+        }
         let unit = F::ERASE_SIZE as u64;
         if !head.journal.at.is_multiple_of(unit) || !head.journal.length.is_multiple_of(2 * unit) {
             return Err(NoShare::Refused("its journal does not lie on whole erase units"));
         }
-        let share = Share { head, flash };
+        let share = Share { head, flash, failure: Cell::default() };
         let (mut crc, mut at) = (crc32fast::Hasher::new(), 0);
         while at < share.head.metainfo.length {
             let length = (share.head.metainfo.length - at).min(scratch.len() as u64) as usize;
@@ -120,6 +126,11 @@ impl<'f, F: NorFlash> Share<'f, F> {
         Ok(())
     }
 
+    /// Why a read has failed since last asked, if one has.
+    pub fn take_failure(&self) -> Option<NorFlashErrorKind> {
+        self.failure.take()
+    }
+
     /// Where its journal is kept.
     pub fn journal(&self) -> Region<'f, F> {
         let Span { at, length } = self.head.journal;
@@ -129,6 +140,7 @@ impl<'f, F: NorFlash> Share<'f, F> {
 
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), NorFlashErrorKind> {
         let at = u32::try_from(at).map_err(|_| NorFlashErrorKind::OutOfBounds)?;
-        self.flash.borrow_mut().read(at, into).map_err(|error| error.kind())
+        let read = self.flash.borrow_mut().read(at, into).map_err(|error| error.kind());
+        read.inspect_err(|kind| self.failure.set(Some(*kind)))
     }
 }

@@ -257,6 +257,12 @@ fn over_http(
     Some(match http::parse(&answer[head + 4..]) {
         Ok((answer, _)) => Ok(answer),
         Err(http::AnswerError::Refused(refusal)) => Err((Told::Refused, refusal.retry)),
+        // It sends peers although none were asked for: more than there is room for, but it knows us.
+        Err(_) if answer.len() == ANSWER_BYTES => Ok(Answer {
+            interval_ms: INTERVAL_MS,
+            min_interval_ms: INTERVAL_MS,
+            ..Answer::default()
+        }),
         Err(_) => Err((Told::Failed, Retry::Unsaid)),
     })
 }
@@ -291,6 +297,9 @@ pub const REQUEST_BYTES: usize = 768;
 
 /// What is kept of an answer: without peers it is a hundred bytes and a head.
 pub const ANSWER_BYTES: usize = 768;
+
+/// Until the next announce, where an answer could not be read to its end.
+const INTERVAL_MS: u64 = 30 * 60_000;
 
 /// A tracker that has not answered by then does not.
 const HTTP_MS: u64 = 20_000;

@@ -27,6 +27,8 @@ pub struct Works<'w, 'f, B, N, F: NorFlash> {
     pub torrent: TorrentSlot,
     pub lines: &'static mut [Option<Line>],
     pub scratch: &'static mut [u8],
+    /// There is more to do in another turn.
+    pub again: bool,
     /// Until every piece has been hashed.
     pub check: Option<Check>,
     /// Peers may come: it is known which pieces are good, or was at the last start.
@@ -45,6 +47,10 @@ pub struct Said {
     /// Not again before.
     status_at: Instant,
     listening: bool,
+    /// Who looks for the share is not said again before.
+    found_at: Instant,
+    /// Nor that the card cannot be read.
+    unreadable_at: Instant,
     /// A journal that fails is complained of once.
     not_recorded: bool,
 }
@@ -78,6 +84,12 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
             self.be_found(now);
         }
         self.check(now);
+        if let Some(kind) = self.share.take_failure()
+            && now >= self.said.unreadable_at
+        {
+            self.said.unreadable_at = now.after(UNREADABLE_MS);
+            say(self.board, format_args!("card: cannot be read: {kind}; it is tried again"));
+        }
         let counted = self.swarm.sent_bytes;
         let recorded = self.counter.as_mut().map_or(Ok(()), |counter| counter.count(counted, now));
         self.complain(recorded);
@@ -96,8 +108,33 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
         if self.swarm.deadline().at <= now {
             self.swarm.handle_time(now);
         }
-        // Every line is looked at in every turn: nobody needs to be rung.
-        while self.swarm.take_nudged().is_some() {}
+        // Whoever is rung is looked at in the next turn, like everybody: it comes at once.
+        self.again = false;
+        while self.swarm.take_nudged().is_some() {
+            self.again = true;
+        }
+        if self.give_up_at().is_some_and(|at| at <= now) {
+            self.make_room(now);
+        }
+    }
+
+    /// When somebody who has not shaken hands has to make room: every line is taken, and nobody else
+    /// could be heard.
+    fn give_up_at(&self) -> Option<Instant> {
+        let mut lines = self.lines.iter().flatten();
+        if lines.clone().any(Line::is_free) {
+            return None;
+        }
+        Some(lines.by_ref().filter_map(Line::greeting_since).min()?.after(GREETING_MS))
+    }
+
+    #[inline(never)]
+    fn make_room(&mut self, now: Instant) {
+        let greeting = self.lines.iter_mut().flatten().filter(|l| l.greeting_since().is_some());
+        if let Some(line) = greeting.min_by_key(|line| line.greeting_since()) {
+            line.give_up(self.link.sockets.get_mut(line.socket), now);
+            self.again = true;
+        }
     }
 
     #[inline(never)]
@@ -107,7 +144,9 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
         // A private torrent is its trackers' alone (BEP 27).
         if !self.share.head.private
             && let Some(newcomer) = self.local.turn(interface, socket, now)
+            && now >= self.said.found_at
         {
+            self.said.found_at = now.after(FOUND_MS);
             say(self.board, format_args!("found: {newcomer} looks for it"));
         }
         let Some(tracker) = self.tracker else { return };
@@ -131,10 +170,17 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
                 self.swarm.withhold(self.torrent, piece.0..piece.0 + 1);
             }
             Step::Done => {
-                let good = self.share.head.layout.piece_count() - check.bad;
-                let found = if check.bad == 0 { self.share.head.metainfo_crc } else { 0 };
+                let head = &self.share.head;
+                let good = head.layout.piece_count() - check.bad;
+                let found = if check.bad == 0 { head.metainfo_crc } else { 0 };
                 say(self.board, format_args!("check: {good} pieces are good"));
-                let noted = self.counter.as_mut().map_or(Ok(()), |c| c.note_check(found));
+                let mut noted = Ok(());
+                if let Some(counter) = self.counter
+                    // What could not be read may have been good all the same.
+                    && !(check.is_in_doubt() && counter.was_whole(head.metainfo_crc))
+                {
+                    noted = counter.note_check(found);
+                }
                 self.complain(noted);
                 self.check = None;
                 self.open_up(now);
@@ -148,6 +194,7 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
         let Some(address) = self.link.address() else { return };
         if !core::mem::replace(&mut self.said.listening, true) {
             say(self.board, format_args!("listening on {}:{PORT}", address.address()));
+            say(self.board, format_args!("keys: `s` says how it is doing, `q` records and stops"));
         }
         self.local.begin(now);
     }
@@ -171,14 +218,17 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
 
     /// When the next turn is due. While pieces are being hashed that is now.
     fn deadline(&mut self, now: Instant) -> Deadline {
-        if self.check.is_some() {
-            return Deadline { at: now, why: "the check" };
+        if self.check.is_some() || self.again {
+            return Deadline { at: now, why: "more to do" };
         }
         let mut due = self.link.deadline(now).or(self.swarm.deadline());
         for line in self.lines.iter().flatten() {
             due = due.or(line.deadline());
         }
-        if let Some(counter) = &self.counter {
+        if let Some(at) = self.give_up_at() {
+            due = due.or(Deadline { at, why: "a handshake" });
+        }
+        if let Some(counter) = self.counter {
             due = due.or(counter.deadline());
         }
         if self.open && self.link.address().is_some() {
@@ -194,7 +244,7 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
     fn status(&self) -> (u16, u64, u64) {
         let before = self.counter.as_ref().map_or(0, Counter::before);
         let recorded = self.counter.as_ref().map_or(0, Counter::recorded);
-        (self.swarm.member_count(), before + self.swarm.sent_bytes, recorded)
+        (self.swarm.member_count(), before.saturating_add(self.swarm.sent_bytes), recorded)
     }
 
     #[inline(never)]
@@ -235,8 +285,17 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
     }
 }
 
+/// Who has not shaken hands by then makes room when every line is taken.
+const GREETING_MS: u64 = 1_000;
+
 /// The console is told what has changed this often at most.
 const STATUS_MS: u64 = 10_000;
+
+/// Who looks for the share is said this often at most.
+const FOUND_MS: u64 = 1_000;
+
+/// That the card cannot be read, this often.
+const UNREADABLE_MS: u64 = 60_000;
 
 /// Turns in which connections can close before the end.
 const GOODBYE_TURNS: u32 = 4;

@@ -22,13 +22,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 
 /// Where a torrent's content lies and what is known of it.
 pub struct Content {
     /// The folder its files are in, or the one file it is.
     pub root: PathBuf,
+    /// The volume the root was on when it was taken up, see [`volume_of`].
+    pub volume: Option<u64>,
     /// The `.torrent`.
     pub metainfo: File,
     /// The extent map.
@@ -271,7 +273,10 @@ impl Content {
         let path = self.path_of(extent).map_err(unreadable)?;
         let file = match open_beneath(&self.root, &path) {
             Ok(file) => file,
-            Err(error) if is_final(&error) => return Err(ContentError::Changed(extent.span)),
+            // A volume that is not there now has taken its files along, and may bring them back.
+            Err(error) if is_final(&error) && volume_of(&self.root) == self.volume => {
+                return Err(ContentError::Changed(extent.span));
+            }
             Err(error) => return Err(unreadable(error)),
         };
         match look(&file).map_err(unreadable)? {
@@ -281,6 +286,13 @@ impl Content {
             _ => Err(ContentError::Changed(extent.span)),
         }
     }
+}
+
+/// The number of the volume that `path` is on, or would be on were it there; an unmounted one
+/// leaves that of the folder it was mounted on.
+pub fn volume_of(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find_map(|path| rustix::fs::stat(path).ok());
+    there.map(|stat| stat.st_dev)
 }
 
 /// Whether a file that cannot be opened for this is no longer the file that was hashed. Anything
@@ -300,7 +312,7 @@ fn is_final(error: &io::Error) -> bool {
 
 /// Opens a regular file for reading: `path` below `root` without following symbolic links, or
 /// `root` itself when `path` is empty.
-pub fn open_beneath(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
+pub fn open_beneath(root: &Path, path: &str) -> io::Result<OwnedFd> {
     // Should a pipe or a device have taken the file's place, opening it must not hang.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = if path.is_empty() {

@@ -174,11 +174,14 @@ fn find(open: &mut Vec<Open>, torrent: TorrentSlot, span: Span, now: Instant) ->
     file.used = now;
     if now.since(file.looked) >= LOOK_AGAIN_MS {
         file.looked = now;
-        let same =
-            content::look(&file.file).is_ok_and(|look| look == (file.span.length, file.stamp));
-        if !same {
-            let span = open.swap_remove(at).span;
-            return Found::Changed(span);
+        match content::look(&file.file) {
+            Ok(look) if look == (file.span.length, file.stamp) => {}
+            Ok(_) => return Found::Changed(open.swap_remove(at).span),
+            // A share on a network that is away: a lane tries to open it, and says what is wrong.
+            Err(_) => {
+                open.swap_remove(at);
+                return Found::Nowhere;
+            }
         }
     }
     Found::Open(at)

@@ -3,7 +3,7 @@
 //! Everything is written into a folder of its own and synced there; `service/state` puts it in
 //! its place. See [`author`] for the order in which a metainfo file comes about.
 
-use super::content::{Content, FileSource};
+use super::content::{Content, FileSource, volume_of};
 use super::known::{Known, WINDOW_BYTES, stamp_now};
 use super::refusal::Refusal;
 use super::share::BROKEN_TORRENT;
@@ -91,7 +91,8 @@ impl Draft {
         author::write_tail(&mut Tail { file: &metainfo, at: pieces.end() }).map_err(full)?;
         let root = root.to_path_buf();
         let extents = extents.finish(&extents_path)?;
-        let content = Content { root, metainfo, extents, file_count, info, pieces, layout };
+        let volume = volume_of(&root);
+        let content = Content { root, volume, metainfo, extents, file_count, info, pieces, layout };
         let (folder, content) = (folder.to_path_buf(), Arc::new(content));
         Ok(Draft { left_out: walk.left_out, content, name, folder, torrent, extents_crc })
     }
@@ -159,6 +160,7 @@ pub fn adopt(
     let extents_crc = extents.crc.clone().finalize();
     let content = Content {
         root: root.to_path_buf(),
+        volume: volume_of(root),
         extents: extents.finish(&extents_path)?,
         metainfo,
         file_count: summary.file_count,

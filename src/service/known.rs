@@ -1,6 +1,6 @@
 //! What the state folder knows of one torrent, read back and held against what lies there now.
 
-use super::content::{Content, FileSource, stamp_of};
+use super::content::{Content, FileSource, stamp_of, volume_of};
 use super::draft;
 use super::refusal::Refusal;
 use super::walk::{LeftOut, Walk};
@@ -56,8 +56,10 @@ impl Known {
         if draft::info_hash_of(&metainfo, facts.info).ok()? != facts.info_hash {
             return None;
         }
+        let root = PathBuf::from(facts.root);
         let content = Content {
-            root: PathBuf::from(facts.root),
+            volume: volume_of(&root),
+            root,
             metainfo,
             extents,
             file_count: facts.file_count,

@@ -89,7 +89,7 @@ pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         let shares = opened?;
         let sent = serve(options, report, listener, lanes, &shares, &mut signals).await?;
         for (share, sent_bytes) in shares.iter().zip(sent).filter(|(_, sent)| *sent > 0) {
-            let bytes = share.sent_bytes + sent_bytes;
+            let bytes = share.sent_bytes.saturating_add(sent_bytes);
             state.record(&mut library, Record::Sent { info_hash: share.info_hash, bytes })?;
         }
         Ok(())

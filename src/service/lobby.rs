@@ -13,7 +13,7 @@ use super::clock::Bell;
 use crate::engine::swarm::candidates::Candidate;
 use crate::engine::units::{PeerSlot, TorrentSlot};
 use async_io::Async;
-use log::{debug, warn};
+use log::debug;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::RefCell;
@@ -140,7 +140,7 @@ pub async fn run_listener(service: &Service<'_>, listener: &Async<TcpListener>) 
             }
             Err(error) => {
                 // Out of file descriptors, or a connection that ended before it was accepted.
-                warn!("a connection could not be accepted: {error}");
+                service.complain("a connection could not be accepted", &error);
                 service.clock.sleep(ACCEPT_PAUSE_MS, "accepting again").await;
             }
         }

@@ -67,7 +67,7 @@ pub struct Service<'m> {
     pub lanes: Lanes,
     /// A lane of its own for look-ups of names, which can sleep for very long.
     pub names: Lanes,
-    /// When something unreadable is next complained of.
+    /// When something is next complained of.
     pub complain_after: Cell<crate::engine::units::Instant>,
     /// Open files and the serving scratch.
     pub disk: Disk,
@@ -156,6 +156,15 @@ impl Service<'_> {
         self.lan.borrow()
     }
 
+    /// Says what goes wrong and may pass, once a minute: peers must not be able to fill a log.
+    pub fn complain(&self, what: impl std::fmt::Display, error: &std::io::Error) {
+        let now = self.clock.now();
+        if now >= self.complain_after.get() {
+            self.complain_after.set(now.after(COMPLAINT_PAUSE_MS));
+            log::warn!("{what}: {error}; it is tried again");
+        }
+    }
+
     /// Lets upload slots go round, for ever.
     async fn run_choker(&self) {
         let slot = self.clock.slot(self.duties.choke);
@@ -167,6 +176,9 @@ impl Service<'_> {
         }
     }
 }
+
+/// Between two complaints.
+const COMPLAINT_PAUSE_MS: u64 = 60_000;
 
 /// A look at the interfaces is good for so long.
 const LAN_LOOK_MS: u64 = 30_000;

@@ -35,7 +35,6 @@ use log::{debug, warn};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -60,7 +59,8 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
         let (address, dialled) = (arrival.address(), arrival.torrent());
         let ending = match connect(service, slot, arrival).await {
             Ok(stream) => converse(service, slot, &stream, address, dialled, requests).await,
-            Err(_) => {
+            Err(error) => {
+                debug!("{address}: {error}");
                 service.lobby.greeted(slot);
                 let now = service.clock.now();
                 if let Some(torrent) = dialled {
@@ -249,12 +249,13 @@ impl Pump<'_, '_> {
             // It may be readable again soon; should it not be, the peer is let go as stalled.
             ContentError::Unreadable(span, error) => {
                 let path = self.service.content(torrent).path_at(span.at);
-                self.service.complain(&path, &error);
+                self.service.complain(format_args!("{}: cannot be read", path.display()), &error);
                 self.peer.handle_cold(now.after(UNREADABLE_PAUSE_MS));
                 Ok(())
             }
             ContentError::NoMetadata(error) => {
-                self.service.complain(Path::new("the .torrent of a share"), &error);
+                self.service
+                    .complain(format_args!("the .torrent of a share: cannot be read"), &error);
                 Err(Ending::Lost)
             }
         }
@@ -390,15 +391,6 @@ impl Service<'_> {
         warn!("{}: {what}; {} pieces are no longer offered", path.display(), pieces.len());
         self.ring_nudged();
     }
-
-    /// Says that something cannot be read, once a minute: peers must not be able to fill a log.
-    fn complain(&self, path: &Path, error: &std::io::Error) {
-        let now = self.clock.now();
-        if now >= self.complain_after.get() {
-            self.complain_after.set(now.after(COMPLAINT_PAUSE_MS));
-            warn!("{}: cannot be read: {error}; it is tried again", path.display());
-        }
-    }
 }
 
 impl From<io::Error> for Ending {
@@ -413,9 +405,6 @@ const BUSY_RETRY_MS: u64 = 30;
 
 /// Before what could not be read is read again.
 const UNREADABLE_PAUSE_MS: u64 = 5_000;
-
-/// Between two complaints about what cannot be read.
-const COMPLAINT_PAUSE_MS: u64 = 60_000;
 
 /// After so many whole sends a socket is given more unasked; one read in 17 may then be in vain.
 const SMOOTH_SENDS: u32 = 16;

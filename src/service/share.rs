@@ -20,6 +20,7 @@ use crate::engine::library::{Facts, Library, root_key};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
+use log::warn;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -235,7 +236,12 @@ impl Workshop<'_, '_> {
         let others: Vec<_> = self.library.under(key).copied().collect();
         for other in others.iter().filter(|other| other.info_hash != info_hash) {
             let folder = self.state.torrent_folder(&other.info_hash, other.facts_crc);
-            if Known::load(&folder, other.facts_crc).is_none_or(|known| known.authored) {
+            let known = Known::load(&folder, other.facts_crc);
+            if known.as_ref().is_none_or(|known| known.authored) {
+                if let Some(known) = known {
+                    let root = known.content.root.display();
+                    warn!("{root}: has changed since it was last shared: give out its new link");
+                }
                 self.state.forget(self.library, other)?;
             }
         }

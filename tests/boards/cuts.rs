@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Twenty runs, each cut at a moment of its own.
-pub fn twenty_power_cuts_lose_nothing_that_was_recorded(board: Board) {
+pub fn cut_off_twenty_times_it_loses_nothing_that_was_recorded(board: Board) {
     let image = Image::new(board);
     let mut chance = Prng::new(board as u64);
     let (mut recorded, mut asked, mut runs_recorded) = (0, 0, 0);

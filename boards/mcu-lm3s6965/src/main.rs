@@ -66,6 +66,9 @@ fn main() -> ! {
 /// One connection more than peers, so that a newcomer can be told to go.
 const LINES: usize = PEERS_MAX + 1;
 
+// The writer of images counts pieces by the profile.
+const _: () = assert!(profile::BITS_BYTES == perennial::firmware::BITS_BYTES);
+
 const LIMITS: SwarmLimits = SwarmLimits {
     peers_max: PEERS_MAX as u16,
     unchoked_max: UNCHOKED_MAX as u16,

@@ -52,5 +52,8 @@ fn main() -> ! {
 /// One connection more than peers, so that a newcomer can be told to go.
 const LINES: usize = PEERS_MAX + 1;
 
+// The writer of images counts pieces by the profile.
+const _: () = assert!(profile::BITS_BYTES == perennial::firmware::BITS_BYTES);
+
 // The writer of images lays the journal out by the profile.
 const _: () = assert!(UNIT_BYTES == Nor::ERASE_SIZE);

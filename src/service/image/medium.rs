@@ -14,11 +14,11 @@ use crate::service::share::Progress;
 use crate::service::state::sync_folder;
 use crate::service::walk::unreadable;
 use indicatif::HumanBytes;
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where an image is written: a file beside the one asked for, or a card.
@@ -74,10 +74,11 @@ impl Medium {
         hidden.push(name);
         hidden.push(".tmp");
         let (unfinished, path) = (folder.join(hidden), folder.join(name));
-        // What a kill has left; should it stay, making a new one fails.
-        let _ = fs::remove_file(&unfinished);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished);
-        let file = file.map_err(|error| refused(output, error))?;
+        let file = take_over(&unfinished).map_err(|error| refused(&unfinished, error))?;
+        let Some(file) = file else {
+            let problem = "is somebody else's, or another run is writing it";
+            return Err(Refusal::new(unfinished.display(), problem, "move it away, or wait"));
+        };
         Ok(Medium { path, unfinished: Some(unfinished), file, device: false })
     }
 
@@ -194,6 +195,32 @@ impl Drop for Medium {
 /// The folder a file is in.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Opens the file an image grows in: a new one, or what a kill has left of one. `None` when another
+/// run is at it, or when it is something else.
+fn take_over(unfinished: &Path) -> io::Result<Option<File>> {
+    let mut how = OpenOptions::new();
+    how.read(true).write(true).create(true).truncate(false);
+    how.custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    let file = how.open(unfinished)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(None);
+    }
+    // An image is given its head last: until then it begins with what a flash or a disk is of itself.
+    let mut front = [0; 8];
+    let length = file.read_at(&mut front, 0)?;
+    let blank = front == [0; 8] || front == [0xff; 8];
+    let ours = length == 0 || length == front.len() && blank;
+    // Another run may have given it its name while we waited for the lock.
+    let still = fs::metadata(unfinished).is_ok_and(|there| {
+        file.metadata().is_ok_and(|here| (here.dev(), here.ino()) == (there.dev(), there.ino()))
+    });
+    if !ours || !still {
+        return Ok(None);
+    }
+    file.set_len(0)?;
+    Ok(Some(file))
 }
 
 /// Whether a file begins as an image does, even one that is damaged or of a later version.
