@@ -191,3 +191,6 @@ const COMPLAINT_PAUSE_MS: u64 = 60_000;
 /// How often the cable is looked at while it is out, and while it is in.
 const LOOK_MS: u64 = 500;
 const LOOK_UP_MS: u64 = 5_000;
+
+#[cfg(test)]
+mod tests;

@@ -131,4 +131,4 @@ pub const BITS_BYTES: usize = 1024;
 const JOURNAL_BUFFER_BYTES: usize = 1024;
 
 /// What is hashed or checked at a time.
-const SCRATCH_BYTES: usize = 1024;
+const SCRATCH_BYTES: usize = 512;
