@@ -49,16 +49,13 @@ impl Bell {
         }
     }
 
-    /// Whether it has been rung since last asked; if not, the task is woken when it is.
+    /// Whether it has been rung since last asked. The task is woken when it is rung next.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.rung.replace(false) {
-            return Poll::Ready(());
-        }
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        Poll::Pending
+        if self.rung.replace(false) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Waits for the next ring.

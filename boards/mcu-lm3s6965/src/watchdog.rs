@@ -1,4 +1,5 @@
-//! The watchdog: resets the chip when it was not petted for 8 seconds.
+//! The watchdog: resets the chip when it was not petted for 30 seconds: a slow card takes some
+//! to erase half of the journal.
 
 use crate::chip::{CYCLES_PER_MS, watchdog};
 
@@ -15,4 +16,4 @@ pub fn pet() {
 }
 
 /// It resets when it runs out for the second time: the first is an interrupt, which nobody takes.
-const HALF_MS: u32 = 4_000;
+const HALF_MS: u32 = 15_000;

@@ -111,7 +111,7 @@ impl firmware::Board for Board {
     }
 }
 
-/// 30 s: longer than the longest turn of the loop, which hashes a piece.
+/// 30 s: longer than the longest turn of the loop, in which a unit of the flash is erased.
 const WATCHDOG_TICKS: u64 = 30_000 * clock::TICKS_PER_MS;
 
 /// The interrupt controller (PLIC), of which the processor's machine mode is context 0.
