@@ -9,6 +9,8 @@
 
 #![cfg(feature = "std")]
 
+#[path = "../support/count_alloc.rs"]
+mod count_alloc;
 #[path = "../support/leecher.rs"]
 mod leecher;
 #[path = "../support/program.rs"]
@@ -16,6 +18,7 @@ mod program;
 #[path = "../support/torrent.rs"]
 mod torrent;
 
+mod allocations;
 mod calls;
 mod memory;
 
@@ -26,6 +29,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 use torrent::Metainfo;
+
+#[global_allocator]
+static ALLOCATOR: count_alloc::CountAlloc = count_alloc::CountAlloc;
 
 #[test]
 fn an_idle_box_sleeps() {
@@ -76,17 +82,22 @@ fn fetch(program: &Program, connections: usize, depth: usize, times: usize) {
             scope.spawn(move || {
                 let mut leecher = enter(program, number);
                 for _ in 0..times {
-                    let mut count = 0;
-                    let rejected = leecher.fetch(torrent.blocks(), depth, |block, bytes| {
-                        let number = torrent.offset(block) / 16_384;
-                        assert_eq!(bytes[..8], number.to_le_bytes());
-                        count += bytes.len() as u64;
-                    });
-                    assert_eq!((rejected.unwrap().len(), count), (0, share.bytes));
+                    fetch_from(&mut leecher, torrent, depth);
                 }
             });
         }
     });
+}
+
+/// Fetches the whole share and looks at every block of it.
+fn fetch_from(leecher: &mut Leecher, torrent: &Metainfo, depth: usize) {
+    let mut count = 0;
+    let rejected = leecher.fetch(torrent.blocks(), depth, |block, bytes| {
+        let number = torrent.offset(block) / 16_384;
+        assert_eq!(bytes[..8], number.to_le_bytes());
+        count += bytes.len() as u64;
+    });
+    assert_eq!((rejected.unwrap().len(), count), (0, torrent.total_bytes()));
 }
 
 /// A leecher that is unchoked and knows how many requests are kept, from one of many addresses.
