@@ -11,6 +11,7 @@
 use super::Service;
 use super::clock::Bell;
 use crate::engine::swarm::candidates::Candidate;
+use crate::engine::swarm::roster::crowd_of;
 use crate::engine::units::{PeerSlot, TorrentSlot};
 use async_io::Async;
 use log::debug;
@@ -57,7 +58,7 @@ pub struct Lobby {
     idle: RefCell<Vec<PeerSlot>>,
     /// Rung when a pump becomes idle.
     idle_bell: Bell,
-    /// Who is shaking hands at each pump.
+    /// Whose crowd is shaking hands at each pump.
     greeting: RefCell<Vec<Option<IpAddr>>>,
 }
 
@@ -107,14 +108,15 @@ impl Lobby {
         // Without an idle pump the connection closes; callers have made sure of one.
         let Some(slot) = slot else { return };
         if let Arrival::Accepted(_, address) = &arrival {
-            self.greeting.borrow_mut()[slot.index()] = Some(address.ip());
+            self.greeting.borrow_mut()[slot.index()] = Some(crowd_of(address.ip()));
         }
         self.inboxes.borrow_mut()[slot.index()] = Some(arrival);
         service.clock.bell(service.clock.slot(slot.index())).ring();
     }
 
     fn greeting_from(&self, ip: IpAddr) -> usize {
-        self.greeting.borrow().iter().filter(|other| **other == Some(ip)).count()
+        let crowd = Some(crowd_of(ip));
+        self.greeting.borrow().iter().filter(|other| **other == crowd).count()
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{Refused, SwarmLimits};
 use crate::engine::limits::GRACE_MS;
 use crate::engine::units::{Instant, PeerId, PeerSlot, TorrentSlot};
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// A connection past its handshake.
 #[derive(Clone, Debug)]
@@ -81,6 +81,15 @@ impl Member {
     }
 }
 
+/// Who counts as one where an address may have only so many connections: over IPv6 the network of
+/// 64 bits, of which anybody has all addresses (RFC 4291 section 2.5.1).
+pub fn crowd_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        ip => ip,
+    }
+}
+
 /// All connections past their handshake.
 pub struct Roster<'m> {
     members: &'m mut [Option<Member>],
@@ -114,9 +123,9 @@ impl<'m> Roster<'m> {
             }
             self.end(known, Farewell::MadeRoom);
         }
-        if self.members().filter(|other| same_address(other)).count()
-            >= self.limits.per_address_max.into()
-        {
+        let crowd = crowd_of(member.address.ip());
+        let same_crowd = |other: &&Member| crowd_of(other.address.ip()) == crowd;
+        if self.members().filter(same_crowd).count() >= self.limits.per_address_max.into() {
             return Err(Refused::Crowded);
         }
         if self.count >= self.limits.peers_max {
@@ -239,3 +248,17 @@ const TWICE_MS: u64 = 30_000;
 
 /// An unchoked peer that took nothing for so long is of no use while others wait at the door.
 const UNUSED_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_64_bits_counts_as_one_and_an_ipv4_address_alone() {
+        let crowd = |text: &str| crowd_of(text.parse().unwrap());
+        assert_eq!(crowd("2001:db8::1"), crowd("2001:db8::ffff:1:2:3"));
+        assert_ne!(crowd("2001:db8::1"), crowd("2001:db8:0:1::1"));
+        assert_ne!(crowd("192.0.2.1"), crowd("192.0.2.2"));
+        assert_eq!(crowd("192.0.2.1"), crowd("::ffff:192.0.2.1"));
+    }
+}
