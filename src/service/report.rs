@@ -1,21 +1,21 @@
 //! What the owner is told: sentences on a terminal, or one JSON object a line.
 //!
 //! With `--json` stdout holds nothing but events. Progress, the live line and the log go to
-//! stderr, the first two only when that is a terminal.
+//! stderr; the live line only when that is a terminal, and progress as a bar only then.
 
 use super::Service;
 use super::board::{Board, Holder, ImageSizes};
 use super::lan::magnet;
 use super::share::{Progress, Share};
 use crate::engine::units::Deadline;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{info, warn};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::string::{String, ToString};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 /// How things are said.
@@ -23,6 +23,8 @@ pub struct Report {
     json: bool,
     terminal: bool,
     progress: Option<ProgressBar>,
+    /// When progress was last said in words.
+    said: Instant,
 }
 
 /// An image that has been written.
@@ -52,7 +54,8 @@ pub struct Totals {
 impl Report {
     /// Sentences, or `json`.
     pub fn new(json: bool) -> Report {
-        Report { json, terminal: std::io::stderr().is_terminal(), progress: None }
+        let terminal = std::io::stderr().is_terminal();
+        Report { json, terminal, progress: None, said: Instant::now() }
     }
 
     /// A share has been taken up.
@@ -137,14 +140,16 @@ impl Report {
     }
 
     fn begin_bar(&mut self, what: &str, doing: &str, bytes: u64) {
-        if self.terminal {
+        let bar = if self.terminal {
             let look = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-            let bar = ProgressBar::new(bytes).with_style(style(look));
-            bar.set_message(what.to_string());
-            self.progress = Some(bar);
+            ProgressBar::new(bytes).with_style(style(look))
         } else {
             info!("{what}: {doing} {}", HumanBytes(bytes));
-        }
+            ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden())
+        };
+        bar.set_message(what.to_string());
+        self.progress = Some(bar);
+        self.said = Instant::now();
     }
 
     /// Shows peers, rate and total while the service runs, if anybody looks.
@@ -175,8 +180,13 @@ impl Progress for Report {
     }
 
     fn advance(&mut self, bytes: u64) {
-        if let Some(bar) = &self.progress {
-            bar.inc(bytes);
+        let Some(bar) = &self.progress else { return };
+        bar.inc(bytes);
+        // Where there is no bar to look at, a line now and then says that it goes on.
+        if !self.terminal && self.said.elapsed() >= SAID_EVERY {
+            self.said = Instant::now();
+            let (done, all) = (HumanBytes(bar.position()), HumanBytes(bar.length().unwrap_or(0)));
+            info!("{}: {done} of {all}, {} left", bar.message(), HumanDuration(bar.eta()));
         }
     }
 
@@ -327,6 +337,9 @@ fn say(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(&out).and_then(|()| stdout.flush());
 }
+
+/// Between two lines on progress where there is no bar.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Between two looks at the live line.
 const LIVE_MS: u64 = Duration::from_secs(1).as_millis() as u64;
