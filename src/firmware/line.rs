@@ -50,7 +50,7 @@ impl Line {
         Line { socket, slot, stage: Stage::Listening(requests), since: Instant::default() }
     }
 
-    /// Moves what there is to move. Only an `open` line takes a newcomer.
+    /// Moves what there is to move. Newcomers are heard at `port`, while there is one.
     #[inline(never)]
     pub fn turn<F: NorFlash>(
         &mut self,
