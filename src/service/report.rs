@@ -15,7 +15,7 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::string::{String, ToString};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::vec::Vec;
 
 /// How things are said.
@@ -23,8 +23,8 @@ pub struct Report {
     json: bool,
     terminal: bool,
     progress: Option<ProgressBar>,
-    /// When progress was last said in words.
-    said: Instant,
+    /// Minutes after which progress was last said in words.
+    minutes_said: u64,
 }
 
 /// An image that has been written.
@@ -55,7 +55,7 @@ impl Report {
     /// Sentences, or `json`.
     pub fn new(json: bool) -> Report {
         let terminal = std::io::stderr().is_terminal();
-        Report { json, terminal, progress: None, said: Instant::now() }
+        Report { json, terminal, progress: None, minutes_said: 0 }
     }
 
     /// A share has been taken up.
@@ -149,7 +149,7 @@ impl Report {
         };
         bar.set_message(what.to_string());
         self.progress = Some(bar);
-        self.said = Instant::now();
+        self.minutes_said = 0;
     }
 
     /// Shows peers, rate and total while the service runs, if anybody looks.
@@ -182,9 +182,10 @@ impl Progress for Report {
     fn advance(&mut self, bytes: u64) {
         let Some(bar) = &self.progress else { return };
         bar.inc(bytes);
-        // Where there is no bar to look at, a line now and then says that it goes on.
-        if !self.terminal && self.said.elapsed() >= SAID_EVERY {
-            self.said = Instant::now();
+        // Where there is no bar to look at, a line a minute says that it goes on.
+        let minutes = bar.elapsed().as_secs() / 60;
+        if !self.terminal && minutes > self.minutes_said {
+            self.minutes_said = minutes;
             let (done, all) = (HumanBytes(bar.position()), HumanBytes(bar.length().unwrap_or(0)));
             info!("{}: {done} of {all}, {} left", bar.message(), HumanDuration(bar.eta()));
         }
@@ -337,9 +338,6 @@ fn say(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(&out).and_then(|()| stdout.flush());
 }
-
-/// Between two lines on progress where there is no bar.
-const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// Between two looks at the live line.
 const LIVE_MS: u64 = Duration::from_secs(1).as_millis() as u64;
