@@ -111,6 +111,17 @@ impl fmt::Debug for InfoHash {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerId(pub [u8; 20]);
 
+impl PeerId {
+    /// A name of our own for one run: `-PN` and the version, then twelve letters made of chance.
+    pub fn ours(chance: [u8; 12]) -> PeerId {
+        let mut id = *b"-PN0100-............";
+        for (letter, chance) in id[8..].iter_mut().zip(chance) {
+            *letter = b'a' + chance % 26;
+        }
+        PeerId(id)
+    }
+}
+
 /// What one `request` asks for: `length` bytes of `piece` from `begin`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {

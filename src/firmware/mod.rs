@@ -252,13 +252,10 @@ impl Chance {
         u32::from_le_bytes(word)
     }
 
-    /// A name for this run (BEP 20): `-PN` and the version, then chance.
+    /// A name for this run.
     fn peer_id(&self) -> PeerId {
-        let mut id = *b"-PN0100-............";
-        for (byte, chance) in id[8..].iter_mut().zip(&self.0[8..]) {
-            *byte = b'a' + chance % 26;
-        }
-        PeerId(id)
+        let [.., a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
+        PeerId::ours([a, b, c, d, e, f, g, h, i, j, k, l])
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::engine::announce::schedule::{Due, Schedule};
 use crate::engine::announce::udp::{Exchange, Output};
-use crate::engine::announce::{Announce, Answer, Event, Family, Retry, http};
+use crate::engine::announce::{Announce, Answer, Event, Family, INTERVAL_UNSAID_MS, Retry, http};
 use crate::engine::bencode::{Full, Sink, decimal};
 use crate::engine::image::Head;
 use crate::engine::units::{Deadline, Instant, PeerId};
@@ -259,8 +259,8 @@ fn over_http(
         Err(http::AnswerError::Refused(refusal)) => Err((Told::Refused, refusal.retry)),
         // It sends peers although none were asked for: more than there is room for, but it knows us.
         Err(_) if answer.len() == ANSWER_BYTES => Ok(Answer {
-            interval_ms: INTERVAL_MS,
-            min_interval_ms: INTERVAL_MS,
+            interval_ms: INTERVAL_UNSAID_MS,
+            min_interval_ms: INTERVAL_UNSAID_MS,
             ..Answer::default()
         }),
         Err(_) => Err((Told::Failed, Retry::Unsaid)),
@@ -297,9 +297,6 @@ pub const REQUEST_BYTES: usize = 768;
 
 /// What is kept of an answer: without peers it is a hundred bytes and a head.
 pub const ANSWER_BYTES: usize = 768;
-
-/// Until the next announce, where an answer could not be read to its end.
-const INTERVAL_MS: u64 = 30 * 60_000;
 
 /// A tracker that has not answered by then does not.
 const HTTP_MS: u64 = 20_000;

@@ -296,8 +296,8 @@ const PROGRAM_BYTES: u64 = 4 << 20;
 /// The main thread and the reactor's, as far as they are used.
 const MAIN_STACKS_BYTES: u64 = 192 * 1024;
 
-/// A pump's task with its `Peer`, its place on the clock and its socket in the reactor; a test
-/// holds the real sizes against it.
+/// A pump's task with its `Peer`, its place on the clock and its stream in the set; a test holds the
+/// real sizes against it.
 pub const PUMP_BYTES: usize = 2560;
 
 /// A torrent's `Content`, its path and its place in the announcer.

@@ -199,7 +199,7 @@ fn make_service<'m>(
         per_address_max: pools.per_address_max,
     };
     let identity = Identity {
-        peer_id: new_peer_id(),
+        peer_id: PeerId::ours(std::array::from_fn(|_| announcer::random() as u8)),
         listen_port: address.port(),
         requests_max: pools.requests_per_peer,
     };
@@ -415,15 +415,6 @@ fn raise_descriptors(board: &Board) {
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() || most < needed {
         warn!("only {most} open files are allowed and the board may need {needed}: see ulimit -n");
     }
-}
-
-/// A name of our own, new at every start (BEP 20): `-PN` and the version, then chance.
-fn new_peer_id() -> PeerId {
-    let mut id = *b"-PN0100-............";
-    for byte in &mut id[8..] {
-        *byte = b'a' + (announcer::random() % 26) as u8;
-    }
-    PeerId(id)
 }
 
 /// Tasks run between two looks at the streams; a task that serves takes about 0.1 ms.
