@@ -1,8 +1,9 @@
-"""The seeders `bench` measures: how each is set up, started and stopped, and what it costs.
+"""The peers `bench` measures: how each is set up, started and stopped, and what it costs.
 
 All get the same terms: 127.0.0.1 only, plaintext accepted, no DHT, local discovery, peer exchange,
 uTP or port mapping, rates and upload slots unlimited as far as they let us; and resume data, so
-that what is measured is a restart and never a hash check. A new one is a class, named in OTHERS.
+that what is measured is a restart and never a hash check. To fetch, they begin with nothing. A new
+one is a class, named in OTHERS.
 """
 
 import json
@@ -25,19 +26,25 @@ MANY = "20000"
 
 
 class Peer:
-    """A seeder of one torrent, in a folder of its own that is also its HOME."""
+    """A peer with one torrent, in a folder of its own that is also its HOME.
+
+    The content lies in `folder`, or will when it is `fetching`.
+    """
 
     name = ""
     command = ""             # the program, found on PATH
     first_run = False        # whether its own first run makes what a restart needs
     slow = False             # whether one measurement takes so long that there can be few
+    dials = False            # fetching: whether it goes to the seed; if not, the seed comes to it
+    ends = False             # fetching: whether it ends when it has all
     stop_signal = signal.SIGTERM
     env = {}
 
     def __init__(self, work, port):
         self.dir, self.port, self.api = work / "peers" / self.name, port, port + 1
         self.address = ("127.0.0.1", port)
-        self.process = self.log = None
+        self.process = self.log = self.torrent = self.folder = None
+        self.fetching = False
 
     @classmethod
     def installed(cls):
@@ -54,10 +61,7 @@ class Peer:
 
     def prepare(self, torrent):
         """From here on `start` is a restart."""
-        self.torrent = torrent
-        shutil.rmtree(self.dir, ignore_errors=True)
-        self.dir.mkdir(parents=True)
-        self.configure()
+        self.set_up(torrent, torrent.data.parent)
         if self.first_run:
             self.start(CORES)
             try:
@@ -66,6 +70,19 @@ class Peer:
                 time.sleep(1)
             finally:
                 self.stop()
+
+    def prepare_fetch(self, torrent, folder):
+        """From here on `start` begins with nothing, and what it fetches goes to the folder."""
+        self.fetching = True
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.set_up(torrent, folder)
+
+    def set_up(self, torrent, folder):
+        self.torrent, self.folder = torrent, folder
+        shutil.rmtree(self.dir, ignore_errors=True)
+        self.dir.mkdir(parents=True)
+        self.configure()
 
     def start(self, cores=(PEER_CORE,)):
         self.log = open(self.dir / "log.txt", "wb")
@@ -80,12 +97,15 @@ class Peer:
         """Seconds from the start until the condition holds."""
         while not condition():
             if self.process.poll() is not None:
-                lines = (self.dir / "log.txt").read_text(errors="replace").splitlines()
-                raise RuntimeError(f"ended with {self.process.returncode}: {' '.join(lines[-1:])}")
+                raise RuntimeError(self.last_words())
             if time.monotonic() - self.started > limit:
                 raise TimeoutError(f"not ready after {limit} s")
             time.sleep(0.01)
         return time.monotonic() - self.started
+
+    def last_words(self):
+        lines = (self.dir / "log.txt").read_text(errors="replace").splitlines()
+        return f"ended with {self.process.returncode}: {' '.join(lines[-1:])}"
 
     def wait_answering(self):
         return self.wait(lambda: answers(self.address, self.torrent))
@@ -132,13 +152,21 @@ class Peer:
         return total
 
     def memory(self, field):
-        """A field of /proc/PID/status, in bytes: VmHWM, RssAnon."""
-        return sum(int(re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
-                   for pid in self.processes()) * 1024
+        """A field of /proc/PID/status, in bytes: VmHWM, RssAnon; none once it has ended."""
+        found = (re.search(rf"{field}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+                 for pid in self.processes())
+        return sum(int(match[1]) for match in found if match) * 1024
 
     def bytes_read(self):
         """What it has read by system calls, from anywhere."""
-        return sum(int(re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[1])
+        return self.io("rchar")
+
+    def bytes_written(self):
+        """What it has made dirty of files on disks, also by mapping them; not on tmpfs."""
+        return self.io("write_bytes")
+
+    def io(self, field):
+        return sum(int(re.search(rf"^{field}: (\d+)", Path(f"/proc/{pid}/io").read_text(), re.M)[1])
                    for pid in self.processes())
 
     def socket_bytes(self):
@@ -166,7 +194,10 @@ class Perennial(Peer):
                 "--board", self.board, "--json"]
 
     def ready(self):
-        return '"event":"ready"' in (self.dir / "log.txt").read_text().replace(" ", "")
+        return self.said("ready")
+
+    def said(self, event):
+        return f'"event":"{event}"' in (self.dir / "log.txt").read_text().replace(" ", "")
 
 
 class Reference(Peer):
@@ -200,17 +231,18 @@ class Transmission(Peer):
             "utp-enabled": False, "port-forwarding-enabled": False, "encryption": 0,
             "peer-limit-global": int(MANY), "peer-limit-per-torrent": int(MANY),
             "upload-slots-per-torrent": int(MANY), "queue-stalled-enabled": False,
-            "download-dir": str(self.torrent.data.parent)}))
+            "download-dir": str(self.folder), "preallocation": 0}))
         torrent, resume = self.dir / "torrents", self.dir / "resume"
         torrent.mkdir()
         resume.mkdir()
         name, now = self.torrent.info_hash.hex(), int(time.time())
+        there = "none" if self.fetching else "all"
         shutil.copy(self.torrent.path, torrent / f"{name}.torrent")
         (resume / f"{name}.resume").write_bytes(bencode({
-            "added-date": now, "done-date": now, "destination": str(self.torrent.data.parent),
+            "added-date": now, "done-date": now, "destination": str(self.folder),
             "name": self.torrent.data.name, "paused": 0, "max-peers": int(MANY),
             "priority": [0], "dnd": [0],
-            "progress": {"blocks": "all", "have": "all", "time-checked": [now]}}))
+            "progress": {"blocks": there, "have": there, "time-checked": [now]}}))
 
     def argv(self):
         return [self.command, "-f", "-g", str(self.dir)]
@@ -220,9 +252,9 @@ class Libtorrent(Peer):
     """libtorrent-rasterbar with nothing but its Python binding around it."""
 
     name, command = "libtorrent", "/usr/bin/python3"
-    SEEDER = """
+    SCRIPT = """
 import sys, time, libtorrent as lt
-port, data_dir, path = sys.argv[1:]
+port, data_dir, path, pieces = sys.argv[1:]
 session = lt.session({
     "listen_interfaces": "127.0.0.1:" + port, "alert_mask": 0, "enable_dht": False,
     "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
@@ -231,7 +263,8 @@ session = lt.session({
 info = lt.torrent_info(path)
 params = lt.read_resume_data(lt.bencode({
     "file-format": "libtorrent resume file", "file-version": 1,
-    "info-hash": info.info_hash().to_bytes(), "pieces": b"\\1" * info.num_pieces()}))
+    "info-hash": info.info_hash().to_bytes(),
+    "pieces": bytes([int(pieces)]) * info.num_pieces()}))
 params.ti, params.save_path, params.max_connections, params.max_uploads = info, data_dir, -1, -1
 params.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
 session.add_torrent(params)
@@ -245,8 +278,8 @@ while True:
             [cls.command, "-c", "import libtorrent"], capture_output=True).returncode == 0
 
     def argv(self):
-        return [self.command, "-c", self.SEEDER, str(self.port), str(self.torrent.data.parent),
-                str(self.torrent.path)]
+        return [self.command, "-c", self.SCRIPT, str(self.port), str(self.folder),
+                str(self.torrent.path), "0" if self.fetching else "1"]
 
 
 class Qbittorrent(Peer):
@@ -284,7 +317,8 @@ WebUI\\UseUPnP=false
 
     def hand_over(self):
         mark = "boundary-of-the-form"
-        fields = {"savepath": self.torrent.data.parent, "skip_checking": "true"}
+        fields = {"savepath": self.folder,
+                  "skip_checking": "false" if self.fetching else "true"}
         parts = [f'--{mark}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode()
                  for k, v in fields.items()]
         parts.append(f'--{mark}\r\nContent-Disposition: form-data; name="torrents"; '
@@ -302,11 +336,12 @@ class Aria2(Peer):
     name, command = "aria2", "aria2c"
 
     def argv(self):
-        return [self.command, "--no-conf", f"--dir={self.torrent.data.parent}",
+        unverified = "false" if self.fetching else "true"
+        return [self.command, "--no-conf", f"--dir={self.folder}",
                 "--disable-ipv6=true", f"--listen-port={self.port}", "--interface=127.0.0.1",
                 "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false",
                 "--enable-peer-exchange=false", "--bt-max-peers=0", "--seed-ratio=0.0",
-                "--file-allocation=none", "--quiet=true", "--bt-seed-unverified=true",
+                "--file-allocation=none", "--quiet=true", f"--bt-seed-unverified={unverified}",
                 str(self.torrent.path)]
 
 
@@ -314,13 +349,15 @@ class Rtorrent(Peer):
     name, command = "rtorrent", "rtorrent"
 
     def configure(self):
-        t, folder = self.torrent, self.torrent.data.parent
+        t, folder = self.torrent, self.folder
         # Without DHT it refuses a torrent that names no tracker; it may not use this one.
         meta = {"info": t.info, "announce": "udp://127.0.0.1:9/announce"}
-        meta["libtorrent_resume"] = {"bitfield": t.piece_count, "files": [
-            {"priority": 1, "mtime": int(t.data.stat().st_mtime), "completed": t.piece_count}]}
-        meta["rtorrent"] = {"chunks_wanted": 0, "chunks_done": t.piece_count, "complete": 1,
-                            "hashing": 0, "state": 1, "state_changed": 0, "directory": str(folder)}
+        if not self.fetching:
+            file = {"priority": 1, "mtime": int(t.data.stat().st_mtime), "completed": t.piece_count}
+            meta["libtorrent_resume"] = {"bitfield": t.piece_count, "files": [file]}
+            meta["rtorrent"] = {
+                "chunks_wanted": 0, "chunks_done": t.piece_count, "complete": 1, "hashing": 0,
+                "state": 1, "state_changed": 0, "directory": str(folder)}
         (self.dir / "session").mkdir()
         (self.dir / "seed.torrent").write_bytes(bencode(meta))
         (self.dir / "rtorrent.rc").write_text(f"""system.daemon.set = true
@@ -358,11 +395,11 @@ class Rqbit(Peer):
                 "--ipv4-only", "--listen-ip", "127.0.0.1", "--listen-port", str(self.port),
                 "--http-api-listen-addr", f"127.0.0.1:{self.api}", "server", "start",
                 "--persistence-location", str(self.dir / "session"), "--fastresume",
-                str(self.torrent.data.parent)]
+                str(self.folder)]
 
     def hand_over(self):
         url = (f"http://127.0.0.1:{self.api}/torrents?overwrite=true"
-               f"&output_folder={self.torrent.data.parent}")
+               f"&output_folder={self.folder}")
         request = urllib.request.Request(url, self.torrent.path.read_bytes())
         self.wait(lambda: post(request))
 

@@ -1,7 +1,7 @@
 /* The least a BitTorrent v1 seeder can do: one thread, one torrent, every peer unchoked, no limits.
  * `bench` holds the real programs against it, with the same load on both.
  *
- *   reference PORT INFOHASH_HEX FILE PIECE_BYTES sendfile|batch BLOCKS LOWAT
+ *   reference PORT INFOHASH_HEX FILE PIECE_BYTES sendfile|batch BLOCKS LOWAT [MSS [LEECHER_PORT]]
  *
  * sendfile: for each block one send of its header with MSG_MORE, then sendfile.
  * batch:    up to BLOCKS queued blocks are read into one buffer shared by all connections (one
@@ -10,6 +10,9 @@
  *           what went, then twice that, up to BLOCKS.
  * LOWAT:    TCP_NOTSENT_LOWAT in bytes, which keeps what the kernel holds for a stalled peer small;
  *           0: not set.
+ * MSS:      the largest segment of its connections; 0: loopback's own.
+ * LEECHER_PORT: goes to this port of 127.0.0.1 by itself, and again a second after that
+ *           connection has ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,12 +30,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { QUEUE = 512, HEAD = 13, BATCH_MAX = 64, BLOCK = 16384 };
+enum { QUEUE = 512, HEAD = 13, BATCH_MAX = 64, BLOCK = 16384, DIAL_AGAIN_MS = 1000 };
 
 struct request { uint32_t piece, begin, length; };
 
 struct connection {
-    int fd, greeted, blocked, in_length;
+    int fd, dialled, greeted, blocked, in_length;
     uint32_t first, last;  /* the ring of requests; both only grow */
     uint32_t sent;         /* how much of the first request's header and block has gone */
     int batch;             /* how many blocks to try at once */
@@ -41,7 +44,7 @@ struct connection {
 };
 
 static char scratch[BATCH_MAX * (HEAD + BLOCK)];
-static int file, lowat, blocks_max, with_sendfile;
+static int file, lowat, blocks_max, with_sendfile, mss, leecher_port, leecher_is_here;
 static uint32_t piece_bytes, have_length;
 static char hello[68], have[1 << 16];
 
@@ -141,9 +144,9 @@ static int greet(struct connection *c) {
     out[72] = 5;
     memcpy(out + 73, have, have_length);
     memcpy(out + 73 + have_length, "\0\0\0\1\1", 5);  /* unchoke */
-    int length = 73 + have_length + 5;
+    int length = 73 + have_length + 5, gone = c->dialled ? 68 : 0;
     c->greeted = 1;
-    return send(c->fd, out, length, MSG_NOSIGNAL) == length ? 0 : -1;
+    return send(c->fd, out + gone, length - gone, MSG_NOSIGNAL) == length - gone ? 0 : -1;
 }
 
 /* Reads once. -1: drop the connection, 1: there may be more to read. */
@@ -176,12 +179,13 @@ static int take(struct connection *c) {
     return 1;
 }
 
-static void welcome(int epoll, int listener) {
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK), one = 1;
+static void welcome(int epoll, int fd, int dialled) {
+    int one = 1;
     if (fd < 0) return;
     struct connection *c = calloc(1, sizeof *c);
     if (!c) { close(fd); return; }
     c->fd = fd;
+    c->dialled = dialled;
     c->batch = blocks_max;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (lowat) setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof lowat);
@@ -189,27 +193,49 @@ static void welcome(int epoll, int listener) {
     epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e);
 }
 
+/* Connects to the leecher and greets it; -1 while it does not listen. */
+static int dial(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(leecher_port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (mss) setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof mss);
+    if (connect(fd, (void *)&a, sizeof a) || send(fd, hello, 68, MSG_NOSIGNAL) != 68) {
+        close(fd);
+        return -1;
+    }
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    leecher_is_here = 1;
+    return fd;
+}
+
+static void drop(struct connection *c) {
+    if (c->dialled) leecher_is_here = 0;
+    close(c->fd);
+    free(c);
+}
+
 static void serve(int listener) {
     int epoll = epoll_create1(0);
     struct epoll_event e = {.events = EPOLLIN}, ready[256];
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &e);
-    for (;;) {
-        int n = epoll_wait(epoll, ready, 256, -1);
+    for (int n = 0;;) {
+        if (n == 0 && leecher_port && !leecher_is_here) welcome(epoll, dial(), 1);
+        n = epoll_wait(epoll, ready, 256, leecher_port ? DIAL_AGAIN_MS : -1);
         for (int i = 0; i < n; i++) {
             struct connection *c = ready[i].data.ptr;
-            if (!c) { welcome(epoll, listener); continue; }
+            if (!c) { welcome(epoll, accept4(listener, NULL, NULL, SOCK_NONBLOCK), 0); continue; }
             int state = 0;
             if (c->blocked && ready[i].events & EPOLLOUT) state = pump(c);
             if (!state && ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
                 while ((state = take(c)) > 0);
-            if (state < 0) { close(c->fd); free(c); }
+            if (state < 0) drop(c);
         }
     }
 }
 
 int main(int argc, char **argv) {
     struct stat st;
-    if (argc != 8) {
+    if (argc < 8 || argc > 10) {
         fprintf(stderr, "usage: see the head of reference.c\n");
         return 2;
     }
@@ -223,6 +249,8 @@ int main(int argc, char **argv) {
     blocks_max = atoi(argv[6]);
     if (blocks_max < 1 || blocks_max > BATCH_MAX) return fprintf(stderr, "1 to 64 blocks\n"), 2;
     lowat = atoi(argv[7]);
+    mss = argc > 8 ? atoi(argv[8]) : 0;
+    leecher_port = argc > 9 ? atoi(argv[9]) : 0;
     uint32_t pieces = (st.st_size + piece_bytes - 1) / piece_bytes;
     if (pieces > 8 * sizeof have) return fprintf(stderr, "too many pieces\n"), 2;
     for (uint32_t i = 0; i < pieces; i++) have[i / 8] |= 0x80 >> i % 8;
@@ -230,6 +258,7 @@ int main(int argc, char **argv) {
 
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (mss) setsockopt(listener, IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof mss);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (bind(listener, (void *)&a, sizeof a) || listen(listener, 1024)) return perror("listen"), 1;
