@@ -220,7 +220,7 @@ class Reference(Peer):
 
 
 class Transmission(Peer):
-    """It unchokes newcomers each 10 s only, and serves in pulses half a second apart."""
+    """It unchokes newcomers each 10 s only; it serves, and asks, in pulses half a second apart."""
 
     name, command, slow = "transmission", "transmission-daemon", True
 
@@ -232,17 +232,17 @@ class Transmission(Peer):
             "peer-limit-global": int(MANY), "peer-limit-per-torrent": int(MANY),
             "upload-slots-per-torrent": int(MANY), "queue-stalled-enabled": False,
             "download-dir": str(self.folder), "preallocation": 0}))
-        torrent, resume = self.dir / "torrents", self.dir / "resume"
-        torrent.mkdir()
-        resume.mkdir()
         name, now = self.torrent.info_hash.hex(), int(time.time())
-        there = "none" if self.fetching else "all"
-        shutil.copy(self.torrent.path, torrent / f"{name}.torrent")
-        (resume / f"{name}.resume").write_bytes(bencode({
+        (self.dir / "torrents").mkdir()
+        shutil.copy(self.torrent.path, self.dir / "torrents" / f"{name}.torrent")
+        if self.fetching:
+            return
+        (self.dir / "resume").mkdir()
+        (self.dir / "resume" / f"{name}.resume").write_bytes(bencode({
             "added-date": now, "done-date": now, "destination": str(self.folder),
             "name": self.torrent.data.name, "paused": 0, "max-peers": int(MANY),
             "priority": [0], "dnd": [0],
-            "progress": {"blocks": there, "have": there, "time-checked": [now]}}))
+            "progress": {"blocks": "all", "have": "all", "time-checked": [now]}}))
 
     def argv(self):
         return [self.command, "-f", "-g", str(self.dir)]

@@ -36,6 +36,7 @@ struct request { uint32_t piece, begin, length; };
 
 struct connection {
     int fd, dialled, greeted, blocked, in_length;
+    int held;              /* the queue has no room for the requests in `in` */
     uint32_t first, last;  /* the ring of requests; both only grow */
     uint32_t sent;         /* how much of the first request's header and block has gone */
     int batch;             /* how many blocks to try at once */
@@ -149,13 +150,14 @@ static int greet(struct connection *c) {
     return send(c->fd, out + gone, length - gone, MSG_NOSIGNAL) == length - gone ? 0 : -1;
 }
 
-/* Reads once. -1: drop the connection, 1: there may be more to read. */
+/* Reads once, unless it holds requests still. -1: drop the connection, 1: there may be more. */
 static int take(struct connection *c) {
     int room = sizeof c->in - c->in_length, at = 0;
-    ssize_t n = recv(c->fd, c->in + c->in_length, room, 0);
-    if (n == 0 || (n < 0 && errno != EAGAIN)) return -1;
+    ssize_t n = c->held ? 0 : recv(c->fd, c->in + c->in_length, room, 0);
+    if ((n == 0 && !c->held) || (n < 0 && errno != EAGAIN)) return -1;
     if (n < 0) return 0;
     c->in_length += n;
+    c->held = 0;
     if (!c->greeted) {
         if (c->in_length < 68) return 1;
         if (greet(c)) return -1;
@@ -168,7 +170,9 @@ static int take(struct connection *c) {
         if (length == 13 && c->in[at + 4] == 6) {
             const char *body = c->in + at + 5;
             struct request r = {get32(body), get32(body + 4), get32(body + 8)};
-            if (r.length > BLOCK || c->last - c->first == QUEUE) return -1;
+            if (r.length > BLOCK) return -1;
+            c->held = c->last - c->first == QUEUE;
+            if (c->held) break;
             c->queue[c->last++ % QUEUE] = r;
         }
         at += length + 4;
@@ -176,7 +180,7 @@ static int take(struct connection *c) {
     c->in_length -= at;
     memmove(c->in, c->in + at, c->in_length);
     if (!c->blocked && pump(c)) return -1;
-    return 1;
+    return !(c->blocked && c->held);
 }
 
 static void welcome(int epoll, int fd, int dialled) {
@@ -226,7 +230,7 @@ static void serve(int listener) {
             if (!c) { welcome(epoll, accept4(listener, NULL, NULL, SOCK_NONBLOCK), 0); continue; }
             int state = 0;
             if (c->blocked && ready[i].events & EPOLLOUT) state = pump(c);
-            if (!state && ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            if (!state && (c->held || ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
                 while ((state = take(c)) > 0);
             if (state < 0) drop(c);
         }
