@@ -2,19 +2,17 @@
 
 The seed is reference.c in batches of 64 blocks with TCP_NOTSENT_LOWAT, which keeps the work of
 sending on its own core: without it the leecher's acknowledgements do half of it, and pay. The
-leecher has the other core. Programs that can be told of a seed go to it (ours, the reference); the
-seed goes to the others once they answer handshakes, since some refuse to dial 127.0.0.1.
+leecher has the other core.
 
-CPU is that of ours and of the reference from their start to their end; of aria2 from when it is
-ready to its end; of daemons from when they are ready to a second after they say on the wire that
-they have everything, so that their starts are not held against them. Time is from where CPU is
-counted up to when a program says that it is done: ours by its event `complete`, daemons on the
-wire, the others by ending.
+Ours and the reference go to the seed by themselves and end when they have all: their CPU seconds
+are those from start to end. The seed goes to the others, since some refuse to dial 127.0.0.1; their
+CPU seconds begin when they answer handshakes, so that their starts are not held against them, and
+end a second after they said on the wire that they have everything. Time ends when a program says
+that it is done: ours by its event `complete`, the reference by ending, the others on the wire.
 """
 
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import time
@@ -52,7 +50,7 @@ class Seed(Reference):
 class PerennialGet(Perennial):
     """Ours, as one would fetch a single thing with it."""
 
-    first_run, dials, ends = False, True, True
+    first_run, one_shot = False, True
     seed = ""
 
     def argv(self):
@@ -64,7 +62,7 @@ class PerennialGet(Perennial):
 class ReferenceFetch(Peer):
     """reference_fetch.c: the least that fetching can cost."""
 
-    name, command, dials, ends = "reference", "gcc", True, True
+    name, command, one_shot = "reference", "gcc", True
     seed = ""
 
     def configure(self):
@@ -72,7 +70,7 @@ class ReferenceFetch(Peer):
             ["gcc", "-O2", "-o", self.dir / "reference", SCRIPTS / "reference_fetch.c", "-lcrypto"],
             capture_output=True, text=True)
         if built.returncode:
-            raise RuntimeError("it did not build; has it libssl-dev? " + built.stderr.strip()[-300:])
+            raise RuntimeError(f"needs libssl-dev, or did not build: {built.stderr.strip()[-300:]}")
 
     def argv(self):
         t = self.torrent
@@ -89,7 +87,7 @@ class Fetch:
         self.peer, self.seed, self.torrent, self.into = peer, seed, torrent, into
         self.limit = SLOW_LIMIT_S if peer.slow else LIMIT_S
         self.peak = 0
-        seed.mss, seed.leecher = mss or 0, 0 if peer.dials else peer.port
+        seed.mss, seed.leecher = mss or 0, 0 if peer.one_shot else peer.port
 
     def run(self):
         peer, seed = self.peer, self.seed
@@ -98,15 +96,15 @@ class Fetch:
         try:
             before = self.begin()
             noise, began, own = Noise(), time.monotonic(), time.process_time()
-            said = self.wait_end() if peer.ends else self.wait_all()
+            said = self.wait_end() if peer.one_shot else self.wait_all()
             wall = time.monotonic() - began
-            if not peer.ends:
+            if not peer.one_shot:
                 time.sleep(SETTLE_S)
                 self.peak = peer.memory("VmHWM")
             cpu, seed_cpu = peer.cpu() - before, seed.cpu()
             other = noise.cores(cpu + seed_cpu + time.process_time() - own)
             written = peer.bytes_written()
-            if peer.ends and peer.process.wait():
+            if peer.one_shot and peer.process.wait():
                 raise RuntimeError(peer.last_words())
         finally:
             peer.stop()
@@ -119,7 +117,7 @@ class Fetch:
     def begin(self):
         """Both are up, and on their way to each other; returns the CPU seconds before that."""
         peer, seed = self.peer, self.seed
-        if peer.dials:
+        if peer.one_shot:
             peer.seed = f"127.0.0.1:{seed.port}"
             seed.start()
             seed.wait_answering()
@@ -230,11 +228,10 @@ def report(bench, found, title):
     rows = []
     for name in sorted(cpu, key=cpu.get):
         rs = found[name]
-        written = max(r["written_mib"] for r in rs)
         rows.append([name, spread([r["cpu"] for r in rs]), ratio(cpu[name], cpu.get("reference")),
                      ratio(cpu[name], best), spread([r["wall"] for r in rs]),
                      ratio(wall[name], soonest), f"{max(r['peak_mib'] for r in rs):.1f}",
-                     f"{written:.0f}" if written else "-", spread([r["seed_cpu"] for r in rs]),
+                     f"{max(r['written_mib'] for r in rs):.0f}", spread([r["seed_cpu"] for r in rs]),
                      spread([r["other_load"] for r in rs]),
                      "" if all(r["same"] for r in rs) else "WRONG DATA"])
     table(f"fetch: {title}", ["", "CPU s/GiB", "of reference", "of best other", "seconds",

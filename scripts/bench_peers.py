@@ -35,8 +35,7 @@ class Peer:
     command = ""             # the program, found on PATH
     first_run = False        # whether its own first run makes what a restart needs
     slow = False             # whether one measurement takes so long that there can be few
-    dials = False            # fetching: whether it goes to the seed; if not, the seed comes to it
-    ends = False             # fetching: whether it ends when it has all
+    one_shot = False         # fetching: it goes to the seed by itself, and ends when it has all
     stop_signal = signal.SIGTERM
     env = {}
 
@@ -197,7 +196,8 @@ class Perennial(Peer):
         return self.said("ready")
 
     def said(self, event):
-        return f'"event":"{event}"' in (self.dir / "log.txt").read_text().replace(" ", "")
+        log = (self.dir / "log.txt").read_text(errors="replace")
+        return f'"event":"{event}"' in log.replace(" ", "")
 
 
 class Reference(Peer):
