@@ -231,8 +231,8 @@ def report(bench, found, title):
         rows.append([name, spread([r["cpu"] for r in rs]), ratio(cpu[name], cpu.get("reference")),
                      ratio(cpu[name], best), spread([r["wall"] for r in rs]),
                      ratio(wall[name], soonest), f"{max(r['peak_mib'] for r in rs):.1f}",
-                     f"{max(r['written_mib'] for r in rs):.0f}", spread([r["seed_cpu"] for r in rs]),
-                     spread([r["other_load"] for r in rs]),
+                     f"{max(r['written_mib'] for r in rs):.0f}",
+                     spread([r["seed_cpu"] for r in rs]), spread([r["other_load"] for r in rs]),
                      "" if all(r["same"] for r in rs) else "WRONG DATA"])
     table(f"fetch: {title}", ["", "CPU s/GiB", "of reference", "of best other", "seconds",
           "of best other", "peak MiB", "MiB written", "seed's CPU s/GiB", "other load", ""], rows)
