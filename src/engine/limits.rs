@@ -65,6 +65,12 @@ pub const PATH_BYTES_MAX: usize = 4096;
 /// One name in a path: `NAME_MAX` of Linux.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// A magnet link; one with 50 trackers has 2 to 3 KiB. A longer one is refused.
+pub const MAGNET_BYTES_MAX: usize = 8 * 1024;
+
+/// Trackers of one magnet link that are looked at; link collections name up to 50.
+pub const MAGNET_TRACKERS_MAX: usize = 64;
+
 /// A newcomer that has not shaken hands by then makes room.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 

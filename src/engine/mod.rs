@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
-//! units limits        <- journal
+//! units limits        <- journal magnet
 //! digest metainfo journal <- library
 //! metainfo            <- image
 //! ```
@@ -20,6 +20,7 @@ pub mod image;
 pub mod journal;
 pub mod library;
 pub mod limits;
+pub mod magnet;
 pub mod metainfo;
 pub mod peer;
 pub mod swarm;

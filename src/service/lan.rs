@@ -143,4 +143,22 @@ mod tests {
             "&dn=%C3%A4%20b%26c&xl=7&tr=http%3A%2F%2Ft%2Fa%3Fb%3Dc&x.pe=[fd00::1]:6881"
         ));
     }
+
+    #[test]
+    fn a_magnet_link_of_ours_is_read_back() {
+        let info_hash = InfoHash::V1(std::array::from_fn(|at| at as u8 * 13));
+        let name = "50% + \u{e4} &amp; [x]=\"1\" 日本.mkv";
+        let trackers = ["udp://t.example:80/announce?k=1&l=%2B", "https://u.example/a+b"];
+        let peers = ["192.0.2.1:6881", "[fd00::1]:7"].map(|peer| peer.parse().unwrap());
+        let link = magnet(&info_hash, name, u64::MAX, trackers.iter(), peers.into_iter());
+        let read = crate::engine::magnet::Magnet::parse(&link).unwrap();
+        assert_eq!((read.info_hash, read.v2, read.bytes), (info_hash, None, Some(u64::MAX)));
+        assert_eq!(read.name().unwrap().text(&mut [0; 99]), Ok(name));
+        let decoded = read.trackers().map(|tracker| {
+            let mut room = [0; 99];
+            String::from(tracker.text(&mut room).unwrap())
+        });
+        assert_eq!(decoded.collect::<Vec<_>>(), trackers);
+        assert_eq!(read.peers().collect::<Vec<_>>(), peers.map(Ok));
+    }
 }
