@@ -5,6 +5,7 @@ use perennial::service::board::Board;
 use perennial::service::image::{self, Target};
 use perennial::service::life::{self, Options};
 use perennial::service::report::{self, Report};
+use perennial::service::units::parse_piece_bytes;
 use perennial::service::{Refusal, state, tracker};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -119,18 +120,6 @@ fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
     // Whoever has closed stdout does not want to know.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
-}
-
-fn parse_piece_bytes(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.trim_end_matches("iB").to_ascii_uppercase() {
-        text if text.ends_with('K') => (text.trim_end_matches('K').to_string(), 1 << 10),
-        text if text.ends_with('M') => (text.trim_end_matches('M').to_string(), 1 << 20),
-        text => (text, 1),
-    };
-    let bytes = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-    bytes
-        .filter(|bytes| bytes.is_power_of_two() && (1 << 14..=1 << 24).contains(bytes))
-        .ok_or_else(|| "not a power of two from 16K to 16M".to_string())
 }
 
 /// Warnings and what the box is doing, on stderr; `RUST_LOG` says otherwise.

@@ -6,7 +6,7 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | sizes | [`board`] |
+//! | sizes | [`board`]; [`units`] as people write them |
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them) |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
@@ -39,6 +39,7 @@ pub mod share;
 pub mod state;
 pub mod streams;
 pub mod tracker;
+pub mod units;
 pub mod walk;
 
 pub use board::Board;
