@@ -65,6 +65,9 @@ pub const PATH_BYTES_MAX: usize = 4096;
 /// One name in a path: `NAME_MAX` of Linux.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Folders of a fetched torrent, one inside the other, its file included. Names beyond are joined.
+pub const PATH_NAMES_MAX: usize = 32;
+
 /// A magnet link; one with 50 trackers has 2 to 3 KiB. A longer one is refused.
 pub const MAGNET_BYTES_MAX: usize = 8 * 1024;
 

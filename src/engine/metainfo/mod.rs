@@ -16,15 +16,18 @@
 //!
 //! Journey 1: `service/share` walks a folder, [`author`] writes the head, lanes hash the pieces
 //! into it, and [`Summary::read`] checks our own work as it would a stranger's, before the
-//! [`library`](super::library) admits it.
+//! [`library`](super::library) admits it. Journey 3 reads what others made:
+//! [`Summary::read_any_names`] and [`read_safe_path`] refuse no name, but make each one safe.
 
 pub mod author;
 pub mod layout;
 pub mod names;
+mod safe_path;
 pub mod scan;
 pub mod trackers;
 
 pub use layout::Layout;
+pub use safe_path::read_safe_path;
 
 use super::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PIECE_BYTES_MAX, PIECE_BYTES_MIN, PIECES_MAX};
 use super::units::Span;
@@ -46,8 +49,19 @@ pub struct Summary {
     pub file_count: u32,
     /// Trackers only, no DHT, peer exchange or local discovery (BEP 27).
     pub private: bool,
-    /// The name of the file or of the folder, checked to be one plain component.
+    /// The name of the file or of the folder: one plain component, checked or made so.
     pub name: heapless::String<NAME_BYTES_MAX>,
+    names: Names,
+}
+
+/// What becomes of names that must not meet a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Names {
+    /// They are refused, and with them the torrent.
+    #[default]
+    AsTheyAre,
+    /// They are made safe. Where a torrent has its names twice, those known to be UTF-8 count.
+    MadeSafe,
 }
 
 /// One file of a torrent, in the order of its content.
@@ -91,7 +105,7 @@ impl<E: fmt::Display> fmt::Display for MetainfoError<E> {
 impl<E: fmt::Debug + fmt::Display> core::error::Error for MetainfoError<E> {}
 
 impl Summary {
-    /// Reads and checks a whole metainfo file.
+    /// Reads and checks a whole metainfo file; names that are not plain are refused.
     ///
     /// # Work
     /// One pass over the file but for the piece hashes, in reads of `window`'s size.
@@ -99,13 +113,30 @@ impl Summary {
         source: &mut S,
         window: &mut [u8],
     ) -> Result<Summary, MetainfoError<S::Error>> {
+        Summary::read_with(source, window, Names::AsTheyAre)
+    }
+
+    /// As [`Summary::read`], but no name is refused: the torrent's is made safe
+    /// ([`names::make_safe`]), those of its files are by [`read_safe_path`].
+    pub fn read_any_names<S: Source>(
+        source: &mut S,
+        window: &mut [u8],
+    ) -> Result<Summary, MetainfoError<S::Error>> {
+        Summary::read_with(source, window, Names::MadeSafe)
+    }
+
+    fn read_with<S: Source>(
+        source: &mut S,
+        window: &mut [u8],
+        names: Names,
+    ) -> Result<Summary, MetainfoError<S::Error>> {
         let mut scanner = Scanner::new(source, window);
         let mut info = None;
         scanner.expect_dictionary("the file")?;
         while let Some(key) = scanner.next_key("the file")? {
             if key == b"info" {
                 let at = scanner.offset();
-                let parts = InfoParts::read(&mut scanner)?;
+                let parts = InfoParts::read(&mut scanner, names)?;
                 info = Some((Span { at, length: scanner.offset() - at }, parts));
             } else {
                 scanner.skip_value("the file")?;
@@ -121,15 +152,16 @@ impl Summary {
 
     /// The files in order.
     pub fn files<'s, S: Source>(&self, source: &'s mut S, window: &'s mut [u8]) -> Files<'s, S> {
-        let (left, info_at) = (self.file_count, self.info.at);
+        let (left, info_at, names) = (self.file_count, self.info.at, self.names);
         match self.files {
             None => {
-                Files { scanner: None, info_at, start: 0, left, single: self.layout.total_bytes }
+                let single = self.layout.total_bytes;
+                Files { scanner: None, info_at, start: 0, left, single, names }
             }
             Some(span) => {
                 let mut scanner = Scanner::new(source, window);
                 scanner.seek(span.at);
-                Files { scanner: Some(scanner), info_at, start: 0, left, single: 0 }
+                Files { scanner: Some(scanner), info_at, start: 0, left, single: 0, names }
             }
         }
     }
@@ -142,6 +174,7 @@ pub struct Files<'s, S: Source> {
     start: u64,
     left: u32,
     single: u64,
+    names: Names,
 }
 
 impl<S: Source> Files<'_, S> {
@@ -154,7 +187,7 @@ impl<S: Source> Files<'_, S> {
         if self.start == 0 && scanner.at_list_start() {
             scanner.expect_list("files")?;
         }
-        let Some(mut entry) = read_file(scanner)? else { return Ok(None) };
+        let Some(mut entry) = read_file(scanner, self.names)? else { return Ok(None) };
         entry.path_at -= self.info_at;
         entry.start = self.start;
         self.start = self.start.saturating_add(entry.length);
@@ -199,14 +232,21 @@ struct InfoParts {
     file_count: u32,
     listed_bytes: u64,
     private: bool,
+    names: Names,
 }
 
 impl InfoParts {
-    fn read<S: Source>(scanner: &mut Scanner<'_, S>) -> Result<InfoParts, MetainfoError<S::Error>> {
-        let mut parts = InfoParts::default();
+    fn read<S: Source>(
+        scanner: &mut Scanner<'_, S>,
+        names: Names,
+    ) -> Result<InfoParts, MetainfoError<S::Error>> {
+        let mut parts = InfoParts { names, ..InfoParts::default() };
+        let is_any = names == Names::MadeSafe;
         scanner.expect_dictionary("info")?;
         while let Some(key) = scanner.next_key("info")? {
             match key {
+                // Keys are sorted: the name known to be UTF-8 is the later one.
+                b"name" | b"name.utf-8" if is_any => parts.name = scanner.safe_name("name")?,
                 b"name" => parts.name = scanner.name("name")?,
                 b"piece length" => parts.piece_bytes = scanner.unsigned("piece length")?,
                 b"pieces" => parts.pieces = Some(scanner.string_span("pieces")?),
@@ -225,7 +265,7 @@ impl InfoParts {
     ) -> Result<(), MetainfoError<S::Error>> {
         let at = scanner.offset();
         scanner.expect_list("files")?;
-        while let Some(file) = read_file(scanner)? {
+        while let Some(file) = read_file(scanner, self.names)? {
             self.file_count += 1;
             let total = self.listed_bytes.checked_add(file.length);
             let Some(total) = total.filter(|total| *total <= TOTAL_BYTES_MAX) else {
@@ -272,21 +312,28 @@ impl InfoParts {
             return wrong(pieces.at, "pieces", "does not hold 20 bytes for each piece");
         }
         let layout = Layout { total_bytes, piece_bytes: self.piece_bytes as u32 };
-        let InfoParts { name, files, private, .. } = self;
-        Ok(Summary { info, pieces, files, layout, file_count, private, name })
+        let InfoParts { name, files, private, names, .. } = self;
+        Ok(Summary { info, pieces, files, layout, file_count, private, name, names })
     }
 }
 
 /// Reads one entry of `files`; its path counts from the front of the file here, its start is 0.
 fn read_file<S: Source>(
     scanner: &mut Scanner<'_, S>,
+    names: Names,
 ) -> Result<Option<FileEntry>, MetainfoError<S::Error>> {
     let Some(at) = scanner.next_item()? else { return Ok(None) };
     let (mut length, mut path_at, mut padding) = (None, None, false);
+    let is_any = names == Names::MadeSafe;
     scanner.expect_dictionary("files")?;
     while let Some(key) = scanner.next_key("files")? {
         match key {
             b"length" => length = Some(scanner.unsigned("length")?),
+            // Keys are sorted: the path known to be UTF-8 is the later one.
+            b"path" | b"path.utf-8" if is_any => {
+                path_at = Some(scanner.offset());
+                check_list(scanner)?;
+            }
             b"path" => {
                 path_at = Some(scanner.offset());
                 check_path(scanner)?;
@@ -313,6 +360,17 @@ fn check_path<S: Source>(scanner: &mut Scanner<'_, S>) -> Result<(), MetainfoErr
         _ if bytes > PATH_BYTES_MAX => wrong(at, "path", "is longer than 4,096 bytes"),
         _ => Ok(()),
     }
+}
+
+/// Checks a path whose names may be anything.
+fn check_list<S: Source>(scanner: &mut Scanner<'_, S>) -> Result<(), MetainfoError<S::Error>> {
+    let (at, mut is_empty) = (scanner.offset(), true);
+    scanner.expect_list("path")?;
+    while scanner.next_item()?.is_some() {
+        scanner.string_span("path")?;
+        is_empty = false;
+    }
+    if is_empty { wrong(at, "path", "is empty") } else { Ok(()) }
 }
 
 fn wrong<T, E>(at: u64, key: &'static str, what: &'static str) -> Result<T, MetainfoError<E>> {

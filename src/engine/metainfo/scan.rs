@@ -142,6 +142,25 @@ impl<'s, S: Source> Scanner<'s, S> {
         Ok(span)
     }
 
+    /// Fills `into` with what stands at `at`, and goes on behind it.
+    pub fn copy(
+        &mut self,
+        at: u64,
+        into: &mut [u8],
+        key: &'static str,
+    ) -> Result<(), MetainfoError<S::Error>> {
+        self.seek(at);
+        for part in into.chunks_mut(SHORT_STRING_MAX) {
+            let ahead = self.ahead(part.len())?;
+            let Some(whole) = ahead.get(..part.len()) else {
+                return wrong(at, key, "is longer than the file");
+            };
+            part.copy_from_slice(whole);
+            self.at += part.len();
+        }
+        Ok(())
+    }
+
     /// Opens a dictionary.
     pub fn expect_dictionary(&mut self, key: &'static str) -> Result<(), MetainfoError<S::Error>> {
         let at = self.offset();

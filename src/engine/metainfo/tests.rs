@@ -66,9 +66,11 @@ fn a_window_of_any_size_reads_the_same() {
     let files: Vec<(&str, u64)> = files.iter().map(|(path, n)| (path.as_str(), *n)).collect();
     let bytes = written(&files);
     let whole = Summary::read(&mut &bytes[..], &mut [0; 65_536]).unwrap();
+    let whole_any = Summary::read_any_names(&mut &bytes[..], &mut [0; 65_536]).unwrap();
     for window in [279, 280, 333, 1_000] {
         let mut window = std::vec![0; window];
         assert_eq!(Summary::read(&mut &bytes[..], &mut window).unwrap(), whole);
+        assert_eq!(Summary::read_any_names(&mut &bytes[..], &mut window).unwrap(), whole_any);
     }
 }
 
