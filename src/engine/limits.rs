@@ -74,6 +74,9 @@ pub const MAGNET_BYTES_MAX: usize = 8 * 1024;
 /// Trackers of one magnet link that are looked at; link collections name up to 50.
 pub const MAGNET_TRACKERS_MAX: usize = 64;
 
+/// A pattern that picks files. A longer one is refused.
+pub const GLOB_BYTES_MAX: usize = 255;
+
 /// A newcomer that has not shaken hands by then makes room.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 5_000;
 

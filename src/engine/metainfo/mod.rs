@@ -20,6 +20,7 @@
 //! [`Summary::read_any_names`] and [`read_safe_path`] refuse no name, but make each one safe.
 
 pub mod author;
+pub mod glob;
 pub mod layout;
 pub mod names;
 mod safe_path;
