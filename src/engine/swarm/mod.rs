@@ -9,12 +9,14 @@
 //! - [`roster`]: one entry for each connection past its handshake
 //! - [`choker`]: whose turn it is to be served
 //! - [`candidates`]: addresses known but not connected
+//! - [`bucket`]: how many bytes a cap on bandwidth lets go
 //!
 //! All memory is lent at start; each limit's answer stands with the method that meets it.
 //!
 //! Journey 2: a handshake asks [`Swarm::find`] and [`Swarm::join`]; interest goes to the choker;
 //! what is sent is counted here and shown in the live line.
 
+pub mod bucket;
 pub mod candidates;
 pub mod choker;
 pub mod roster;
