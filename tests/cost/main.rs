@@ -100,9 +100,10 @@ fn fetch_from(leecher: &mut Leecher, torrent: &Metainfo, depth: usize) {
     assert_eq!((rejected.unwrap().len(), count), (0, torrent.total_bytes()));
 }
 
-/// A leecher that is unchoked and knows how many requests are kept, from one of many addresses.
+/// A leecher that is unchoked and knows how many requests are kept, from an address of its own: of
+/// two that come from one address at once, the second may be sent away while few places are left.
 fn enter(program: &Program, number: usize) -> Leecher {
-    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 2, (number % 100) as u8));
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, 2, number as u8));
     let manners = Manners { from: Some(from), ..MODERN };
     let mut leecher =
         Leecher::enter(program.address, program.shares[0].info_hash, manners).unwrap();

@@ -6,8 +6,9 @@ use crate::torrent::Metainfo;
 use crate::{enter, fetch, film};
 use serde_json::Value;
 use std::process::Command;
-use std::sync::Barrier;
+use std::sync::{RwLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 #[test]
 fn a_gigabyte_leaves_no_more_behind_than_its_first_part() {
@@ -47,22 +48,30 @@ fn assert_under_contract(board: &str, peers: usize) {
     let program = call().start();
     let idle = anonymous_kib(&program);
     let torrent = &Metainfo::read(&program.shares[0].torrent);
-    // Everybody is in, asks, and none goes before the memory has been looked at.
-    let (asking, looked_at) = (Barrier::new(peers + 1), Barrier::new(peers + 1));
+    // Everybody is in, asks, and none goes before the memory has been looked at. One that fails
+    // takes its end of the channel along, so that nobody waits for it for ever.
+    let (gate, (fetched, all)) = (RwLock::new(()), mpsc::channel());
     let at_once = thread::scope(|scope| {
+        let closed = gate.write().unwrap();
         for number in 0..peers {
-            let (program, asking, looked_at) = (&program, &asking, &looked_at);
+            let (program, gate, fetched) = (&program, &gate, fetched.clone());
             scope.spawn(move || {
                 let mut leecher: Leecher = enter(program, number);
-                asking.wait();
                 let blocks = torrent.blocks().into_iter().cycle().skip(16 * number).take(256);
                 assert_eq!(leecher.fetch(blocks, 64, |_, _| {}).unwrap(), []);
-                looked_at.wait();
+                fetched.send(()).unwrap();
+                drop(fetched);
+                drop(gate.read());
             });
         }
-        asking.wait();
-        looked_at.wait();
-        anonymous_kib(&program)
+        drop(fetched);
+        for number in 0..peers {
+            let one = all.recv_timeout(PATIENCE);
+            one.unwrap_or_else(|error| panic!("{number} of {peers} peers have fetched: {error}"));
+        }
+        let at_once = anonymous_kib(&program);
+        drop(closed);
+        at_once
     });
     let contract = contract(board);
     let bytes = |key: &str| contract[key].as_u64().expect("a contract is numbers");
@@ -96,3 +105,6 @@ fn anonymous_kib(program: &Program) -> u64 {
 fn resident_kib(program: &Program) -> u64 {
     program.proc_number("status", "VmRSS")
 }
+
+/// How long all peers of a board may take together.
+const PATIENCE: Duration = Duration::from_secs(60);
