@@ -104,3 +104,18 @@ pub const COLD_RETRY_MS: u64 = 3;
 /// Messages that serve no purpose (requests while choked, cancels of nothing, unknown ids,
 /// repeated keep-alives) that a peer may send on top of one for each block it takes.
 pub const POINTLESS_MAX: u32 = 2_000;
+
+/// Requests of ours that a peer has at a time at least: one block comes, one is on its way, and
+/// some to spare.
+pub const ASKS_MIN: u16 = 4;
+
+/// A peer that was asked and sends nothing for so long is late: others get its blocks.
+pub const SNUB_MS: u64 = 20_000;
+
+/// News of verified pieces is gathered for so long, so that small pieces do not become a packet
+/// each for each peer.
+pub const HAVE_GATHER_MS: u64 = 100;
+
+/// Verified pieces that peers are still told of one by one. A peer that has taken nothing while so
+/// many were verified is let go: back again, it is told all of them in a bitfield.
+pub const VERIFIED_TOLD_MAX: usize = 256;

@@ -105,9 +105,9 @@ impl Line {
     }
 
     /// When it next has something to do by itself.
-    pub fn deadline(&self) -> Deadline {
+    pub fn deadline(&self, swarm: &Swarm<'_>) -> Deadline {
         match &self.stage {
-            Stage::Talking(peer) => peer.deadline(),
+            Stage::Talking(peer) => peer.deadline(swarm),
             Stage::Closing(_, at) => Deadline { at: *at, why: "a connection that closes" },
             Stage::Listening(_) | Stage::Between => Deadline::NONE,
         }
@@ -178,7 +178,7 @@ fn feed(
     swarm: &mut Swarm<'_>,
     now: Instant,
 ) -> Result<bool, Ending> {
-    let appetite = peer.appetite();
+    let appetite = peer.appetite(swarm);
     if appetite == 0 || !socket.can_recv() {
         return Ok(false);
     }

@@ -223,7 +223,7 @@ impl<B: Board, N: Device, F: NorFlash> Works<'_, '_, B, N, F> {
         }
         let mut due = self.link.deadline(now).or(self.swarm.deadline());
         for line in self.lines.iter().flatten() {
-            due = due.or(line.deadline());
+            due = due.or(line.deadline(self.swarm));
         }
         if let Some(at) = self.give_up_at() {
             due = due.or(Deadline { at, why: "a handshake" });

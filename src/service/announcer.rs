@@ -75,6 +75,17 @@ impl Announcer {
         self.torrents.borrow_mut().push(one);
     }
 
+    /// A torrent that was fetched is whole: its trackers are told.
+    pub fn complete(&self, service: &Service<'_>, torrent: TorrentSlot) {
+        let now = service.clock.now();
+        let mut all = self.torrents.borrow_mut();
+        all.iter_mut()
+            .filter(|one| one.torrent == torrent)
+            .for_each(|one| one.schedule.complete(now));
+        drop(all);
+        ring_workers(service);
+    }
+
     /// When the next announce is due.
     fn deadline(&self) -> Deadline {
         let all = self.torrents.borrow();
@@ -177,8 +188,8 @@ async fn tell(
         peer_id: identity.peer_id,
         port: identity.listen_port,
         uploaded,
-        downloaded: 0,
-        left,
+        downloaded: service.fetched.received_bytes(service, torrent),
+        left: service.fetched.left_bytes(torrent).unwrap_or(left),
         event: due.event,
         num_want: PEERS_WANTED,
         key,

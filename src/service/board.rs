@@ -10,11 +10,16 @@
 
 use super::announcer::EXCHANGES_MAX;
 use super::content::HASH_SCRATCH_BYTES;
+use super::fetch::Goal;
 use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
+use super::store::FILES_MAX as LANE_FILES_MAX;
 use crate::engine::library::Entry;
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::candidates::Candidate;
+use crate::engine::swarm::fetch::Fetch;
+use crate::engine::swarm::fetch::link::{Ask, Link};
+use crate::engine::swarm::fetch::partial::Partial;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::PeerSlot;
@@ -58,6 +63,10 @@ pub struct Pools {
     pub bits_kib: u32,
     pub candidates_max: u32,
     pub open_files_max: u32,
+    pub fetching_max: u16,
+    pub partials_max: u16,
+    pub asks_per_peer: u16,
+    pub fetch_bits_kib: u32,
 }
 
 /// Numbers under `[disk]`.
@@ -185,7 +194,8 @@ impl Board {
     pub fn descriptors(&self) -> u64 {
         let pumps = u64::from(self.pumps());
         let torrents = 2 * u64::from(self.pools.seeding_max);
-        let files = u64::from(self.pools.open_files_max) + u64::from(self.disk.lanes);
+        let lane_files = (1 + LANE_FILES_MAX as u64) * u64::from(self.disk.lanes);
+        let files = u64::from(self.pools.open_files_max) + lane_files;
         pumps + torrents + files + OTHER_DESCRIPTORS
     }
 
@@ -230,6 +240,20 @@ impl Board {
                 each(seeding, size_of::<Option<Torrent>>() + TORRENT_BYTES)
             ),
             line("bitfields", "bits_kib", kib(pools.bits_kib)),
+            line("fetches", "fetching_max", each(pools.fetching_max.into(), FETCH_BYTES)),
+            line(
+                "pieces under way",
+                "partials_max",
+                each(pools.partials_max.into(), size_of::<Option<Partial>>())
+            ),
+            line(
+                "requests of ours",
+                "peers_max x asks_per_peer",
+                pumps * (u64::from(pools.asks_per_peer) * size_of::<Ask>() as u64)
+                    + each(pumps, size_of::<Option<Link>>())
+            ),
+            line("what peers have", "fetch_bits_kib", kib(pools.fetch_bits_kib)),
+            line("records of fetches", "2 x bits_kib", 2 * kib(pools.bits_kib)),
             line("open files", "open_files_max", each(files, OPEN_FILE_BYTES)),
             line("serving scratch", "serve_kib", kib(disk.serve_kib)),
             line("receiving scratch", "fixed", RECEIVED_BYTES as u64),
@@ -299,6 +323,9 @@ const MAIN_STACKS_BYTES: u64 = 192 * 1024;
 /// A pump's task with its `Peer`, its place on the clock and its stream in the set; a test holds the
 /// real sizes against it.
 pub const PUMP_BYTES: usize = 2560;
+
+/// A fetch in the engine and what is kept of it beside.
+const FETCH_BYTES: usize = size_of::<Option<Fetch>>() + size_of::<Goal>() + 1024;
 
 /// A torrent's `Content`, its path and its place in the announcer.
 const TORRENT_BYTES: usize = 1024;

@@ -11,7 +11,8 @@
 //! Journey 2: `service/disk` reads what is in the page cache by itself and sends the rest here.
 
 use crate::engine::digest::PieceHasher;
-use crate::engine::library::{Extent, ExtentMap, extents::Stamp};
+use crate::engine::library::extents::{Naming, Stamp};
+use crate::engine::library::{Extent, ExtentMap};
 use crate::engine::limits::{METADATA_HEADER_BYTES_MAX, PATH_BYTES_MAX, SERVE_BLOCKS_MAX};
 use crate::engine::metainfo::{self, Layout, scan};
 use crate::engine::peer::{Serving, Source};
@@ -43,6 +44,8 @@ pub struct Content {
     pub pieces: Span,
     /// Sizes.
     pub layout: Layout,
+    /// It is being fetched: its files are ours to write, and change all the time.
+    pub growing: bool,
 }
 
 /// Why bytes of the content cannot be had.
@@ -65,6 +68,16 @@ pub struct Opened {
     pub file: OwnedFd,
     /// What it looked like.
     pub stamp: Stamp,
+    /// It is being written to: only which file it is counts.
+    pub growing: bool,
+}
+
+impl Opened {
+    /// Whether what is seen of the file now is what was seen of it.
+    pub fn is_as_it_was(&self, (length, stamp): (u64, Stamp)) -> bool {
+        let same = stamp == self.stamp || self.growing && stamp.inode == self.stamp.inode;
+        length == self.span.length && same
+    }
 }
 
 /// What a look at some files has shown.
@@ -175,6 +188,16 @@ impl Content {
         Ok(hash)
     }
 
+    /// The same content once more, as it is now.
+    pub fn again(&self) -> io::Result<Content> {
+        Ok(Content {
+            root: self.root.clone(),
+            metainfo: self.metainfo.try_clone()?,
+            extents: self.extents.try_clone()?,
+            ..*self
+        })
+    }
+
     /// Looks at up to [`INSPECT_FILES`] files, from number `from` on, and stops at the first one
     /// that has changed.
     pub fn inspect(&self, from: u32) -> Sight {
@@ -205,12 +228,18 @@ impl Content {
             return Ok(String::new());
         }
         let mut room = [0; PATH_BYTES_MAX];
-        let at = self.info.at + extent.path_at;
-        let path = metainfo::read_path(&mut FileSource(&self.metainfo), at, &mut room);
-        match path {
-            Ok(path) => Ok(path.to_string()),
-            Err(error) => Err(io::Error::other(error.to_string())),
-        }
+        let (mut source, at) = (FileSource(&self.metainfo), self.info.at + extent.path_at);
+        let path = match extent.naming {
+            Naming::AsItIs => metainfo::read_path(&mut source, at, &mut room),
+            Naming::MadeSafe | Naming::Numbered => {
+                metainfo::read_safe_path(&mut source, at, &mut room)
+            }
+        };
+        let path = path.map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(match extent.naming {
+            Naming::Numbered => numbered(path, extent.path_at),
+            Naming::AsItIs | Naming::MadeSafe => path.to_string(),
+        })
     }
 
     /// The path of the file that holds byte `at`, for a message.
@@ -279,13 +308,26 @@ impl Content {
             }
             Err(error) => return Err(unreadable(error)),
         };
-        match look(&file).map_err(unreadable)? {
-            (length, stamp) if length == extent.span.length && stamp == extent.stamp => {
-                Ok(Opened { span: extent.span, file, stamp })
-            }
-            _ => Err(ContentError::Changed(extent.span)),
-        }
+        let seen = look(&file).map_err(unreadable)?;
+        let (span, stamp, growing) = (extent.span, extent.stamp, self.growing);
+        let opened = Opened { span, file, stamp, growing };
+        if opened.is_as_it_was(seen) { Ok(opened) } else { Err(ContentError::Changed(span)) }
     }
+}
+
+/// A path whose last name is told from another of the same name by a number: that of its place in
+/// the torrent, which no other file has.
+pub fn numbered(path: &str, number: u64) -> String {
+    let (folders, name) = path
+        .rsplit_once('/')
+        .map_or(("", path), |(_, name)| (&path[..path.len() - name.len()], name));
+    let (stem, end) =
+        name.rfind('.').filter(|at| *at > 0).map_or((name, ""), |at| name.split_at(at));
+    let mut length = stem.len().min(NUMBERED_STEM_BYTES_MAX);
+    while !stem.is_char_boundary(length) {
+        length -= 1;
+    }
+    std::format!("{folders}{}~{number}{end}", &stem[..length])
 }
 
 /// The number of the volume that `path` is on, or would be on were it there; an unmounted one
@@ -313,8 +355,13 @@ fn is_final(error: &io::Error) -> bool {
 /// Opens a regular file for reading: `path` below `root` without following symbolic links, or
 /// `root` itself when `path` is empty.
 pub fn open_beneath(root: &Path, path: &str) -> io::Result<OwnedFd> {
+    open_beneath_with(root, path, OFlags::RDONLY)
+}
+
+/// As [`open_beneath`], for reading or for writing too.
+pub fn open_beneath_with(root: &Path, path: &str, access: OFlags) -> io::Result<OwnedFd> {
     // Should a pipe or a device have taken the file's place, opening it must not hang.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = if path.is_empty() {
         rustix::fs::openat(CWD, root, flags | OFlags::NOFOLLOW, Mode::empty())?
     } else {
@@ -359,6 +406,10 @@ pub fn stamp_of(stat: &rustix::fs::Stat) -> Stamp {
 
 /// What a lane hashes through: large enough that a read costs more than its call.
 pub const HASH_SCRATCH_BYTES: usize = 128 * 1024;
+
+/// What is kept of a name that is given a number: with 20 digits, and 17 bytes of what stands
+/// behind its last dot, it is no longer than a name may be.
+const NUMBERED_STEM_BYTES_MAX: usize = 200;
 
 /// Files one [`Job::Inspect`](super::lanes::Job::Inspect) looks at.
 pub const INSPECT_FILES: u32 = 64;

@@ -12,7 +12,6 @@
 //! Journey 2: spans come from `engine/peer/serve`; bytes go to `service/pump`.
 
 use super::content::{self, Content, Opened, Part};
-use crate::engine::library::extents::Stamp;
 use crate::engine::limits::SERVE_BLOCKS_MAX;
 use crate::engine::peer::Serving;
 use crate::engine::units::{Instant, Span, TorrentSlot};
@@ -20,7 +19,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::vec::Vec;
 
 /// The open files and the scratch.
@@ -48,9 +47,7 @@ pub enum Reading {
 
 struct Open {
     torrent: TorrentSlot,
-    span: Span,
-    file: OwnedFd,
-    stamp: Stamp,
+    opened: Opened,
     looked: Instant,
     used: Instant,
     /// The file system knows `RWF_NOWAIT`.
@@ -89,7 +86,7 @@ impl Disk {
                 (content.metainfo.as_fd(), content.info.at, true)
             } else {
                 match find(&mut open, serving.torrent, first.span, now) {
-                    Found::Open(at) => (open[at].file.as_fd(), 0, open[at].nowait),
+                    Found::Open(at) => (open[at].opened.file.as_fd(), 0, open[at].nowait),
                     // What was read before it is good all the same.
                     Found::Changed(_) if done > 0 => break,
                     Found::Changed(span) => return Reading::Changed(span),
@@ -142,7 +139,7 @@ impl Disk {
     /// The file used longest ago is closed.
     pub fn keep(&self, torrent: TorrentSlot, opened: Opened, now: Instant) {
         let mut open = self.open.borrow_mut();
-        if open.iter().any(|file| file.torrent == torrent && file.span == opened.span) {
+        if open.iter().any(|file| file.torrent == torrent && file.opened.span == opened.span) {
             return;
         }
         if open.len() >= self.open_max {
@@ -151,13 +148,17 @@ impl Disk {
                 open.swap_remove(at);
             }
         }
-        let Opened { span, file, stamp } = opened;
-        open.push(Open { torrent, span, file, stamp, looked: now, used: now, nowait: true });
+        open.push(Open { torrent, opened, looked: now, used: now, nowait: true });
+    }
+
+    /// Closes every file of a torrent: its content is elsewhere, or is no longer written to.
+    pub fn close_all(&self, torrent: TorrentSlot) {
+        self.open.borrow_mut().retain(|file| file.torrent != torrent);
     }
 
     /// Closes the file that holds a run of the content.
     pub fn close(&self, torrent: TorrentSlot, span: Span) {
-        self.open.borrow_mut().retain(|file| file.torrent != torrent || file.span != span);
+        self.open.borrow_mut().retain(|file| file.torrent != torrent || file.opened.span != span);
     }
 }
 
@@ -174,9 +175,9 @@ fn find(open: &mut Vec<Open>, torrent: TorrentSlot, span: Span, now: Instant) ->
     file.used = now;
     if now.since(file.looked) >= LOOK_AGAIN_MS {
         file.looked = now;
-        match content::look(&file.file) {
-            Ok(look) if look == (file.span.length, file.stamp) => {}
-            Ok(_) => return Found::Changed(open.swap_remove(at).span),
+        match content::look(&file.opened.file) {
+            Ok(look) if file.opened.is_as_it_was(look) => {}
+            Ok(_) => return Found::Changed(open.swap_remove(at).opened.span),
             // A share on a network that is away: a lane tries to open it, and says what is wrong.
             Err(_) => {
                 open.swap_remove(at);
@@ -189,13 +190,14 @@ fn find(open: &mut Vec<Open>, torrent: TorrentSlot, span: Span, now: Instant) ->
 
 fn place_of(open: &[Open], torrent: TorrentSlot, span: Span) -> Option<usize> {
     open.iter().position(|file| {
-        file.torrent == torrent && file.span.at <= span.at && span.end() <= file.span.end()
+        let held = file.opened.span;
+        file.torrent == torrent && held.at <= span.at && span.end() <= held.end()
     })
 }
 
 /// Where the file that holds `part` begins in the content.
 fn origin_of(open: &[Open], torrent: TorrentSlot, part: &Part) -> u64 {
-    place_of(open, torrent, part.span).map_or(0, |at| open[at].span.at)
+    place_of(open, torrent, part.span).map_or(0, |at| open[at].opened.span.at)
 }
 
 /// How many parts from the first on lie one behind the other in the same file.
@@ -203,7 +205,8 @@ fn run_length(parts: &[Part], origin: u64, open: &[Open], torrent: TorrentSlot) 
     let follows = parts.windows(2).take_while(|pair| {
         pair[1].span.at == pair[0].span.end()
             && !pair[1].metadata
-            && place_of(open, torrent, pair[1].span).is_some_and(|at| open[at].span.at == origin)
+            && place_of(open, torrent, pair[1].span)
+                .is_some_and(|at| open[at].opened.span.at == origin)
     });
     1 + follows.count()
 }

@@ -68,7 +68,7 @@ impl Draft {
                 author::write_file(&mut metainfo, found.length, &found.path).map_err(full)?;
             }
             let span = Span { at: total_bytes, length: found.length };
-            let extent = Extent { span, path_at, stamp: found.stamp, padding: false };
+            let extent = Extent { span, path_at, stamp: found.stamp, ..Extent::default() };
             extents.put(&extent.write()).map_err(|error| refused(&extents_path, error))?;
             (total_bytes, file_count) = (total_bytes + found.length, file_count + 1);
         }
@@ -85,14 +85,24 @@ impl Draft {
         let layout = Layout { total_bytes, piece_bytes };
         author::write_pieces_head(&mut metainfo, &name, &layout, single.is_none()).map_err(full)?;
         let pieces = Span { at: metainfo.count, length: u64::from(layout.piece_count()) * 20 };
-        let extents_crc = extents.crc.clone().finalize();
+        let extents_crc = extents.crc();
         let info = Span { at: info_at, length: pieces.end() + 1 - info_at };
         let metainfo = metainfo.finish(&path)?;
         author::write_tail(&mut Tail { file: &metainfo, at: pieces.end() }).map_err(full)?;
         let root = root.to_path_buf();
         let extents = extents.finish(&extents_path)?;
         let volume = volume_of(&root);
-        let content = Content { root, volume, metainfo, extents, file_count, info, pieces, layout };
+        let content = Content {
+            root,
+            volume,
+            metainfo,
+            extents,
+            file_count,
+            info,
+            pieces,
+            layout,
+            growing: false,
+        };
         let (folder, content) = (folder.to_path_buf(), Arc::new(content));
         Ok(Draft { left_out: walk.left_out, content, name, folder, torrent, extents_crc })
     }
@@ -154,10 +164,11 @@ pub fn adopt(
         let span = Span { at: file.start, length: file.length };
         let stamp =
             if file.padding { Default::default() } else { stamp_now(root, path, file.length) };
-        let extent = Extent { span, path_at: file.path_at, stamp, padding: file.padding };
+        let (path_at, padding) = (file.path_at, file.padding);
+        let extent = Extent { span, path_at, stamp, padding, ..Extent::default() };
         extents.put(&extent.write()).map_err(|error| refused(&extents_path, error))?;
     }
-    let extents_crc = extents.crc.clone().finalize();
+    let extents_crc = extents.crc();
     let content = Content {
         root: root.to_path_buf(),
         volume: volume_of(root),
@@ -167,6 +178,7 @@ pub fn adopt(
         info: summary.info,
         pieces: summary.pieces,
         layout: summary.layout,
+        growing: false,
     };
     Ok((content, name, extents_crc))
 }
@@ -261,7 +273,7 @@ fn name_of(root: &Path) -> Result<String, Refusal> {
 }
 
 /// What the `.torrent` of a share is called; names are cut where they would be too long.
-fn torrent_name(name: &str) -> String {
+pub(super) fn torrent_name(name: &str) -> String {
     let mut end = name.len().min(TORRENT_STEM_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -270,20 +282,31 @@ fn torrent_name(name: &str) -> String {
 }
 
 /// A file being written, with its length and checksum so far.
-struct Counted {
+pub(super) struct Counted {
     file: BufWriter<File>,
     count: u64,
     crc: crc32fast::Hasher,
 }
 
 impl Counted {
-    fn create(path: &Path) -> Result<Counted, Refusal> {
+    /// CRC-32 of what has been put.
+    pub fn crc(&self) -> u32 {
+        self.crc.clone().finalize()
+    }
+
+    /// A new file.
+    pub fn create(path: &Path) -> Result<Counted, Refusal> {
         let file = BufWriter::new(create(path)?);
         Ok(Counted { file, count: 0, crc: crc32fast::Hasher::new() })
     }
 
+    /// Hands all that has been put to the system, so that others can read it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+
     /// Everything written and synced.
-    fn finish(self, path: &Path) -> Result<File, Refusal> {
+    pub fn finish(self, path: &Path) -> Result<File, Refusal> {
         let file = self.file.into_inner().map_err(|error| refused(path, error.into_error()))?;
         file.sync_all().map_err(|error| refused(path, error))?;
         Ok(file)

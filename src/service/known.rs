@@ -66,6 +66,7 @@ impl Known {
             info: facts.info,
             pieces: facts.pieces,
             layout: facts.layout,
+            growing: false,
         };
         Some(Known {
             info_hash: facts.info_hash,

@@ -11,9 +11,14 @@
 //! Threads, their stacks, the queue and the buffers are made at start; each is a line of the
 //! board's contract. When the queue is full the job comes back and the caller tries again later.
 
+use super::Refusal;
 use super::content::{Content, ContentError, Opened, Sight};
+use super::fetch::progress::Progress;
+use super::fetch::settle;
+use super::store::Files;
 use crate::engine::peer::Serving;
-use crate::engine::units::PieceIndex;
+use crate::engine::swarm::fetch::store::{self, Work};
+use crate::engine::units::{PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -29,7 +34,6 @@ use std::vec::Vec;
 pub type Buffer = Box<[u8]>;
 
 /// Something that may sleep.
-#[expect(clippy::large_enum_variant, reason = "the queue holds jobs in place, so none allocates")]
 pub enum Job {
     /// Read what a peer is to be sent next, headers included, into `buffer`.
     Read {
@@ -39,6 +43,31 @@ pub enum Job {
         serving: Serving,
         /// Where to.
         buffer: Buffer,
+    },
+    /// Write what a peer has sent, and hash what can be hashed of it.
+    Store {
+        /// Whose content.
+        content: Arc<Content>,
+        /// What.
+        work: Work,
+        /// What was read from the peer; nothing when there is only something to hash.
+        buffer: Buffer,
+    },
+    /// Sync what is verified of a fetch, and record it.
+    Record {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// Whose content.
+        content: Arc<Content>,
+        /// What is verified and what is recorded.
+        progress: Box<Progress>,
+    },
+    /// Look once more at the files of a torrent that is whole.
+    Settle {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// Where, and what of it.
+        task: Box<settle::Task>,
     },
     /// Hash a piece.
     Hash {
@@ -64,6 +93,7 @@ pub enum Job {
 }
 
 /// What became of a job.
+#[expect(clippy::large_enum_variant, reason = "tickets hold answers in place, so none allocates")]
 pub enum Done {
     /// Of [`Job::Read`].
     Read {
@@ -73,6 +103,31 @@ pub enum Done {
         result: Result<usize, ContentError>,
         /// The last file that was opened for it, to be kept open.
         opened: Option<Opened>,
+    },
+    /// Of [`Job::Store`].
+    Store {
+        /// To be given back.
+        buffer: Buffer,
+        /// For the fetcher.
+        done: store::Done,
+        /// What went wrong.
+        error: Option<io::Error>,
+    },
+    /// Of [`Job::Record`].
+    Recorded {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// To be kept.
+        progress: Box<Progress>,
+        /// Bytes written to its journal.
+        result: io::Result<u64>,
+    },
+    /// Of [`Job::Settle`].
+    Settled {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// Its folder.
+        result: Box<Result<settle::Settled, Refusal>>,
     },
     /// Of [`Job::Hash`].
     Hash(PieceIndex, Result<[u8; 20], ContentError>),
@@ -118,6 +173,7 @@ struct State {
 }
 
 /// Where a job's answer is left.
+#[expect(clippy::large_enum_variant, reason = "answers lie in place, so none allocates")]
 enum Ticket {
     Free,
     Waiting(Option<Waker>),
@@ -157,32 +213,31 @@ impl Lanes {
 
     /// Gives a buffer back.
     pub fn give_back(&self, buffer: Buffer) {
-        self.shared.lock().buffers.push(buffer);
+        self.shared.lock().give_back(buffer);
     }
 
     /// Hands a job over; the receipt is a future of what became of it.
     ///
     /// # When full
-    /// The job comes back; its buffer is given back.
-    pub fn submit(&self, job: Job) -> Option<Receipt> {
+    /// The job comes back.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a job is handed back as it came; there is no heap"
+    )]
+    pub fn submit(&self, job: Job) -> Result<Receipt, Job> {
         let mut state = self.shared.lock();
         let free = state.tickets.iter().position(|ticket| matches!(ticket, Ticket::Free));
-        let Some(ticket) = free else {
-            if let Job::Read { buffer, .. } = job {
-                state.buffers.push(buffer);
-            }
-            return None;
-        };
+        let Some(ticket) = free else { return Err(job) };
         state.tickets[ticket] = Ticket::Waiting(None);
         state.queue.push_back((ticket, job));
         drop(state);
         self.shared.work.notify_one();
-        Some(Receipt { shared: Arc::clone(&self.shared), ticket: Some(ticket) })
+        Ok(Receipt { shared: Arc::clone(&self.shared), ticket: Some(ticket) })
     }
 
     /// Hands a job over and waits for what became of it; `None` when the queue is full.
     pub async fn run(&self, job: Job) -> Option<Done> {
-        Some(self.submit(job)?.await)
+        Some(self.submit(job).ok()?.await)
     }
 }
 
@@ -247,7 +302,7 @@ impl Shared {
 
     /// A lane's life.
     fn run(&self, scratch_bytes: usize) {
-        let mut scratch = std::vec![0; scratch_bytes];
+        let (mut scratch, mut files) = (std::vec![0; scratch_bytes], Files::default());
         let mut state = self.lock();
         loop {
             if state.ended {
@@ -258,7 +313,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let done = job.run(&mut scratch);
+            let done = job.run(&mut scratch, &mut files);
             state = self.lock();
             match std::mem::replace(&mut state.tickets[ticket], Ticket::Free) {
                 Ticket::Waiting(waker) => {
@@ -274,20 +329,51 @@ impl Shared {
 }
 
 impl State {
-    fn reclaim(&mut self, done: Done) {
-        if let Done::Read { buffer, .. } = done {
+    fn give_back(&mut self, buffer: Buffer) {
+        // A job that only hashes has none.
+        if !buffer.is_empty() {
             self.buffers.push(buffer);
+        }
+    }
+
+    fn reclaim(&mut self, done: Done) {
+        if let Done::Read { buffer, .. } | Done::Store { buffer, .. } = done {
+            self.give_back(buffer);
         }
     }
 }
 
 impl Job {
-    fn run(self, scratch: &mut [u8]) -> Done {
+    /// The buffer that travels with it.
+    pub fn into_buffer(self) -> Option<Buffer> {
+        match self {
+            Job::Read { buffer, .. } | Job::Store { buffer, .. } => Some(buffer),
+            Job::Record { .. }
+            | Job::Settle { .. }
+            | Job::Hash { .. }
+            | Job::Inspect { .. }
+            | Job::Resolve { .. } => None,
+        }
+    }
+
+    fn run(self, scratch: &mut [u8], files: &mut Files) -> Done {
         match self {
             Job::Read { content, serving, mut buffer } => {
                 let mut opened = None;
                 let result = content.read(&serving, &mut buffer, &mut opened);
                 Done::Read { buffer, result, opened }
+            }
+            Job::Store { content, work, buffer } => {
+                let (done, error) = super::store::run(&content, work, &buffer, scratch, files);
+                Done::Store { buffer, done, error }
+            }
+            Job::Record { torrent, content, mut progress } => {
+                let result = progress.record(&content, scratch);
+                Done::Recorded { torrent, progress, result }
+            }
+            Job::Settle { torrent, task } => {
+                files.close(&task.content);
+                Done::Settled { torrent, result: Box::new(task.run()) }
             }
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),

@@ -5,13 +5,15 @@
 //!       -> swarm in memory lent here -> tasks -> "ready" ... signal -> trackers told -> stopped
 //! ```
 //!
-//! All memory whose size a board sets is allocated in [`share`], once; the engine borrows it.
+//! All memory whose size a board sets is allocated in [`live`], once; the engine borrows it.
 
 use super::announcer::{self, Announcer};
 use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
 use super::clock::Clock;
 use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
+use super::fetch::open::{self, Taken};
+use super::fetch::{self, Desk, Goal, Keeper};
 use super::lan::{Lan, magnet};
 use super::lanes::{LaneSizes, Lanes};
 use super::lobby::Lobby;
@@ -19,12 +21,14 @@ use super::report::{Report, Totals};
 use super::share::{Share, Wish, Workshop};
 use super::state::State;
 use super::streams::Streams;
-use super::{Duties, Refusal, Service, discovery, lobby, pump, scrub};
+use super::{Duties, Refusal, Service, Swarm, discovery, lobby, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
+use crate::engine::swarm::fetch::link::Ask;
+use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher, Order};
 use crate::engine::swarm::torrent::{Have, Torrent};
-use crate::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
-use crate::engine::units::{PeerId, PeerSlot};
+use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
+use crate::engine::units::{InfoHash, PeerId, PeerSlot, TorrentSlot};
 use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::{info, warn};
@@ -32,6 +36,7 @@ use rustix::process::{Resource, Rlimit};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -42,8 +47,10 @@ use std::vec::Vec;
 /// What the owner asked for on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Files and folders.
+    /// Files and folders to share.
     pub paths: Vec<PathBuf>,
+    /// Torrents to fetch.
+    pub fetch: FetchOptions,
     /// The torrent they are content of, when it was made elsewhere.
     pub torrent: Option<PathBuf>,
     /// Piece length, when it is not left to us.
@@ -60,8 +67,27 @@ pub struct Options {
     pub trackers: Vec<String>,
 }
 
-/// Shares what is asked for until a signal comes.
-pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
+/// What is to be fetched, and how.
+#[derive(Clone, Debug, Default)]
+pub struct FetchOptions {
+    /// `.torrent` files.
+    pub torrents: Vec<PathBuf>,
+    /// Where content goes.
+    pub output: PathBuf,
+    /// Patterns of the files that are wanted; all are when there is none.
+    pub files: Vec<String>,
+    /// From front to back.
+    pub sequential: bool,
+    /// Over when all of it is there.
+    pub exit: bool,
+    /// Peers to begin with.
+    pub peers: Vec<SocketAddr>,
+    /// What lies in the target folder may be written over.
+    pub force: bool,
+}
+
+/// Shares and fetches what is asked for, until a signal comes.
+pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     let board = &options.board;
     if let Some(objection) = board.objection() {
         return Err(objection);
@@ -86,27 +112,48 @@ pub fn share(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         if opened.is_err() {
             state.discard_new_folder();
         }
-        let shares = opened?;
-        let sent = serve(options, report, listener, lanes, &shares, &mut signals).await?;
-        for (share, sent_bytes) in shares.iter().zip(sent).filter(|(_, sent)| *sent > 0) {
-            let bytes = share.sent_bytes.saturating_add(sent_bytes);
-            state.record(&mut library, Record::Sent { info_hash: share.info_hash, bytes })?;
+        let taken = opened?;
+        let before: Vec<(InfoHash, u64)> =
+            taken.iter().map(|one| (one.share.info_hash, one.share.sent_bytes)).collect();
+        let (announcer, torrents) = (Announcer::default(), (&mut state, &mut library));
+        let keeper = Keeper {
+            state: RefCell::new(torrents.0),
+            library: RefCell::new(torrents.1),
+            announcer: &announcer,
+        };
+        let sent = serve(options, report, listener, lanes, taken, &keeper, &mut signals).await?;
+        for ((info_hash, before), sent_bytes) in before.into_iter().zip(sent) {
+            if sent_bytes > 0 {
+                let bytes = before.saturating_add(sent_bytes);
+                state.record(&mut library, Record::Sent { info_hash, bytes })?;
+            }
         }
         Ok(())
     })
 }
 
-/// Takes up every path, one after the other.
+/// Takes up every path and every torrent, one after the other.
 async fn open_all(
     workshop: &mut Workshop<'_, '_>,
     options: &Options,
     report: &mut Report,
-) -> Result<Vec<Share>, Refusal> {
-    let mut shares: Vec<Share> = Vec::with_capacity(options.paths.len());
-    let board = &options.board;
-    if options.paths.len() > usize::from(board.pools.seeding_max) {
+) -> Result<Vec<Taken>, Refusal> {
+    let (board, fetch) = (&options.board, &options.fetch);
+    let count = options.paths.len() + fetch.torrents.len();
+    let mut all: Vec<Taken> = Vec::with_capacity(count);
+    if count > usize::from(board.pools.seeding_max) {
         let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
         return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
+    }
+    for torrent in &fetch.torrents {
+        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
+        let wish = open::Wish { torrent, output, files, force };
+        let taken = workshop.fetch(wish, report).await?;
+        if is_among(&all, &taken.share) {
+            warn!("{}: is fetched already", torrent.display());
+            continue;
+        }
+        all.push(taken);
     }
     for path in &options.paths {
         let wish = Wish {
@@ -117,13 +164,17 @@ async fn open_all(
             walk_kib: board.disk.walk_kib,
         };
         let share = workshop.open(wish, report).await?;
-        if shares.iter().any(|other| other.info_hash == share.info_hash) {
+        if is_among(&all, &share) {
             warn!("{}: is shared already", path.display());
             continue;
         }
-        shares.push(share);
+        all.push(Taken { share, errand: None });
     }
-    Ok(shares)
+    Ok(all)
+}
+
+fn is_among(all: &[Taken], share: &Share) -> bool {
+    all.iter().any(|other| other.share.info_hash == share.info_hash)
 }
 
 /// Serves until a signal comes; bytes sent of each share.
@@ -132,7 +183,8 @@ async fn serve(
     report: &Report,
     listener: Async<TcpListener>,
     lanes: Lanes,
-    shares: &[Share],
+    taken: Vec<Taken>,
+    keeper: &Keeper<'_, '_>,
     signals: &mut Signals,
 ) -> Result<Vec<u64>, Refusal> {
     let (board, pools) = (&options.board, options.board.pools);
@@ -152,11 +204,24 @@ async fn serve(
         bits: &mut bits,
         candidates: &mut candidates,
     };
-    let service = make_service(options, address, memory, lanes)?;
-    let announcer = Announcer::default();
-    for share in shares {
-        activate(&service, &announcer, share, options)?;
-        report.share(share, &magnet_of(&service, share, options, address));
+    let asks_each = usize::from(pools.asks_per_peer);
+    let mut fetches: Vec<_> = (0..pools.fetching_max).map(|_| None).collect();
+    let mut partials: Vec<_> = (0..pools.partials_max).map(|_| None).collect();
+    let mut links: Vec<_> = (0..pumps).map(|_| None).collect();
+    let mut asks = std::vec![Ask::default(); pumps * asks_each];
+    let mut pool = std::vec![0; pools.fetch_bits_kib as usize * 1024];
+    let fetcher = Fetcher::new(FetchMemory {
+        fetches: &mut fetches,
+        partials: &mut partials,
+        links: &mut links,
+        asks: &mut asks,
+        pool: &mut pool,
+    });
+    let service = make_service(options, address, memory, fetcher, lanes)?;
+    let announcer = keeper.announcer;
+    service.fetched.says_pieces.set(report.is_json());
+    for one in taken {
+        take_in(&service, announcer, one, options, report)?;
     }
     let executor = LocalExecutor::new();
     for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
@@ -169,11 +234,13 @@ async fn serve(
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
     executor.spawn(report.run_live_line(&service)).detach();
+    executor.spawn(fetch::run(&service, keeper, report)).detach();
     for worker in 0..announcer::EXCHANGES_MAX {
-        executor.spawn(announcer::run(&service, &announcer, worker)).detach();
+        executor.spawn(announcer::run(&service, announcer, worker)).detach();
     }
     report.ready(address);
-    let end = executor.spawn(until_stopped(&service, &announcer, signals));
+    let exit = options.fetch.exit;
+    let end = executor.spawn(until_stopped(&service, announcer, exit, signals));
     drive(&service, &executor, end).await;
     let swarm = service.swarm.borrow();
     report.stopped(Totals {
@@ -189,6 +256,7 @@ fn make_service<'m>(
     options: &Options,
     address: SocketAddr,
     memory: SwarmMemory<'m>,
+    fetcher: Fetcher<'m>,
     lanes: Lanes,
 ) -> Result<Service<'m>, Refusal> {
     let Board { pools, disk, sockets, .. } = &options.board;
@@ -211,7 +279,9 @@ fn make_service<'m>(
         disk: Disk::new(pools.open_files_max as usize, disk.serve_kib as usize * 1024),
         streams: Streams::new(pumps).map_err(no_descriptors)?,
         lobby: Lobby::new(pumps),
-        swarm: RefCell::new(Swarm::new(memory, limits, identity)),
+        swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
+        hungry: RefCell::new(VecDeque::with_capacity(pumps)),
+        fetched: Desk::default(),
         contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
         receive_bytes: sockets.receive_kib as usize * 1024,
@@ -274,14 +344,70 @@ async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Fu
 }
 
 /// Waits for a signal, then lets peers go and tells trackers, within [`STOP_MS`].
-async fn until_stopped(service: &Service<'_>, announcer: &Announcer, signals: &mut Signals) {
-    let _ = signals.next().await;
+async fn until_stopped(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    exit: bool,
+    signals: &mut Signals,
+) {
+    let signal = async {
+        let _ = signals.next().await;
+    };
+    let complete = async {
+        while !exit || !service.fetched.is_done() {
+            service.fetched.settled.rung().await;
+        }
+    };
+    smol::future::or(signal, complete).await;
     info!("stopping");
     service.swarm.borrow_mut().close();
     service.ring_nudged();
-    let told = announcer::stop(service, announcer);
+    let told = smol::future::zip(announcer::stop(service, announcer), fetch::stop(service));
     let late = service.clock.sleep(STOP_MS, "the end");
+    let told = async {
+        told.await;
+    };
     smol::future::or(told, late).await;
+}
+
+/// Takes in what has been opened: it is shared from here on, and what is lacking fetched.
+fn take_in(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    taken: Taken,
+    options: &Options,
+    report: &Report,
+) -> Result<(), Refusal> {
+    let Taken { share, errand } = taken;
+    let slot = activate(service, announcer, &share, options)?;
+    let magnet = magnet_of(service, &share, options, service.listen);
+    let Some(errand) = errand else {
+        report.share(&share, &magnet);
+        return Ok(());
+    };
+    let order = if options.fetch.sequential { Order::Sequential } else { Order::Rarest };
+    let wanted = |piece: u32| errand.wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+    let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, announcer::random());
+    begun.map_err(|full| fetch_refused(&share.name, full))?;
+    let now = service.clock.now();
+    for peer in &options.fetch.peers {
+        service.swarm.borrow_mut().candidates.note(slot, *peer, now);
+    }
+    let goal = Goal::new(slot, &share, errand);
+    report.added(&share, &magnet, &goal);
+    service.fetched.goals.borrow_mut().push(goal);
+    Ok(())
+}
+
+fn fetch_refused(name: &str, full: FetchFull) -> Refusal {
+    let problem = match full {
+        FetchFull::Places => "as many torrents are fetched as the board's fetching_max".into(),
+        FetchFull::Pool { needed_bytes, free_bytes } => std::format!(
+            "its pieces need {needed_bytes} bytes of the board's fetch_bits_kib, and {free_bytes} \
+             are free"
+        ),
+    };
+    Refusal::new(name, problem, "fetch fewer at a time, or choose a larger board with --board")
 }
 
 /// Makes a share active: from here on peers can ask for it.
@@ -290,7 +416,7 @@ fn activate(
     announcer: &Announcer,
     share: &Share,
     options: &Options,
-) -> Result<(), Refusal> {
+) -> Result<TorrentSlot, Refusal> {
     let mut swarm = service.swarm.borrow_mut();
     let layout = share.content.layout;
     let full = |what| Refusal::new(&share.name, what, "share fewer, or choose a larger board");
@@ -328,7 +454,7 @@ fn activate(
             announcer.add(slot, std::iter::once((0, address.as_str())), true, left, now);
         }
     }
-    Ok(())
+    Ok(slot)
 }
 
 /// Opens the listening socket: where the owner says, or at the first free port of the usual ones.
@@ -389,8 +515,9 @@ pub(super) fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
         scratch_bytes: HASH_SCRATCH_BYTES,
         buffers: disk.lane_buffers.into(),
         buffer_bytes: disk.lane_buffer_kib as usize * 1024,
-        // Reads are bounded by their buffers, hashing by two a lane; the rest is one of a kind.
-        jobs_max: usize::from(disk.lane_buffers + 2 * disk.lanes) + ODD_JOBS,
+        // Reads and writes are bounded by their buffers, hashing by three a lane; the rest is one
+        // of a kind.
+        jobs_max: usize::from(disk.lane_buffers + 3 * disk.lanes) + fetch::JOBS_MAX + ODD_JOBS,
     };
     Lanes::start(sizes).map_err(no_threads)
 }

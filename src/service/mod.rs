@@ -23,6 +23,7 @@ pub mod content;
 pub mod discovery;
 pub mod disk;
 pub mod draft;
+pub mod fetch;
 pub mod flash_file;
 pub mod http;
 pub mod image;
@@ -37,6 +38,7 @@ pub mod report;
 pub mod scrub;
 pub mod share;
 pub mod state;
+pub mod store;
 pub mod streams;
 pub mod tracker;
 pub mod units;
@@ -46,8 +48,9 @@ pub use board::Board;
 pub use content::Content;
 pub use refusal::Refusal;
 
-use crate::engine::swarm::Swarm;
-use crate::engine::units::TorrentSlot;
+use crate::engine::swarm::fetch::Fetcher;
+use crate::engine::swarm::fetch::store::{self as fetched, Verdict};
+use crate::engine::units::{Deadline, PeerSlot, TorrentSlot};
 use clock::Clock;
 use disk::Disk;
 use lan::Lan;
@@ -55,10 +58,14 @@ use lanes::Lanes;
 use lobby::Lobby;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::vec::Vec;
 use streams::Streams;
+
+/// What peers share, on a box that fetches.
+pub type Swarm<'m> = crate::engine::swarm::Swarm<'m, Fetcher<'m>>;
 
 /// What all tasks share.
 pub struct Service<'m> {
@@ -80,6 +87,10 @@ pub struct Service<'m> {
     pub swarm: RefCell<Swarm<'m>>,
     /// Where each active torrent's content is, by slot.
     pub contents: RefCell<Vec<Arc<Content>>>,
+    /// Pumps that wait for a lane's buffer, the first to be served first.
+    pub hungry: RefCell<VecDeque<PeerSlot>>,
+    /// What has become of pieces that were fetched.
+    pub fetched: fetch::Desk,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
     /// Receive window of every connection.
@@ -113,24 +124,72 @@ pub struct Duties {
     pub scrub: usize,
     /// The live line.
     pub report: usize,
+    /// Pieces to be judged, recorded, and torrents to be completed.
+    pub fetch: usize,
 }
 
 impl Duties {
     /// The slots after those of the pumps.
     pub fn after(pumps: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, announces] =
+        let [choke, dials, discovery, scrub, report, fetch, announces] =
             std::array::from_fn(|duty| pumps + duty);
-        Duties { choke, dials, announces, discovery, scrub, report }
+        Duties { choke, dials, announces, discovery, scrub, report, fetch }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 5 + announcer::EXCHANGES_MAX;
+    pub const COUNT: usize = 6 + announcer::EXCHANGES_MAX;
 }
 
 impl Service<'_> {
     /// Where an active torrent's content is.
     pub fn content(&self, torrent: TorrentSlot) -> Arc<Content> {
         Arc::clone(&self.contents.borrow()[torrent.index()])
+    }
+
+    /// Gives a lane's buffer back, and rings who has waited for one the longest.
+    pub fn give_back(&self, buffer: lanes::Buffer) {
+        self.lanes.give_back(buffer);
+        if let Some(slot) = self.hungry.borrow_mut().pop_front() {
+            self.clock.bell(self.clock.slot(slot.index())).ring();
+        }
+    }
+
+    /// A pump waits for a lane's buffer. It is rung when one is given back, or looks by itself:
+    /// those of connections that end with a read under way come back without a word.
+    pub fn wait_for_buffer(&self, slot: PeerSlot) {
+        let mut hungry = self.hungry.borrow_mut();
+        if !hungry.contains(&slot) {
+            hungry.push_back(slot);
+        }
+        let at = self.clock.now().after(BUFFER_PAUSE_MS);
+        self.clock.ring_at(self.clock.slot(slot.index()), Deadline { at, why: "a lane's buffer" });
+    }
+
+    /// Takes what a lane has done with payload.
+    pub fn handle_done(&self, done: lanes::Done) {
+        let lanes::Done::Store { buffer, done, error } = done else { return };
+        self.give_back(buffer);
+        let torrent = done.work.torrent;
+        if let Some(error) = error {
+            self.fetched.note_trouble(self, torrent, &error);
+        }
+        let mut swarm = self.swarm.borrow_mut();
+        swarm.handle_done(done, |verdict| match verdict {
+            Verdict::Verified(piece) => self.fetched.note_verified(self, torrent, piece),
+            Verdict::Failed(piece, culprit) => {
+                log::debug!("piece {} does not match its hash, sent by {culprit:?}", piece.0);
+            }
+        });
+        drop(swarm);
+        self.clock.bell(self.clock.slot(self.duties.fetch)).ring();
+        self.ring_nudged();
+    }
+
+    /// Payload for which no lane has a place: its blocks are asked for again.
+    pub fn handle_undone(&self, job: lanes::Job) {
+        let lanes::Job::Store { work, buffer, .. } = job else { return };
+        let done = fetched::Done { work, matched: heapless::Vec::new(), written: false };
+        self.handle_done(lanes::Done::Store { buffer, done, error: None });
     }
 
     /// Rings every connection whose standing has changed, and sees to the next turn of slots.
@@ -180,6 +239,9 @@ impl Service<'_> {
 
 /// Between two complaints.
 const COMPLAINT_PAUSE_MS: u64 = 60_000;
+
+/// A pump that waits for a buffer looks by itself after this.
+const BUFFER_PAUSE_MS: u64 = 100;
 
 /// A look at the interfaces is good for so long.
 const LAN_LOOK_MS: u64 = 30_000;

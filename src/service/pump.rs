@@ -28,6 +28,8 @@ use crate::engine::limits::COLD_RETRY_MS;
 use crate::engine::peer::serve::Request;
 use crate::engine::peer::{Output, Peer, Serving};
 use crate::engine::swarm::DialEnd;
+use crate::engine::swarm::fetch::Fetching;
+use crate::engine::swarm::fetch::store::Stores;
 use crate::engine::swarm::roster::Farewell;
 use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
 use crate::engine::wire::PeerFault;
@@ -76,6 +78,7 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
         if let Some(torrent) = dialled {
             let end = match ending {
                 Ending::Farewell(Farewell::Complete) => DialEnd::Complete,
+                Ending::Farewell(Farewell::Corrupt) => DialEnd::Corrupt,
                 Ending::Fault(fault) => DialEnd::Fault(fault),
                 _ => DialEnd::Ended,
             };
@@ -125,8 +128,27 @@ async fn converse(
             Peer::dialled(slot, address, requests, torrent, now, &service.swarm.borrow())
         }
     };
-    let mut pump = Pump { service, slot, stream, peer, smooth: 0, cold: Cold::No, greeted: false };
+    let mut pump = Pump {
+        service,
+        slot,
+        stream,
+        peer,
+        smooth: 0,
+        cold: Cold::No,
+        storing: None,
+        gathered: None,
+        waits_for_buffer: false,
+        greeted: false,
+    };
     let ending = poll_fn(|cx| pump.turn(cx)).await;
+    // What a lane has of it is waited for: the fetcher counts on an answer.
+    if let Some(receipt) = pump.storing.take() {
+        service.handle_done(receipt.await);
+    }
+    if let Some(gathered) = pump.gathered.take() {
+        service.swarm.borrow_mut().fetcher.drop_stores(slot, gathered.stores);
+        service.give_back(gathered.buffer);
+    }
     if !pump.greeted {
         service.lobby.greeted(slot);
     }
@@ -142,8 +164,21 @@ struct Pump<'p, 's> {
     /// Sends in a row that the socket took whole.
     smooth: u32,
     cold: Cold,
+    /// Payload that is being written.
+    storing: Option<Receipt>,
+    /// Payload that is gathered meanwhile.
+    gathered: Option<Gathered>,
+    /// Payload is to be read, and every buffer is taken.
+    waits_for_buffer: bool,
     /// The lobby knows that hands have been shaken.
     greeted: bool,
+}
+
+/// Payload on its way to a lane.
+struct Gathered {
+    buffer: Buffer,
+    filled: usize,
+    stores: Stores,
 }
 
 /// What is known of a read that would have slept.
@@ -172,9 +207,11 @@ impl Pump<'_, '_> {
         let slot = self.service.clock.slot(self.slot.index());
         // Asked first: whatever rings from here on brings another turn.
         let _ = self.service.clock.bell(slot).poll(cx);
+        self.collect_stored(cx);
         if let Err(ending) = self.feed(now) {
             return Poll::Ready(ending);
         }
+        self.collect_stored(cx);
         if let Err(ending) = self.collect(cx, now) {
             return Poll::Ready(ending);
         }
@@ -186,9 +223,11 @@ impl Pump<'_, '_> {
         if let Err(fault) = self.peer.handle_time(now) {
             return Poll::Ready(Ending::Fault(fault));
         }
-        self.service.clock.ring_at(slot, self.peer.deadline());
+        let swarm = self.service.swarm.borrow();
+        self.service.clock.ring_at(slot, self.peer.deadline(&swarm));
         // What did not fit the queue was left unread: there may be room now.
-        let hungry = self.stream.is_readable() && self.peer.appetite() > 0;
+        let readable = self.stream.is_readable() && self.has_room();
+        let hungry = readable && self.peer.appetite(&swarm) > 0;
         if again || hungry {
             cx.waker().wake_by_ref();
         }
@@ -197,9 +236,19 @@ impl Pump<'_, '_> {
 
     /// Reads once, as much as the peer has appetite for; what it cannot take stays in the kernel.
     fn feed(&mut self, now: Instant) -> Result<(), Ending> {
-        let appetite = self.peer.appetite();
-        if appetite == 0 || !self.stream.is_readable() {
+        self.waits_for_buffer = false;
+        if !self.stream.is_readable() {
             return Ok(());
+        }
+        let swarm = self.service.swarm.borrow();
+        let appetite = self.peer.appetite(&swarm);
+        let payload = swarm.fetcher.awaits_payload(self.slot);
+        drop(swarm);
+        if appetite == 0 {
+            return Ok(());
+        }
+        if payload {
+            return self.feed_payload(appetite, now);
         }
         let mut received = self.service.received.borrow_mut();
         let room = appetite.min(received.len());
@@ -216,6 +265,69 @@ impl Pump<'_, '_> {
             self.service.lobby.greeted(self.slot);
         }
         Ok(())
+    }
+
+    /// Reads once into a buffer that a lane then writes from. While a lane has one, the next is
+    /// filled: the busier the lanes, the more a job brings.
+    fn feed_payload(&mut self, appetite: usize, now: Instant) -> Result<(), Ending> {
+        if self.gathered.is_none() {
+            let Some(buffer) = self.service.lanes.take_buffer() else {
+                self.waits_for_buffer = true;
+                self.service.wait_for_buffer(self.slot);
+                return Ok(());
+            };
+            self.gathered = Some(Gathered { buffer, filled: 0, stores: Stores::new() });
+        }
+        let Some(Gathered { buffer, filled, stores }) = &mut self.gathered else { return Ok(()) };
+        let end = buffer.len().min(*filled + appetite);
+        let room = &mut buffer[*filled..end];
+        if room.is_empty() {
+            return Ok(());
+        }
+        let read = match self.stream.receive(room)? {
+            Some(0) => return Err(Ending::Gone),
+            Some(read) => read,
+            None => 0,
+        };
+        let mut swarm = self.service.swarm.borrow_mut();
+        self.peer.handle_received(&room[..read], now, &mut swarm).map_err(Ending::Fault)?;
+        swarm.fetcher.take_stores(self.slot, *filled, stores);
+        drop(swarm);
+        *filled += read;
+        self.store();
+        Ok(())
+    }
+
+    /// Hands what has been gathered to a lane, unless one has some of it already.
+    fn store(&mut self) {
+        if self.storing.is_some() {
+            return;
+        }
+        let Some(Gathered { buffer, stores, .. }) = self.gathered.take() else { return };
+        let work = self.service.swarm.borrow_mut().fetcher.make_work(self.slot, stores);
+        let Some(work) = work else { return self.service.give_back(buffer) };
+        let content = self.service.content(work.torrent);
+        match self.service.lanes.submit(Job::Store { content, work, buffer }) {
+            Ok(receipt) => self.storing = Some(receipt),
+            // There is a ticket for every buffer; without one the blocks are asked for again.
+            Err(job) => self.service.handle_undone(job),
+        }
+    }
+
+    /// Takes what a lane has written.
+    fn collect_stored(&mut self, cx: &mut Context<'_>) {
+        let Some(receipt) = &mut self.storing else { return };
+        if let Poll::Ready(done) = Pin::new(receipt).poll(cx) {
+            self.storing = None;
+            self.service.handle_done(done);
+            self.store();
+        }
+    }
+
+    /// Whether a lane's buffer has room for what is to be read next.
+    fn has_room(&self) -> bool {
+        !self.waits_for_buffer
+            && self.gathered.as_ref().is_none_or(|gathered| gathered.filled < gathered.buffer.len())
     }
 
     /// Takes what a lane has read.
@@ -240,7 +352,7 @@ impl Pump<'_, '_> {
             }
             Err(error) => error,
         };
-        self.service.lanes.give_back(buffer);
+        self.service.give_back(buffer);
         match error {
             ContentError::Changed(span) => {
                 self.service.withhold(torrent, span);
@@ -346,23 +458,26 @@ impl Pump<'_, '_> {
 
     /// Hands the read to a lane.
     fn read_on_a_lane(&mut self, content: Arc<super::Content>, serving: &Serving, now: Instant) {
-        let receipt = self.service.lanes.take_buffer().and_then(|buffer| {
-            self.service.lanes.submit(Job::Read { content, serving: serving.clone(), buffer })
-        });
-        match receipt {
-            Some(receipt) => {
+        // While every lane is taken the request stays where it is and is tried again.
+        let Some(buffer) = self.service.lanes.take_buffer() else {
+            return self.peer.handle_cold(now.after(BUSY_RETRY_MS));
+        };
+        match self.service.lanes.submit(Job::Read { content, serving: serving.clone(), buffer }) {
+            Ok(receipt) => {
                 self.cold = Cold::Lane { receipt, revision: serving.revision };
                 self.peer.handle_cold(Instant::NEVER);
             }
-            // Every lane is taken: the request stays where it is and is tried again.
-            None => self.peer.handle_cold(now.after(BUSY_RETRY_MS)),
+            Err(job) => {
+                job.into_buffer().into_iter().for_each(|buffer| self.service.give_back(buffer));
+                self.peer.handle_cold(now.after(BUSY_RETRY_MS));
+            }
         }
     }
 
     /// Gives back what a lane has read, if it has not been sent.
     fn release(&mut self) {
         match std::mem::replace(&mut self.cold, Cold::No) {
-            Cold::Warm { buffer, .. } => self.service.lanes.give_back(buffer),
+            Cold::Warm { buffer, .. } => self.service.give_back(buffer),
             other => self.cold = other,
         }
     }

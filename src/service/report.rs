@@ -5,9 +5,10 @@
 
 use super::Service;
 use super::board::{Board, Holder, ImageSizes};
+use super::fetch::Goal;
 use super::lan::magnet;
 use super::share::{Progress, Share};
-use crate::engine::units::Deadline;
+use crate::engine::units::{Deadline, InfoHash, PieceIndex};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{info, warn};
 use serde_json::{Value, json};
@@ -56,6 +57,11 @@ impl Report {
     pub fn new(json: bool) -> Report {
         let terminal = std::io::stderr().is_terminal();
         Report { json, terminal, progress: None, minutes_said: 0 }
+    }
+
+    /// Events for programs, not sentences.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A share has been taken up.
@@ -116,6 +122,38 @@ impl Report {
     /// Writing of so many bytes to `path` begins.
     pub fn begin_writing(&mut self, path: &Path, bytes: u64) {
         self.begin_bar(&path.display().to_string(), "writing", bytes);
+    }
+
+    /// A torrent that is to be fetched has been taken up.
+    pub fn added(&self, share: &Share, magnet: &str, goal: &Goal) {
+        if self.json {
+            let mut event = share_event(share, magnet);
+            event["event"] = json!("added");
+            event["wanted_bytes"] = json!(goal.wanted_bytes);
+            event["here_bytes"] = json!(goal.here_bytes);
+            event["path"] = json!(share.content.root.to_string_lossy());
+            return line(&event);
+        }
+        let (here, wanted) = (HumanBytes(goal.here_bytes), HumanBytes(goal.wanted_bytes));
+        let root = share.content.root.display();
+        say(&std::format!(
+            "{}\n  to         {root}, {here} of {wanted} there",
+            share_text(share, magnet)
+        ));
+    }
+
+    /// A torrent that was fetched is whole, and a share like any other.
+    pub fn complete(&self, goal: &Goal) {
+        if self.json {
+            let info_hash = goal.info_hash.to_string();
+            return line(&json!({
+                "event": "complete",
+                "info_hash": info_hash,
+                "name": goal.name,
+                "bytes": goal.wanted_bytes,
+            }));
+        }
+        say(&std::format!("{}: complete, {}.", goal.name, HumanBytes(goal.wanted_bytes)));
     }
 
     /// Connections are accepted.
@@ -320,6 +358,20 @@ fn firmware_text(board: &Board, image: &ImageSizes) -> String {
     text += &row("journal", std::format!("2 x {} KiB, in the image", disk.journal_kib));
     text += "Its memory is laid out by the linker, which refuses what is too much for it.\n";
     text + &std::format!("An image: perennial share PATH --for-board {name} -o FILE\n")
+}
+
+/// A piece has been verified.
+pub fn piece(info_hash: &InfoHash, piece: PieceIndex) {
+    let info_hash = info_hash.to_string();
+    line(&json!({ "event": "piece", "info_hash": info_hash, "piece": piece.0 }));
+}
+
+/// Something stands in the way of a fetch; it goes on when that is gone.
+pub fn trouble(info_hash: &InfoHash, what: &str, json: bool) {
+    if json {
+        let info_hash = info_hash.to_string();
+        line(&json!({ "event": "error", "info_hash": info_hash, "error": what }));
+    }
 }
 
 fn style(look: &str) -> ProgressStyle {

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::state::State;
 use super::walk::{LeftOut, unreadable};
 use crate::engine::library::extents::Stamp;
-use crate::engine::library::{Facts, Library, root_key};
+use crate::engine::library::{Entry, Facts, Library, root_key};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
@@ -168,7 +168,8 @@ impl Workshop<'_, '_> {
         let info_hash =
             draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
         let key = root_key(root.as_os_str().as_encoded_bytes());
-        if let Some(entry) = self.library.under(key).find(|entry| entry.info_hash == info_hash)
+        let same = |entry: &&Entry| entry.info_hash == info_hash && !entry.fetching;
+        if let Some(entry) = self.library.under(key).find(same)
             && let Some(known) = Known::load(
                 &self.state.torrent_folder(&info_hash, entry.facts_crc),
                 entry.facts_crc,
@@ -251,11 +252,16 @@ impl Workshop<'_, '_> {
     /// Refuses what could not be admitted once it has been hashed.
     fn expect_room(&self, key: u64) -> Result<(), Refusal> {
         if self.library.is_full() && self.library.under(key).next().is_none() {
-            let held = self.library.entries().count();
-            let problem = std::format!("the library holds {held} torrents and is full");
-            return Err(Refusal::new("memory", problem, "choose a larger board with --board"));
+            return Err(self.full());
         }
         Ok(())
+    }
+
+    /// The library has no place left.
+    pub fn full(&self) -> Refusal {
+        let held = self.library.entries().count();
+        let problem = std::format!("the library holds {held} torrents and is full");
+        Refusal::new("memory", problem, "choose a larger board with --board")
     }
 
     fn admit(
@@ -274,7 +280,8 @@ impl Workshop<'_, '_> {
 }
 
 impl Known {
-    fn into_share(self, left_out: LeftOut, hashed_bytes: u64) -> Share {
+    /// A share of what is known.
+    pub fn into_share(self, left_out: LeftOut, hashed_bytes: u64) -> Share {
         let name = self.torrent.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Share {
             info_hash: self.info_hash,
@@ -292,7 +299,7 @@ impl Known {
 }
 
 /// Which pieces of the content match the metainfo.
-async fn check(
+pub async fn check(
     lanes: &Lanes,
     content: Content,
     name: &str,
@@ -328,7 +335,7 @@ async fn hash_all(
     let result = loop {
         while under_way.len() < under_way_max
             && let Some(piece) = pieces.peek().copied()
-            && let Some(receipt) = lanes.submit(Job::Hash { content: Arc::clone(content), piece })
+            && let Ok(receipt) = lanes.submit(Job::Hash { content: Arc::clone(content), piece })
         {
             under_way.push_back(receipt);
             pieces.next();

@@ -6,6 +6,7 @@
 //! STATE/torrents/HASH-CRC/facts     what is known of one; CRC is theirs
 //! STATE/torrents/HASH-CRC/extents   which file holds which bytes
 //! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
+//! STATE/torrents/HASH-CRC/progress  its bitfield while it is fetched (engine/library/progress)
 //! STATE/torrents/HASH-CRC/NAME.torrent
 //! STATE/torrents/.new/              one being made; cleared away at the next start
 //! ```
@@ -102,6 +103,31 @@ impl<'m> State<'m> {
         root_key: u64,
         facts_crc: u32,
     ) -> Result<PathBuf, Refusal> {
+        let record = Record::Admitted { info_hash, root_key, facts_crc };
+        self.place(new_folder, library, info_hash, facts_crc, record)
+    }
+
+    /// The same of a torrent that is still to be fetched.
+    pub fn begin(
+        &mut self,
+        new_folder: &Path,
+        library: &mut Library<'_>,
+        info_hash: InfoHash,
+        root_key: u64,
+        facts_crc: u32,
+    ) -> Result<PathBuf, Refusal> {
+        let record = Record::Begun { info_hash, root_key, facts_crc };
+        self.place(new_folder, library, info_hash, facts_crc, record)
+    }
+
+    fn place(
+        &mut self,
+        new_folder: &Path,
+        library: &mut Library<'_>,
+        info_hash: InfoHash,
+        facts_crc: u32,
+        record: Record,
+    ) -> Result<PathBuf, Refusal> {
         let folder = self.torrent_folder(&info_hash, facts_crc);
         let place = || -> io::Result<()> {
             sync_folder(new_folder)?;
@@ -114,7 +140,7 @@ impl<'m> State<'m> {
         };
         place().map_err(|error| refused(&folder, error))?;
         let old = library.get(&info_hash).map(|entry| entry.facts_crc);
-        self.record(library, Record::Admitted { info_hash, root_key, facts_crc })?;
+        self.record(library, record)?;
         if let Some(old) = old.filter(|old| *old != facts_crc) {
             // Should it stay for now, the next start clears it away.
             let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));

@@ -84,7 +84,7 @@ impl Evening<'_> {
     fn hear(&mut self, peer: &mut Peer<'_>, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let most = peer.appetite().min(1 + self.prng.below(200) as usize);
+            let most = peer.appetite(&self.swarm).min(1 + self.prng.below(200) as usize);
             if most == 0 {
                 break;
             }

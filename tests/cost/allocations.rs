@@ -7,7 +7,7 @@ use crate::program::Folder;
 use crate::torrent::Metainfo;
 use crate::{fetch_from, film};
 use perennial::service::board::Board;
-use perennial::service::life::{self, Options};
+use perennial::service::life::{self, FetchOptions, Options};
 use perennial::service::report::Report;
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
@@ -23,6 +23,7 @@ fn serving_a_block_allocates_nothing() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = home.path().join("state");
     let options = Options {
+        fetch: FetchOptions::default(),
         paths: vec![film],
         torrent: None,
         piece_bytes: None,
@@ -34,7 +35,7 @@ fn serving_a_block_allocates_nothing() {
     };
     let service = thread::spawn(move || {
         watch_this_thread();
-        life::share(&options, &mut Report::new(true))
+        life::live(&options, &mut Report::new(true))
     });
     let (torrent, mut leecher) = enter(&state, free);
     // Whatever is made once has been made then.

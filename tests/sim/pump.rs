@@ -130,12 +130,12 @@ impl Pump {
         if self.due(cx.now).is_some() {
             self.rings_at = Deadline::NONE;
         }
-        let hungry = self.peer.appetite() > 0;
+        let hungry = self.peer.appetite(cx.swarm) > 0;
         self.feed(link, cx)?;
         self.collect(cx)?;
         let again = self.act(link, cx)?;
         self.peer.handle_time(cx.now).map_err(Ending::Fault)?;
-        let due = self.peer.deadline();
+        let due = self.peer.deadline(cx.swarm);
         assert!(
             again || due.at > cx.now,
             "{:?}: {:?} is due at {:?} and always will be",
@@ -147,7 +147,7 @@ impl Pump {
         if due.at < self.rings_at.at {
             self.rings_at = due;
         }
-        let appetite_is_back = !hungry && self.peer.appetite() > 0;
+        let appetite_is_back = !hungry && self.peer.appetite(cx.swarm) > 0;
         self.bell |= again || appetite_is_back;
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Pump {
     fn feed(&mut self, link: &mut Link, cx: &mut Context<'_, '_>) -> Result<(), Ending> {
         let mut received = [0; 8 << 10];
         let appetite = match self.heeds_appetite {
-            true => self.peer.appetite().min(received.len()),
+            true => self.peer.appetite(cx.swarm).min(received.len()),
             false => received.len(),
         };
         if appetite == 0 {

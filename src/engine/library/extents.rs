@@ -25,6 +25,20 @@ pub struct Extent {
     pub stamp: Stamp,
     /// Padding (BEP 47): zeros that no file holds.
     pub padding: bool,
+    /// What the file is called.
+    pub naming: Naming,
+}
+
+/// How a file's name follows from its path in the torrent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// It is the path as it stands.
+    #[default]
+    AsItIs,
+    /// It is the path made safe: the torrent was fetched.
+    MadeSafe,
+    /// The same, and a number, because another file of the torrent has that name.
+    Numbered,
 }
 
 /// What a file looked like: when one of these differs it has changed.
@@ -46,7 +60,13 @@ impl Extent {
         bytes[24..32].copy_from_slice(&self.stamp.inode.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.stamp.modified.0.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.stamp.modified.1.to_le_bytes());
-        bytes[44..].copy_from_slice(&u32::from(self.padding).to_le_bytes());
+        let naming = match self.naming {
+            Naming::AsItIs => 0,
+            Naming::MadeSafe => MADE_SAFE,
+            Naming::Numbered => NUMBERED,
+        };
+        let flags = if self.padding { naming | PADDING } else { naming };
+        bytes[44..].copy_from_slice(&flags.to_le_bytes());
         bytes
     }
 
@@ -58,11 +78,18 @@ impl Extent {
             u64::from_le_bytes(word)
         };
         let seconds_nanos = (long(32) as i64, long(40) as u32);
+        let flags = (long(40) >> 32) as u32;
+        let naming = match flags & (MADE_SAFE | NUMBERED) {
+            0 => Naming::AsItIs,
+            MADE_SAFE => Naming::MadeSafe,
+            _ => Naming::Numbered,
+        };
         Extent {
             span: Span { at: long(0), length: long(8) },
             path_at: long(16),
             stamp: Stamp { inode: long(24), modified: seconds_nanos },
-            padding: long(40) >> 32 != 0,
+            padding: flags & PADDING != 0,
+            naming,
         }
     }
 }
@@ -120,6 +147,11 @@ impl<'s, S: Source> ExtentMap<'s, S> {
 /// Bytes of a record.
 pub const EXTENT_BYTES: usize = 48;
 
+/// Flags of a record.
+const PADDING: u32 = 1;
+const MADE_SAFE: u32 = 2;
+const NUMBERED: u32 = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +164,9 @@ mod tests {
         for (path_at, length) in lengths.into_iter().enumerate() {
             let span = Span { at, length };
             let stamp = Stamp { inode: u64::MAX, modified: (-1, 999_999_999) };
-            let extent = Extent { span, path_at: path_at as u64, stamp, padding: length == 1 };
+            let naming = [Naming::AsItIs, Naming::MadeSafe, Naming::Numbered][path_at % 3];
+            let path_at = path_at as u64;
+            let extent = Extent { span, path_at, stamp, padding: length == 1, naming };
             assert_eq!(Extent::parse(&extent.write()), extent);
             bytes.extend(extent.write());
             at += length;

@@ -20,6 +20,7 @@
 
 pub mod extents;
 pub mod facts;
+pub mod progress;
 
 pub use extents::{Extent, ExtentMap};
 pub use facts::Facts;
@@ -51,6 +52,16 @@ pub enum Record {
         /// Its name.
         info_hash: InfoHash,
     },
+    /// A torrent exists from here on and is still to be fetched: what is there of it stands in a
+    /// journal of its own, see [`progress`].
+    Begun {
+        /// Its name.
+        info_hash: InfoHash,
+        /// Stands for where its content lies, see [`root_key`].
+        root_key: u64,
+        /// CRC-32 of its facts.
+        facts_crc: u32,
+    },
 }
 
 impl Record {
@@ -76,6 +87,8 @@ pub struct Entry {
     pub facts_crc: u32,
     /// Bytes of its content sent, ever.
     pub sent_bytes: u64,
+    /// It is still being fetched.
+    pub fetching: bool,
 }
 
 /// The library has no place left.
@@ -102,9 +115,11 @@ impl<'m> Library<'m> {
     /// `Admitted` is refused; everything known stays.
     pub fn apply(&mut self, record: Record) -> Result<(), LibraryFull> {
         match record {
-            Record::Admitted { info_hash, root_key, facts_crc } => {
+            Record::Admitted { info_hash, root_key, facts_crc }
+            | Record::Begun { info_hash, root_key, facts_crc } => {
                 let sent_bytes = self.get(&info_hash).map_or(0, |entry| entry.sent_bytes);
-                let entry = Entry { info_hash, root_key, facts_crc, sent_bytes };
+                let fetching = matches!(record, Record::Begun { .. });
+                let entry = Entry { info_hash, root_key, facts_crc, sent_bytes, fetching };
                 *self.place(&info_hash)? = Some(entry);
             }
             Record::Sent { info_hash, bytes } => {
@@ -148,8 +163,11 @@ impl<'m> Library<'m> {
     /// The records that say all of this, and nothing that is past.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         self.entries().flat_map(|entry| {
-            let Entry { info_hash, root_key, facts_crc, sent_bytes } = *entry;
-            let admitted = Record::Admitted { info_hash, root_key, facts_crc };
+            let Entry { info_hash, root_key, facts_crc, sent_bytes, fetching } = *entry;
+            let admitted = match fetching {
+                false => Record::Admitted { info_hash, root_key, facts_crc },
+                true => Record::Begun { info_hash, root_key, facts_crc },
+            };
             let sent = (sent_bytes > 0).then_some(Record::Sent { info_hash, bytes: sent_bytes });
             core::iter::once(admitted).chain(sent)
         })
@@ -197,6 +215,7 @@ mod tests {
             admitted(B, 3),
             Record::Forgotten { info_hash: A },
             admitted(A, 4),
+            Record::Begun { info_hash: B, root_key: 3, facts_crc: 7 },
         ];
         for record in story {
             let mut room = [0; RECORD_BYTES_MAX];

@@ -11,6 +11,7 @@ use super::{Peer, Session, Stage};
 use crate::engine::limits::{BLOCK_BYTES_MAX, METADATA_PIECE_BYTES, POINTLESS_MAX};
 use crate::engine::metainfo::layout::OutOfRange;
 use crate::engine::swarm::Swarm;
+use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Member;
 use crate::engine::units::{Block, Instant, PeerSlot};
 use crate::engine::wire::PeerFault;
@@ -24,7 +25,7 @@ impl Peer<'_> {
         &mut self,
         theirs: Handshake,
         now: Instant,
-        swarm: &mut Swarm<'_>,
+        swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         let Stage::Greeting { dialled, .. } = self.stage else { return Ok(()) };
         let torrent = swarm.find(&theirs.info_hash).ok_or(PeerFault::UnknownTorrent)?;
@@ -58,22 +59,42 @@ impl Peer<'_> {
         Ok(())
     }
 
-    /// One message.
+    /// One message, which ends at byte `read` of what was read.
     pub(super) fn handle_frame(
         &mut self,
         frame: Frame<'_>,
+        read: usize,
         now: Instant,
-        swarm: &mut Swarm<'_>,
+        swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         let torrent = session.torrent;
         let layout = swarm.torrent(torrent).layout;
         match frame {
-            Frame::KeepAlive | Frame::Skipped | Frame::Advice => return self.count_pointless(),
-            // We ask for nothing: whether we may makes no difference.
-            Frame::Choke(_) => return self.count_pointless(),
+            Frame::KeepAlive | Frame::Skipped | Frame::Advice | Frame::Port(_) => {
+                return self.count_pointless();
+            }
+            Frame::Choke(choked) => {
+                let fast = session.features.fast;
+                swarm.fetcher.note_choke(self.slot, choked, fast, now);
+                return self.count_pointless();
+            }
             Frame::Reject(_) if !session.features.fast => return Err(PeerFault::NotNegotiated),
-            Frame::Reject(_) | Frame::Piece => return Err(PeerFault::Unrequested),
+            Frame::Reject(block) => {
+                if !swarm.fetcher.note_reject(self.slot, block, now) {
+                    return Err(PeerFault::Unrequested);
+                }
+            }
+            Frame::Piece { block, offset, bytes } => {
+                if offset == 0 && !swarm.fetcher.note_block(self.slot, block, now) {
+                    return Err(PeerFault::Unrequested);
+                }
+                swarm.fetcher.note_payload(self.slot, offset, read - bytes.len(), bytes.len());
+                // Whoever gives may say this and that.
+                if offset == 0 {
+                    self.pointless = self.pointless.saturating_sub(1);
+                }
+            }
             Frame::Interested(interested) => {
                 // Everybody changes their mind now and then; doing nothing else is a flood.
                 swarm.set_interested(self.slot, interested, now);
@@ -82,7 +103,8 @@ impl Peer<'_> {
             Frame::Have(piece) if piece.0 >= layout.piece_count() => {
                 return Err(PeerFault::PieceRange);
             }
-            Frame::Have(_) => {
+            Frame::Have(piece) => {
+                swarm.fetcher.note_have(self.slot, piece);
                 session.count_pieces(1, self.slot, swarm);
                 if session.their_pieces > layout.piece_count() {
                     return self.count_pointless();
@@ -103,6 +125,7 @@ impl Peer<'_> {
                     return Err(PeerFault::BitfieldSpare);
                 }
                 let count = bytes.iter().map(|byte| byte.count_ones()).sum();
+                swarm.fetcher.note_bits(self.slot, offset, bytes);
                 session.count_pieces(count, self.slot, swarm);
             }
             Frame::HaveAll | Frame::HaveNone if !session.features.fast => {
@@ -127,7 +150,11 @@ impl Peer<'_> {
         Ok(())
     }
 
-    fn handle_request(&mut self, block: Block, swarm: &Swarm<'_>) -> Result<(), PeerFault> {
+    fn handle_request(
+        &mut self,
+        block: Block,
+        swarm: &Swarm<'_, impl Fetching>,
+    ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &self.stage else { return Ok(()) };
         match swarm.torrent(session.torrent).layout.locate(block) {
             Err(OutOfRange::Piece) => return Err(PeerFault::PieceRange),
@@ -138,8 +165,11 @@ impl Peer<'_> {
         let fast = session.features.fast;
         let answered = session.told_unchoked && swarm.offers(session.torrent, block.piece.0);
         if answered || fast {
-            // Within the appetite there is always room; a caller that reads more gets a fault.
-            self.queue.push(block, answered).map_err(|_| PeerFault::RequestFlood)?;
+            // Within the appetite there is room, unless blocks of ours are to come as well.
+            if self.queue.push(block, answered).is_err() {
+                let both = swarm.fetcher.awaits_payload(self.slot);
+                return if both { self.count_pointless() } else { Err(PeerFault::RequestFlood) };
+            }
         }
         if answered { Ok(()) } else { self.count_pointless() }
     }
@@ -148,13 +178,14 @@ impl Peer<'_> {
         &mut self,
         sub_id: u8,
         payload: &[u8],
-        swarm: &Swarm<'_>,
+        swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         match sub_id {
             0 => {
                 let hello = PeerHello::parse(payload).ok_or(PeerFault::Extended)?;
                 session.metadata_id = hello.metadata_id;
+                swarm.fetcher.note_reqq(self.slot, hello.requests_max);
                 Ok(())
             }
             METADATA_ID if session.metadata_id != 0 => {
@@ -183,7 +214,7 @@ impl Peer<'_> {
 
 impl Session {
     /// The peer has so many pieces more.
-    fn count_pieces(&mut self, count: u32, slot: PeerSlot, swarm: &mut Swarm<'_>) {
+    fn count_pieces(&mut self, count: u32, slot: PeerSlot, swarm: &mut Swarm<'_, impl Fetching>) {
         self.their_pieces = self.their_pieces.saturating_add(count);
         if self.their_pieces >= swarm.torrent(self.torrent).layout.piece_count() {
             swarm.set_complete(slot);

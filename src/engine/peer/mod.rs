@@ -32,6 +32,8 @@ use super::limits::{
     HANDSHAKE_BYTES, HANDSHAKE_TIMEOUT_MS, KEEPALIVE_MS, METADATA_REQUESTS_MAX, OUT_BYTES,
     REQUEST_BYTES, SERVE_BLOCKS_MAX, SILENCE_TIMEOUT_MS, STALL_TIMEOUT_MS,
 };
+use super::swarm::fetch::Fetching;
+use super::swarm::fetch::store::RECEIVE_BYTES_MAX;
 use super::swarm::roster::Farewell;
 use super::swarm::{Refused, Swarm};
 use super::units::{Deadline, Instant, PeerSlot, TorrentSlot};
@@ -138,7 +140,7 @@ impl<'m> Peer<'m> {
         requests: &'m mut [Request],
         torrent: TorrentSlot,
         now: Instant,
-        swarm: &Swarm<'_>,
+        swarm: &Swarm<'_, impl Fetching>,
     ) -> Peer<'m> {
         let mut peer = Peer::new(slot, address, requests, Some(torrent), now);
         peer.put_handshake(torrent, swarm);
@@ -183,25 +185,29 @@ impl<'m> Peer<'m> {
     }
 
     /// How many bytes may be handed to [`Peer::handle_received`] next: no more than the queue
-    /// takes should all of them be requests. 0 while it is full.
-    pub fn appetite(&self) -> usize {
+    /// takes should all of them be requests. 0 while it is full. A peer that has been asked for
+    /// blocks is read on all the same; requests that then find the queue full are dropped.
+    pub fn appetite(&self, swarm: &Swarm<'_, impl Fetching>) -> usize {
         match &self.stage {
             Stage::Greeting { received, .. } => {
                 HANDSHAKE_BYTES - received.len() + REQUEST_BYTES * self.queue.free()
             }
             Stage::Refused(_) => 0,
+            Stage::Member(_) if swarm.fetcher.awaits_payload(self.slot) => RECEIVE_BYTES_MAX,
             Stage::Member(_) => REQUEST_BYTES * self.queue.free(),
         }
     }
 
-    /// Takes what was read from the socket, at most [`Peer::appetite`] bytes.
+    /// Takes what was read from the socket, at most [`Peer::appetite`] bytes. Payload stays where it
+    /// is: the swarm's fetcher says what of it belongs where.
     pub fn handle_received(
         &mut self,
         mut bytes: &[u8],
         now: Instant,
-        swarm: &mut Swarm<'_>,
+        swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         self.last_received = now;
+        let whole = bytes.len();
         if let Stage::Greeting { received, .. } = &mut self.stage {
             let missing = received.capacity() - received.len();
             let (part, rest) = bytes.split_at(missing.min(bytes.len()));
@@ -222,7 +228,8 @@ impl<'m> Peer<'m> {
         let mut decoder = core::mem::take(&mut session.decoder);
         let mut result = Ok(());
         while let Some(frame) = decoder.next(&mut bytes).transpose() {
-            result = frame.and_then(|frame| self.handle_frame(frame, now, swarm));
+            let read = whole - bytes.len();
+            result = frame.and_then(|frame| self.handle_frame(frame, read, now, swarm));
             if result.is_err() {
                 break;
             }
@@ -234,7 +241,7 @@ impl<'m> Peer<'m> {
     }
 
     /// So many bytes of what was offered last went to the socket; 0 when it took none.
-    pub fn handle_sent(&mut self, sent: usize, now: Instant, swarm: &mut Swarm<'_>) {
+    pub fn handle_sent(&mut self, sent: usize, now: Instant, swarm: &mut Swarm<'_, impl Fetching>) {
         if sent > 0 {
             self.last_sent = now;
         }
@@ -290,7 +297,11 @@ impl<'m> Peer<'m> {
     }
 
     /// The next thing to do. See the module.
-    pub fn poll_output(&mut self, now: Instant, swarm: &mut Swarm<'_>) -> Output<'_> {
+    pub fn poll_output(
+        &mut self,
+        now: Instant,
+        swarm: &mut Swarm<'_, impl Fetching>,
+    ) -> Output<'_> {
         let standing = swarm.member(self.slot).map(|member| (member.farewell, member.unchoked));
         if let Some((Some(farewell), _)) = standing {
             return Output::Close(farewell);
@@ -301,6 +312,9 @@ impl<'m> Peer<'m> {
         let unchoked = standing.is_some_and(|(_, unchoked)| unchoked);
         if self.serve_after <= now {
             self.serve_after = Instant::default();
+        }
+        if !swarm.fetcher.handle_time(self.slot, now) {
+            return Output::Close(Farewell::Behind);
         }
         if !self.refuse_what_is_gone(swarm) {
             return Output::Close(Farewell::Withdrawn);
@@ -328,11 +342,11 @@ impl<'m> Peer<'m> {
         if !self.has_output() {
             self.last_idle = now;
         }
-        Output::Wait(self.deadline())
+        Output::Wait(self.deadline(swarm))
     }
 
     /// When [`Peer::handle_time`] or [`Peer::poll_output`] next has something to say.
-    pub fn deadline(&self) -> Deadline {
+    pub fn deadline(&self, swarm: &Swarm<'_, impl Fetching>) -> Deadline {
         let first = match &self.stage {
             Stage::Greeting { since, .. } => {
                 Deadline { at: since.after(HANDSHAKE_TIMEOUT_MS), why: "a handshake" }
@@ -351,6 +365,7 @@ impl<'m> Peer<'m> {
             silence = silence.max(self.stalls_at());
         }
         let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
+        due = due.or(swarm.fetcher.deadline(self.slot));
         if !self.queue.is_empty() && self.serve_after != Instant::default() {
             due = due.or(Deadline { at: self.serve_after, why: "a cold read" });
         }

@@ -6,6 +6,7 @@
 use super::{Peer, Session, Stage};
 use crate::engine::limits::{KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES};
 use crate::engine::swarm::Swarm;
+use crate::engine::swarm::fetch::{Fetching, Say};
 use crate::engine::swarm::torrent::Have;
 use crate::engine::units::{Instant, TorrentSlot};
 use crate::engine::wire::extended::{Hello, write_metadata_reject};
@@ -14,7 +15,7 @@ use crate::engine::wire::message::{self, id};
 
 impl Peer<'_> {
     /// Our handshake, before anything else.
-    pub(super) fn put_handshake(&mut self, torrent: TorrentSlot, swarm: &Swarm<'_>) {
+    pub(super) fn put_handshake(&mut self, torrent: TorrentSlot, swarm: &Swarm<'_, impl Fetching>) {
         let handshake = Handshake {
             info_hash: swarm.torrent(torrent).info_hash.on_the_wire(),
             peer_id: swarm.identity().peer_id,
@@ -26,7 +27,7 @@ impl Peer<'_> {
 
     /// Refuses requests for pieces that are no longer offered. `false` when the rest of a block
     /// that has been begun is among them: only the end of the connection can say that.
-    pub(super) fn refuse_what_is_gone(&mut self, swarm: &Swarm<'_>) -> bool {
+    pub(super) fn refuse_what_is_gone(&mut self, swarm: &Swarm<'_, impl Fetching>) -> bool {
         let Stage::Member(session) = &mut self.stage else { return true };
         let (torrent, fast) = (session.torrent, session.features.fast);
         let seen = core::mem::replace(&mut session.withdrawals, swarm.withdrawals());
@@ -38,7 +39,12 @@ impl Peer<'_> {
     }
 
     /// Writes small messages that are due, as many as fit.
-    pub(super) fn compose(&mut self, unchoked: bool, now: Instant, swarm: &Swarm<'_>) {
+    pub(super) fn compose(
+        &mut self,
+        unchoked: bool,
+        now: Instant,
+        swarm: &mut Swarm<'_, impl Fetching>,
+    ) {
         let Stage::Member(session) = &mut self.stage else { return };
         if let Some(offset) = session.bitfield_at {
             session.bitfield_at = write_bitfield(&mut self.out, offset, session, swarm);
@@ -53,7 +59,7 @@ impl Peer<'_> {
                 requests_max: swarm.identity().requests_max,
                 listen_port: swarm.identity().listen_port,
                 your_ip: self.address.ip(),
-                upload_only: true,
+                upload_only: !swarm.fetcher.is_fetched(session.torrent),
             };
             session.hello_due = hello.write(&mut self.out).is_err();
         }
@@ -78,6 +84,20 @@ impl Peer<'_> {
             // There is room: that is the loop's condition.
             let _ = self.out.extend_from_slice(&message::reject(block));
         }
+        while self.out.len() + REQUEST_BYTES <= OUT_BYTES
+            && let Some(say) = swarm.fetcher.next_say(self.slot, now)
+        {
+            // There is room: none of these is longer than a request.
+            let _ = match say {
+                Say::Interested(true) => self.out.extend_from_slice(&message::bare(id::INTERESTED)),
+                Say::Interested(false) => {
+                    self.out.extend_from_slice(&message::bare(id::NOT_INTERESTED))
+                }
+                Say::Have(piece) => self.out.extend_from_slice(&message::have(piece)),
+                Say::Cancel(block) => self.out.extend_from_slice(&message::cancel(block)),
+                Say::Ask(block) => self.out.extend_from_slice(&message::request(block)),
+            };
+        }
         if self.out.is_empty() && self.queue.is_empty() && now >= self.last_sent.after(KEEPALIVE_MS)
         {
             let _ = self.out.extend_from_slice(&message::KEEP_ALIVE);
@@ -90,7 +110,7 @@ fn write_bitfield(
     out: &mut heapless::Vec<u8, OUT_BYTES>,
     offset: u32,
     session: &Session,
-    swarm: &Swarm<'_>,
+    swarm: &Swarm<'_, impl Fetching>,
 ) -> Option<u32> {
     let torrent = swarm.torrent(session.torrent);
     let short = match torrent.have {

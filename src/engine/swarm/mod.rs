@@ -10,6 +10,7 @@
 //! - [`choker`]: whose turn it is to be served
 //! - [`candidates`]: addresses known but not connected
 //! - [`bucket`]: how many bytes a cap on bandwidth lets go
+//! - [`fetch`]: what is being fetched, on boards that fetch
 //!
 //! All memory is lent at start; each limit's answer stands with the method that meets it.
 //!
@@ -19,13 +20,16 @@
 pub mod bucket;
 pub mod candidates;
 pub mod choker;
+pub mod fetch;
 pub mod roster;
 pub mod torrent;
 
-use super::units::{Deadline, Instant, PeerId, PeerSlot, TorrentSlot};
+use super::units::{Deadline, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
 use super::wire::PeerFault;
 use candidates::Candidates;
 use choker::Choker;
+use fetch::store::{Done, Verdict};
+use fetch::{FetchFull, Fetcher, Fetching, Order, SeedOnly};
 use roster::{Farewell, Member, Roster};
 use torrent::{Bits, Have, Torrent};
 
@@ -65,8 +69,8 @@ pub struct SwarmLimits {
     pub per_address_max: u16,
 }
 
-/// Everything peers share. See the module.
-pub struct Swarm<'m> {
+/// Everything peers share. See the module. `F` is what it fetches with: nothing, unless said.
+pub struct Swarm<'m, F: Fetching = SeedOnly> {
     identity: Identity,
     torrents: &'m mut [Option<Torrent>],
     roster: Roster<'m>,
@@ -77,6 +81,8 @@ pub struct Swarm<'m> {
     pub candidates: Candidates<'m>,
     /// Bytes of content sent since start.
     pub sent_bytes: u64,
+    /// What is being fetched.
+    pub fetcher: F,
 }
 
 /// Why a peer that shook hands is not let in.
@@ -88,11 +94,25 @@ pub enum Refused {
     Crowded,
     /// It is connected already.
     Twice,
+    /// Its address has sent data that did not match.
+    Banned,
 }
 
 impl<'m> Swarm<'m> {
-    /// An empty swarm in the memory lent to it.
+    /// An empty swarm that fetches nothing, in the memory lent to it.
     pub fn new(memory: SwarmMemory<'m>, limits: SwarmLimits, identity: Identity) -> Swarm<'m> {
+        Swarm::with_fetcher(memory, limits, identity, SeedOnly)
+    }
+}
+
+impl<'m, F: Fetching> Swarm<'m, F> {
+    /// An empty swarm in the memory lent to it.
+    pub fn with_fetcher(
+        memory: SwarmMemory<'m>,
+        limits: SwarmLimits,
+        identity: Identity,
+        fetcher: F,
+    ) -> Swarm<'m, F> {
         Swarm {
             identity,
             torrents: memory.torrents,
@@ -102,6 +122,7 @@ impl<'m> Swarm<'m> {
             withdrawals: 0,
             candidates: Candidates::new(memory.candidates),
             sent_bytes: 0,
+            fetcher,
         }
     }
 
@@ -206,11 +227,18 @@ impl<'m> Swarm<'m> {
     /// # When full
     /// The least useful connection is told to make room; when all are of use, the newcomer goes.
     pub fn join(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
-        self.roster.admit(slot, member, now)
+        if self.fetcher.is_banned(roster::crowd_of(member.address.ip())) {
+            return Err(Refused::Banned);
+        }
+        let torrent = member.torrent;
+        self.roster.admit(slot, member, now)?;
+        self.fetcher.greet(slot, torrent, now);
+        Ok(())
     }
 
     /// Forgets a connection, whatever stage it had reached.
     pub fn leave(&mut self, slot: PeerSlot, now: Instant) {
+        self.fetcher.leave(slot);
         if self.roster.remove(slot).is_some_and(|member| member.interested) {
             self.choker.review(&mut self.roster, now);
         }
@@ -242,7 +270,8 @@ impl<'m> Swarm<'m> {
         if member.interested != interested {
             member.interested = interested;
             member.since = now;
-            if member.complete && !interested {
+            let (complete, torrent) = (member.complete, member.torrent);
+            if complete && !interested && !self.fetcher.is_fetched(torrent) {
                 self.roster.end(slot, Farewell::Complete);
             }
             self.choker.review(&mut self.roster, now);
@@ -254,7 +283,9 @@ impl<'m> Swarm<'m> {
     pub fn set_complete(&mut self, slot: PeerSlot) {
         let Some(member) = self.roster.get_mut(slot) else { return };
         member.complete = true;
-        if !member.interested {
+        let (interested, torrent) = (member.interested, member.torrent);
+        self.fetcher.note_all(slot);
+        if !interested && !self.fetcher.is_fetched(torrent) {
             self.roster.end(slot, Farewell::Complete);
         }
     }
@@ -289,7 +320,7 @@ impl<'m> Swarm<'m> {
 
     /// The next connection whose standing has changed since it last looked.
     pub fn take_nudged(&mut self) -> Option<PeerSlot> {
-        self.roster.take_nudged()
+        self.roster.take_nudged().or_else(|| self.fetcher.take_nudged())
     }
 
     /// Notes what came of an address we dialled for a torrent. That nobody is there, or somebody
@@ -305,11 +336,78 @@ impl<'m> Swarm<'m> {
         let (torrent, wait_ms) = match end {
             DialEnd::Unreachable => (None, candidates::RETRY_MS),
             DialEnd::Fault(fault) if shunned(fault) => (None, candidates::SHUN_MS),
+            DialEnd::Corrupt => (None, candidates::SHUN_MS),
             DialEnd::Complete => (Some(torrent), candidates::COMPLETE_MS),
             DialEnd::Ended | DialEnd::Fault(_) => (Some(torrent), candidates::AGAIN_MS),
         };
         let missed = end == DialEnd::Unreachable;
         self.candidates.put_off(torrent, address, now, wait_ms, missed);
+    }
+}
+
+impl<'m> Swarm<'m, Fetcher<'m>> {
+    /// Begins to fetch what is `wanted` of a torrent and not offered already. Says how many pieces
+    /// are lacking.
+    ///
+    /// # When full
+    /// An error says of what there is too little; nothing has begun.
+    pub fn begin_fetch(
+        &mut self,
+        slot: TorrentSlot,
+        wanted: impl Fn(u32) -> bool,
+        order: Order,
+        chance: u32,
+    ) -> Result<u32, FetchFull> {
+        let (torrent, bits) = (self.torrents[slot.index()].as_ref(), &self.bits);
+        let torrent = torrent.expect("a slot that was given out is filled");
+        let (layout, have) = (torrent.layout, torrent.have);
+        let count = layout.piece_count();
+        let lacking = |piece| wanted(piece) && !have.contains(bits, count, piece);
+        self.fetcher.begin(slot, layout, lacking, order, chance)
+    }
+
+    /// Takes what a lane has done with payload; each verdict is handed to `visit`.
+    pub fn handle_done(&mut self, done: Done, mut visit: impl FnMut(Verdict)) {
+        let slot = done.work.torrent;
+        let fetched = self.fetcher.is_fetched(slot);
+        for verdict in self.fetcher.handle_done(done) {
+            match verdict {
+                Verdict::Verified(piece) => self.offer(slot, piece),
+                Verdict::Failed(_, Some(culprit)) => {
+                    if let Some(member) = self.roster.get(culprit) {
+                        self.fetcher.ban(roster::crowd_of(member.address.ip()));
+                    }
+                    self.roster.end(culprit, Farewell::Corrupt);
+                }
+                Verdict::Failed(_, None) => {}
+            }
+            visit(verdict);
+        }
+        if fetched && !self.fetcher.is_fetched(slot) {
+            self.settle(slot);
+        }
+    }
+
+    /// A piece is there: from here on it is served.
+    fn offer(&mut self, slot: TorrentSlot, piece: PieceIndex) {
+        let Some(torrent) = self.torrents[slot.index()].as_mut() else { return };
+        if let Have::Some(span) = torrent.have {
+            self.bits.set(span, piece.0);
+        }
+    }
+
+    /// What was wanted is there: a torrent that is whole needs no bitfield, and whoever has all of
+    /// it too has no use for us.
+    fn settle(&mut self, slot: TorrentSlot) {
+        let Some(torrent) = self.torrents[slot.index()].as_mut() else { return };
+        let count = torrent.layout.piece_count();
+        if (0..count).all(|piece| torrent.have.contains(&self.bits, count, piece)) {
+            torrent.have = Have::All;
+        }
+        self.roster.let_go(|member| {
+            let idle = member.torrent == slot && member.complete && !member.interested;
+            idle.then_some(Farewell::Complete)
+        });
     }
 }
 
@@ -324,4 +422,6 @@ pub enum DialEnd {
     Ended,
     /// The peer broke the protocol.
     Fault(PeerFault),
+    /// It sent data that did not match.
+    Corrupt,
 }

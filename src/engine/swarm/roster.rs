@@ -48,6 +48,10 @@ pub enum Farewell {
     Complete,
     /// Something it was offered is no longer there.
     Withdrawn,
+    /// It sent data that did not match.
+    Corrupt,
+    /// It has taken nothing for so long that it can no longer be told what we have.
+    Behind,
     /// The box stops.
     Stopping,
     /// It was not let in.

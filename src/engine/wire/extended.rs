@@ -59,6 +59,8 @@ impl Hello {
 pub struct PeerHello {
     /// The number it gave to `ut_metadata`; 0 when it has none.
     pub metadata_id: u8,
+    /// Requests it keeps (`reqq`); 0 when it does not say.
+    pub requests_max: u16,
 }
 
 impl PeerHello {
@@ -71,7 +73,9 @@ impl PeerHello {
         }
         let metadata = hello.find(b"m").and_then(|m| m.find(b"ut_metadata")?.integer());
         let metadata_id = metadata.and_then(|id| u8::try_from(id).ok()).unwrap_or(0);
-        Some(PeerHello { metadata_id })
+        let requests_max = hello.find(b"reqq").and_then(|value| value.integer()).unwrap_or(0);
+        let requests_max = requests_max.clamp(0, u16::MAX.into()) as u16;
+        Some(PeerHello { metadata_id, requests_max })
     }
 }
 
@@ -154,7 +158,10 @@ mod tests {
         assert_eq!(value.find(b"yourip").unwrap().bytes(), Some(&[10, 0, 0, 1][..]));
         assert!(value.entries().map(|(key, _)| key).is_sorted());
         assert_eq!(value.find(b"upload_only").unwrap().integer(), Some(1));
-        assert_eq!(PeerHello::parse(&out[6..]), Some(PeerHello { metadata_id: METADATA_ID }));
+        assert_eq!(
+            PeerHello::parse(&out[6..]),
+            Some(PeerHello { metadata_id: METADATA_ID, requests_max: u16::MAX })
+        );
         assert_eq!(hello.write(&mut out).and_then(|()| hello.write(&mut out)), Err(Full));
     }
 

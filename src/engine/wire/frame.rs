@@ -1,9 +1,10 @@
 //! Received bytes cut into messages, without copying what arrives whole.
 //!
 //! A message that lies whole in the bytes just handed in is parsed in place. One that is cut by
-//! the end of them is kept in a carry of [`CARRY_BYTES`] until the rest comes. Two kinds never
-//! need keeping: a bitfield is handed out in the parts it arrives in, and what we do not know is
-//! counted and passed over. So a connection holds the carry and no more, whatever the peer sends.
+//! the end of them is kept in a carry of [`CARRY_BYTES`] until the rest comes. Three kinds never
+//! need keeping: a bitfield and a block are handed out in the parts they arrive in, and what we do
+//! not know is counted and passed over. So a connection holds the carry and no more, whatever the
+//! peer sends.
 //!
 //! ```text
 //!  carry         input just handed in
@@ -13,7 +14,7 @@
 //!
 //! Lengths are checked against the message's kind before a byte of it is kept.
 
-use super::super::limits::{CARRY_BYTES, FRAME_BYTES_MAX, PIECES_MAX};
+use super::super::limits::{CARRY_BYTES, FRAME_BYTES_MAX, PIECE_HEADER_BYTES, PIECES_MAX};
 use super::super::units::{Block, PieceIndex};
 use super::PeerFault;
 use super::message::id;
@@ -48,8 +49,15 @@ pub enum Frame<'a> {
     Cancel(Block),
     /// The peer will not answer a request of ours (BEP 6).
     Reject(Block),
-    /// A block begins, which we never asked for.
-    Piece,
+    /// A part of a block: `bytes` from `offset` of it.
+    Piece {
+        /// All of the block.
+        block: Block,
+        /// Where in the block the part begins.
+        offset: u32,
+        /// The part.
+        bytes: &'a [u8],
+    },
     /// Message `sub_id` of an extension (BEP 10), 0 for the extended handshake.
     Extended {
         /// Number we (or, for 0, BEP 10) gave to this kind.
@@ -57,7 +65,9 @@ pub enum Frame<'a> {
         /// All of it.
         payload: &'a [u8],
     },
-    /// Advice we do not use: `port` (BEP 5), `suggest`, `allowed fast` (BEP 6).
+    /// Where the peer's DHT node listens (BEP 5).
+    Port(u16),
+    /// Advice we do not use: `suggest`, `allowed fast` (BEP 6).
     Advice,
     /// A message of a kind we do not know, or too long to be kept: passed over.
     Skipped,
@@ -78,6 +88,8 @@ enum State {
     CarryDone,
     /// Inside a bitfield.
     Bitfield { offset: u32, total: u32 },
+    /// Inside a block.
+    Piece { block: Block, offset: u32 },
     /// Inside something to pass over.
     Skip { left: u32 },
 }
@@ -86,7 +98,7 @@ impl Decoder {
     /// The next frame; takes what it used off the front of `input`. `None` when more is needed.
     ///
     /// # Work
-    /// Bounded by `input`. An empty bitfield part is never given.
+    /// Bounded by `input`. A part of a bitfield or of a block is never empty.
     pub fn next<'f, 'i: 'f>(
         &'f mut self,
         input: &mut &'i [u8],
@@ -98,6 +110,9 @@ impl Decoder {
         match self.state {
             State::Bitfield { offset, total } => {
                 return Ok(self.bitfield_part(input, offset, total));
+            }
+            State::Piece { block, offset } => {
+                return Ok(self.piece_part(input, block, offset));
             }
             State::Skip { left } => {
                 let taken = take(input, left as usize).len() as u32;
@@ -129,15 +144,15 @@ impl Decoder {
             take(input, 5);
             return Ok(self.bitfield_part(input, 0, length - 1));
         }
-        if id == id::PIECE {
-            take(input, 5);
-            return Ok(Some(Frame::Piece));
-        }
         let whole = 4 + length as usize;
-        if input.len() >= whole {
+        if id == id::PIECE && input.len() >= PIECE_HEADER_BYTES {
+            let block = piece_block(length, take(input, PIECE_HEADER_BYTES))?;
+            return Ok(self.piece_part(input, block, 0));
+        }
+        if id != id::PIECE && input.len() >= whole {
             return parse(id, &take(input, whole)[5..]).map(Some);
         }
-        if whole > CARRY_BYTES {
+        if id != id::PIECE && whole > CARRY_BYTES {
             self.state = State::Skip { left: (whole - input.len()) as u32 };
             take(input, input.len());
             return Ok(Some(Frame::Skipped));
@@ -160,15 +175,12 @@ impl Decoder {
             }
         }
         let Some((length, Some(id))) = head(&self.carry)? else { return Ok(None) };
-        if id == id::BITFIELD || id == id::PIECE {
+        if id == id::BITFIELD {
             self.carry.clear();
-            let total = length - 1;
-            return Ok(match id {
-                id::PIECE => Some(Frame::Piece),
-                _ => self.bitfield_part(input, 0, total),
-            });
+            return Ok(self.bitfield_part(input, 0, length - 1));
         }
-        let whole = 4 + length as usize;
+        let head = id == id::PIECE;
+        let whole = if head { PIECE_HEADER_BYTES } else { 4 + length as usize };
         if whole > CARRY_BYTES {
             self.state = State::Skip { left: (whole - self.carry.len()) as u32 };
             self.carry.clear();
@@ -180,6 +192,11 @@ impl Decoder {
         self.carry.extend_from_slice(more).map_err(|_| PeerFault::FrameTooLong)?;
         if more.len() < missing {
             return Ok(None);
+        }
+        if head {
+            let block = piece_block(length, &self.carry)?;
+            self.carry.clear();
+            return Ok(self.piece_part(input, block, 0));
         }
         self.state = State::CarryDone;
         parse(id, &self.carry[5..]).map(Some)
@@ -196,6 +213,23 @@ impl Decoder {
         self.state =
             if next == total { State::Between } else { State::Bitfield { offset: next, total } };
         (!bytes.is_empty()).then_some(Frame::Bitfield { offset, bytes, total })
+    }
+
+    /// The part of a block that has come; the rest is waited for.
+    fn piece_part<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        block: Block,
+        offset: u32,
+    ) -> Option<Frame<'a>> {
+        let bytes = take(input, (block.length - offset) as usize);
+        let next = offset + bytes.len() as u32;
+        self.state = if next == block.length {
+            State::Between
+        } else {
+            State::Piece { block, offset: next }
+        };
+        (!bytes.is_empty()).then_some(Frame::Piece { block, offset, bytes })
     }
 
     /// Keeps all that is left of the input; it is shorter than the carry.
@@ -251,7 +285,11 @@ fn parse(id: u8, body: &[u8]) -> Result<Frame<'_>, PeerFault> {
         id::REJECT => Frame::Reject(block(body)?),
         id::HAVE_ALL => Frame::HaveAll,
         id::HAVE_NONE => Frame::HaveNone,
-        id::PORT | id::SUGGEST | id::ALLOWED_FAST => Frame::Advice,
+        id::PORT => {
+            let port = body.first_chunk::<2>().ok_or(PeerFault::FrameLength)?;
+            Frame::Port(u16::from_be_bytes(*port))
+        }
+        id::SUGGEST | id::ALLOWED_FAST => Frame::Advice,
         id::EXTENDED => {
             let (sub_id, payload) = body.split_first().ok_or(PeerFault::FrameLength)?;
             Frame::Extended { sub_id: *sub_id, payload }
@@ -263,6 +301,12 @@ fn parse(id: u8, body: &[u8]) -> Result<Frame<'_>, PeerFault> {
 fn block(body: &[u8]) -> Result<Block, PeerFault> {
     let piece = PieceIndex(number(body, 0)?);
     Ok(Block { piece, begin: number(body, 4)?, length: number(body, 8)? })
+}
+
+/// The block that a piece message of `length` carries; `head` is its first 13 bytes.
+fn piece_block(length: u32, head: &[u8]) -> Result<Block, PeerFault> {
+    let piece = PieceIndex(number(head, 5)?);
+    Ok(Block { piece, begin: number(head, 9)?, length: length - 9 })
 }
 
 fn number(body: &[u8], at: usize) -> Result<u32, PeerFault> {

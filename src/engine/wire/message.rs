@@ -4,9 +4,7 @@
 //! storage.
 
 use super::super::limits::PIECE_HEADER_BYTES;
-use super::super::units::Block;
-#[cfg(test)]
-use super::super::units::PieceIndex;
+use super::super::units::{Block, PieceIndex};
 
 /// Ids of messages (BEP 3, 5, 6, 10).
 pub mod id {
@@ -29,7 +27,7 @@ pub mod id {
     pub const EXTENDED: u8 = 20;
 }
 
-/// A message of which this is all: choke, unchoke, have-all, have-none.
+/// A message of which this is all: choke, unchoke, interested, have-all, have-none and the like.
 pub fn bare(id: u8) -> [u8; 5] {
     [0, 0, 0, 1, id]
 }
@@ -42,14 +40,17 @@ pub fn reject(block: Block) -> [u8; 17] {
     three(id::REJECT, block)
 }
 
-/// Asks for a block: what tests say to us.
-#[cfg(test)]
+/// Takes a request back.
+pub fn cancel(block: Block) -> [u8; 17] {
+    three(id::CANCEL, block)
+}
+
+/// Asks for a block.
 pub fn request(block: Block) -> [u8; 17] {
     three(id::REQUEST, block)
 }
 
-/// A piece has become available: what tests say to us.
-#[cfg(test)]
+/// A piece has become available.
 pub fn have(piece: PieceIndex) -> [u8; 9] {
     let mut bytes = [0, 0, 0, 5, id::HAVE, 0, 0, 0, 0];
     bytes[5..].copy_from_slice(&piece.0.to_be_bytes());

@@ -1,0 +1,294 @@
+//! One connection as the fetcher sees it: what the peer has, what it was asked for, how fast it is.
+//!
+//! Requests of ours stand in one place, the link's [`Asks`], from the moment they are to be written
+//! until the block's first byte comes, the peer rejects them or they are given up. How many there
+//! may be follows the peer: one more for each block that comes, so that the number doubles with
+//! each round trip, and each second no more than twice what came in that second. So a fast peer far
+//! away is kept busy and a slow one holds two seconds of work at most.
+
+use super::pool::{Pool, Span};
+use crate::engine::limits::{ASKS_MIN, SNUB_MS};
+use crate::engine::units::{Instant, TorrentSlot};
+
+/// A request of ours: 8 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Which piece.
+    pub piece: u32,
+    /// Which block of it, counted in blocks of 16 KiB.
+    pub block: u16,
+    /// What is to be said, or has been.
+    pub state: AskState,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AskState {
+    /// It has been written.
+    #[default]
+    Said,
+    /// Somebody else has sent the block: it is to be taken back.
+    Over,
+}
+
+/// What a peer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    /// Nothing, as far as it has said.
+    Nothing,
+    /// The pieces whose bit is set.
+    Some(Span),
+    /// Everything.
+    All,
+    /// The pool has no room for what it has: it is asked for nothing until it has everything.
+    Untold,
+}
+
+impl Has {
+    /// Whether it has `piece`.
+    pub fn contains(self, pool: &Pool<'_>, piece: u32) -> bool {
+        match self {
+            Has::All => true,
+            Has::Some(span) => pool.get(span, piece),
+            Has::Nothing | Has::Untold => false,
+        }
+    }
+}
+
+/// A connection that may give us something.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// For which torrent.
+    pub torrent: TorrentSlot,
+    /// The torrent's place among those being fetched.
+    pub fetch: u16,
+    /// What the peer has.
+    pub has: Has,
+    /// How many pieces it has that we lack: it is of interest while there are some.
+    pub useful: u32,
+    /// It has been told so.
+    pub told_interested: bool,
+    /// It lets us ask.
+    pub unchoked: bool,
+    /// Requests it keeps (`reqq`, BEP 10).
+    pub reqq: u16,
+    /// Where the piece is under way that it works on.
+    pub working_on: Option<u16>,
+    /// Nothing more of the open pieces is to be had from it.
+    pub dry: bool,
+    /// It had a part in a piece that failed: until one it sends alone is good, it works alone.
+    pub on_parole: bool,
+    /// The block it is sending.
+    pub receiving: Option<Ask>,
+    /// That block is wanted; else it is read and dropped.
+    pub receiving_wanted: bool,
+    /// Blocks it may still send although we no longer ask for them.
+    pub forgiven: u16,
+    /// How many of our verified pieces it has been told of.
+    pub told_verified: u32,
+    /// No `have` before.
+    pub have_after: Instant,
+    /// No request before: it has just rejected one.
+    pub ask_after: Instant,
+    /// When it last sent a block, or was first asked after having nothing to send.
+    pub last_block: Instant,
+    /// It had its time and sent nothing.
+    pub snubbed: bool,
+    /// Something has changed that it has to look at.
+    pub nudge: bool,
+    /// Requests it may have at a time.
+    pub asks_max: u16,
+    /// It is being asked until it has so many; then again once half of them are answered.
+    pub filling: bool,
+    /// Blocks that came in the second under way, and in the one before.
+    blocks: [u16; 2],
+    second: u64,
+    /// Requests it has.
+    asks_count: u16,
+}
+
+impl Link {
+    /// A link to a peer that has just shaken hands.
+    pub fn new(torrent: TorrentSlot, fetch: u16, now: Instant) -> Link {
+        Link {
+            torrent,
+            fetch,
+            has: Has::Nothing,
+            useful: 0,
+            told_interested: false,
+            unchoked: false,
+            reqq: REQQ_UNTOLD,
+            working_on: None,
+            dry: false,
+            on_parole: false,
+            receiving: None,
+            receiving_wanted: false,
+            forgiven: 0,
+            told_verified: 0,
+            have_after: Instant::default(),
+            ask_after: Instant::default(),
+            last_block: now,
+            snubbed: false,
+            nudge: false,
+            asks_max: ASKS_MIN,
+            filling: false,
+            blocks: [0; 2],
+            second: 0,
+            asks_count: 0,
+        }
+    }
+
+    /// A block begins to come.
+    pub fn count_block(&mut self, now: Instant, most: u16) {
+        self.roll(now);
+        self.blocks[0] = self.blocks[0].saturating_add(1);
+        self.last_block = now;
+        self.snubbed = false;
+        self.asks_max = (self.asks_max + 1).min(most);
+    }
+
+    /// Blocks of the last whole second.
+    pub fn blocks_a_second(&mut self, now: Instant) -> u16 {
+        self.roll(now);
+        self.blocks[1]
+    }
+
+    /// It has been asked and sends nothing: others get its blocks.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.asks_count > 0 && now >= self.late_at()
+    }
+
+    /// When it will be late.
+    pub fn late_at(&self) -> Instant {
+        self.last_block.after(SNUB_MS)
+    }
+
+    /// How many requests it has.
+    pub fn asks_count(&self) -> u16 {
+        self.asks_count
+    }
+
+    fn roll(&mut self, now: Instant) {
+        let second = now.as_millis() / 1_000;
+        if second == self.second {
+            return;
+        }
+        self.blocks = [0, if second == self.second + 1 { self.blocks[0] } else { 0 }];
+        self.second = second;
+        let twice = self.blocks[1].saturating_mul(2);
+        self.asks_max = self.asks_max.min(twice.max(ASKS_MIN));
+    }
+}
+
+/// The requests of one link, in the order in which they were made.
+pub struct Asks<'a> {
+    link: &'a mut Link,
+    room: &'a mut [Ask],
+}
+
+impl<'a> Asks<'a> {
+    /// The requests of `link` in the room that is its own.
+    pub fn new(link: &'a mut Link, room: &'a mut [Ask]) -> Asks<'a> {
+        Asks { link, room }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Ask] {
+        &self.room[..usize::from(self.link.asks_count)]
+    }
+
+    /// One more.
+    ///
+    /// # When full
+    /// `false`. Callers keep below [`Link::asks_max`].
+    pub fn push(&mut self, ask: Ask) -> bool {
+        let Some(place) = self.room.get_mut(usize::from(self.link.asks_count)) else {
+            return false;
+        };
+        *place = ask;
+        self.link.asks_count += 1;
+        true
+    }
+
+    /// Where a block stands among them.
+    pub fn find(&self, piece: u32, block: u16) -> Option<usize> {
+        self.all().iter().position(|ask| ask.piece == piece && ask.block == block)
+    }
+
+    /// Takes one off.
+    pub fn remove(&mut self, at: usize) -> Ask {
+        let count = usize::from(self.link.asks_count);
+        let ask = self.room[at];
+        self.room.copy_within(at + 1..count, at);
+        self.link.asks_count -= 1;
+        ask
+    }
+
+    /// One that is to be taken back: it is taken off.
+    pub fn take_over(&mut self) -> Option<Ask> {
+        let at = self.all().iter().position(|ask| ask.state == AskState::Over)?;
+        self.link.forgiven = self.link.forgiven.saturating_add(1);
+        Some(self.remove(at))
+    }
+
+    /// Notes that a block is to be taken back.
+    pub fn call_off(&mut self, piece: u32, block: u16) -> bool {
+        let Some(at) = self.find(piece, block) else { return false };
+        self.room[at].state = AskState::Over;
+        true
+    }
+
+    /// Notes that all of them are to be taken back.
+    pub fn call_off_all(&mut self) {
+        let count = usize::from(self.link.asks_count);
+        self.room[..count].iter_mut().for_each(|ask| ask.state = AskState::Over);
+    }
+
+    /// Takes the last one off; the peer may send it all the same.
+    pub fn give_up_last(&mut self) -> Option<Ask> {
+        let last = usize::from(self.link.asks_count).checked_sub(1)?;
+        self.link.forgiven = self.link.forgiven.saturating_add(1);
+        Some(self.remove(last))
+    }
+}
+
+/// Requests a peer keeps when it has not said how many: everybody keeps at least so many.
+const REQQ_UNTOLD: u16 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_requests_doubles_each_round_and_follows_what_comes() {
+        let mut link = Link::new(TorrentSlot(0), 0, Instant::from_millis(0));
+        (0..100).for_each(|_| link.count_block(Instant::from_millis(500), 256));
+        assert_eq!(link.asks_max, ASKS_MIN + 100);
+        // A second in which little comes.
+        (0..8).for_each(|_| link.count_block(Instant::from_millis(1_500), 256));
+        assert_eq!(link.blocks_a_second(Instant::from_millis(2_100)), 8);
+        assert_eq!(link.asks_max, 16);
+        // And one in which nothing does.
+        link.count_block(Instant::from_millis(5_000), 256);
+        assert_eq!(link.asks_max, ASKS_MIN + 1);
+        assert_eq!(link.blocks_a_second(Instant::from_millis(5_000)), 0);
+    }
+
+    #[test]
+    fn a_request_stands_in_one_place_until_it_is_over() {
+        let (mut room, now) = ([Ask::default(); 3], Instant::default());
+        let mut link = Link::new(TorrentSlot(0), 0, now);
+        let ask = |block| Ask { piece: 7, block, state: AskState::Said };
+        let mut asks = Asks::new(&mut link, &mut room);
+        assert!((0..3).all(|block| asks.push(ask(block))) && !asks.push(ask(3)));
+        assert!(asks.call_off(7, 1) && !asks.call_off(8, 1));
+        assert_eq!(asks.take_over().map(|ask| ask.block), Some(1));
+        assert_eq!(asks.take_over(), None);
+        assert_eq!(asks.find(7, 2), Some(1));
+        assert_eq!(asks.remove(0), ask(0));
+        assert_eq!(asks.give_up_last(), Some(ask(2)));
+        assert_eq!(asks.give_up_last(), None);
+        assert_eq!(link.forgiven, 2);
+        assert!(!link.is_late(Instant::from_millis(SNUB_MS)));
+    }
+}

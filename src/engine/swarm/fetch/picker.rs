@@ -1,0 +1,250 @@
+//! What a peer is asked for next.
+//!
+//! In this order:
+//!
+//! 1. the piece it works on, block after block, so that hashing can go along with writing;
+//! 2. a piece nobody works on: the rarest of those it has, so that what could be lost is fetched
+//!    first (BEP 3 leaves the choice open); the first few at random, so that there is soon
+//!    something to give; or the first one, when the owner wants to watch meanwhile;
+//! 3. a piece that others work on and that has blocks nobody was asked for;
+//! 4. when nothing is left to begin: blocks others were asked for and have not sent. Whoever sends
+//!    first, the others are told to stop. So no slow peer holds up the end.
+//!
+//! A peer that would take longer than ten seconds for a piece helps first (3 before 2): many pieces
+//! half done are of no use to anybody.
+//!
+//! # Work
+//!
+//! One pass over the bitmaps for each piece begun, one over the table of pieces under way for each
+//! that is helped with; a peer from which nothing more is to be had is not looked through again
+//! until something changes.
+
+use super::link::{Ask, AskState, Has};
+use super::partial::Partial;
+use super::{Fetch, Fetcher, Order};
+use crate::engine::units::{Block, Instant, PeerSlot};
+
+impl Fetcher<'_> {
+    /// The next block to ask a peer for; it is noted as asked for.
+    pub(super) fn next_ask(&mut self, slot: PeerSlot, now: Instant) -> Option<Block> {
+        let asks_each = self.asks_each as u16;
+        let (link, fetch, _) = self.link(slot)?;
+        if !link.unchoked || link.useful == 0 || fetch.paused {
+            return None;
+        }
+        let most = if link.snubbed { 1 } else { link.asks_max.min(link.reqq).min(asks_each) };
+        // Requests go in batches: one packet for many.
+        link.filling = link.asks_count() < most && (link.filling || link.asks_count() <= most / 2);
+        if !link.filling {
+            return None;
+        }
+        if link.ask_after != Instant::default() {
+            if now < link.ask_after {
+                return None;
+            }
+            link.ask_after = Instant::default();
+        }
+        if link.asks_count() == 0 && link.receiving.is_none() {
+            // It is late from now on, not from the last time it had something to send.
+            link.last_block = if link.snubbed { link.last_block } else { now };
+        }
+        let (at, block) = self.choose(slot, now)?;
+        let partial = self.partials[at].as_mut()?;
+        partial.ask(&mut self.pool, block);
+        let (piece, asked) = (partial.piece, partial.block(block));
+        // There is room: the number of requests was looked at above.
+        self.asks(slot)?.push(Ask { piece, block, state: AskState::Said });
+        Some(asked)
+    }
+
+    /// Where the piece under way is, and which of its blocks.
+    fn choose(&mut self, slot: PeerSlot, now: Instant) -> Option<(usize, u16)> {
+        if let Some(found) = self.go_on(slot) {
+            return Some(found);
+        }
+        let at = if self.helps_first(slot, now) {
+            self.help(slot).or_else(|| self.begin_piece(slot))
+        } else {
+            self.begin_piece(slot).or_else(|| self.help(slot))
+        };
+        let Some(at) = at else { return self.ask_twice(slot) };
+        let block = self.partials[at].as_ref()?.first_unasked(&self.pool)?;
+        self.links[slot.index()].as_mut()?.working_on = Some(at as u16);
+        Some((at, block))
+    }
+
+    /// The piece it works on, if that has blocks left.
+    fn go_on(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
+        let link = self.links[slot.index()].as_mut()?;
+        let at = usize::from(link.working_on?);
+        let fits = |partial: &&Partial| partial.fetch == link.fetch && partial.is_for(slot);
+        let partial = self.partials[at].as_ref().filter(fits);
+        // The place may have been given to another piece since.
+        let partial = partial.filter(|partial| link.has.contains(&self.pool, partial.piece));
+        let block = partial.and_then(|partial| partial.first_unasked(&self.pool));
+        if block.is_none() {
+            link.working_on = None;
+        }
+        Some((at, block?))
+    }
+
+    fn helps_first(&mut self, slot: PeerSlot, now: Instant) -> bool {
+        let crowded = self.partials.iter().flatten().count() * 2 >= self.partials.len();
+        let Some((link, fetch, _)) = self.link(slot) else { return true };
+        if link.on_parole {
+            return false;
+        }
+        let blocks = fetch.layout.piece_bytes.div_ceil(crate::engine::limits::BLOCK_BYTES);
+        let quick = u32::from(link.blocks_a_second(now)) * ALONE_SECONDS >= blocks;
+        crowded || !(quick || blocks <= SMALL_BLOCKS)
+    }
+
+    /// Begins a piece; where it is.
+    ///
+    /// # When full
+    /// `None`: pieces under way come first.
+    fn begin_piece(&mut self, slot: PeerSlot) -> Option<usize> {
+        let place = self.partials.iter().position(Option::is_none)?;
+        let Fetcher { links, fetches, partials, pool, .. } = self;
+        let link = links[slot.index()].as_mut()?;
+        let fetch = fetches[usize::from(link.fetch)].as_mut()?;
+        if link.dry || fetch.open_count == 0 {
+            return None;
+        }
+        let has = match link.has {
+            Has::All => None,
+            Has::Some(span) => Some(pool.bytes(span)),
+            Has::Nothing | Has::Untold => return None,
+        };
+        let random = fetch.order == Order::Rarest && fetch.verified_count < RANDOM_FIRST;
+        let start = if fetch.order == Order::Rarest { fetch.draw() } else { 0 };
+        let rarity = |piece| match fetch.order {
+            Order::Rarest if !random => pool.counter(fetch.availability, piece),
+            _ => 0,
+        };
+        let found = pick(pool.bytes(fetch.open), has, start, rarity);
+        let Some(piece) = found else {
+            link.dry = true;
+            return None;
+        };
+        let alone = link.on_parole.then_some(slot);
+        let partial = Partial::begin(pool, link.fetch, piece, &fetch.layout, alone)?;
+        partials[place] = Some(partial);
+        pool.clear(fetch.open, piece);
+        fetch.open_count -= 1;
+        Some(place)
+    }
+
+    /// A piece others work on with blocks left that nobody was asked for: the one with the fewest.
+    fn help(&self, slot: PeerSlot) -> Option<usize> {
+        let link = self.links[slot.index()].as_ref()?;
+        if link.on_parole {
+            return None;
+        }
+        let fits = |partial: &Partial| {
+            partial.fetch == link.fetch
+                && partial.unasked_count() > 0
+                && partial.is_for(slot)
+                && link.has.contains(&self.pool, partial.piece)
+        };
+        let numbered = self.partials.iter().enumerate();
+        let fitting = numbered.filter_map(|(at, partial)| {
+            let partial = partial.as_ref().filter(|partial| fits(partial))?;
+            Some((partial.unasked_count(), at))
+        });
+        fitting.min().map(|(_, at)| at)
+    }
+
+    /// A block that others were asked for and have not sent, when nothing is left to begin.
+    fn ask_twice(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
+        let link = self.links[slot.index()].as_ref()?;
+        let (has, place, on_parole) = (link.has, link.fetch, link.on_parole);
+        let open = self.fetches[usize::from(place)].as_ref()?.open_count;
+        // One that has been asked for much already adds nothing but waste.
+        if open > 0 || on_parole || link.asks_count() >= TWICE_MAX {
+            return None;
+        }
+        for at in 0..self.partials.len() {
+            let Some(partial) = &self.partials[at] else { continue };
+            let fits = partial.fetch == place && partial.is_for(slot) && !partial.is_whole();
+            if !fits || !has.contains(&self.pool, partial.piece) {
+                continue;
+            }
+            let (piece, mut from) = (partial.piece, 0);
+            while let Some(block) = self.partials[at].as_ref()?.first_missing(&self.pool, from) {
+                let asked = self.asks(slot)?.find(piece, block).is_some();
+                let coming = self.links[slot.index()].as_ref()?.receiving;
+                let coming = coming.is_some_and(|ask| (ask.piece, ask.block) == (piece, block));
+                if !asked && !coming {
+                    return Some((at, block));
+                }
+                from = block + 1;
+            }
+        }
+        None
+    }
+}
+
+impl Fetch {
+    /// A number nobody can foretell who does not know the seed (xorshift, period 2^32 - 1).
+    fn draw(&mut self) -> u32 {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 17;
+        self.chance ^= self.chance << 5;
+        self.chance
+    }
+}
+
+/// The piece that is `open`, is among those the peer `has` (nothing: all), and is of the least
+/// `rarity`; of equals the first from `start` on, going round.
+fn pick(open: &[u8], has: Option<&[u8]>, start: u32, rarity: impl Fn(u32) -> u16) -> Option<u32> {
+    let first = start as usize % open.len().max(1);
+    let mut best: Option<(u16, u32)> = None;
+    for at in (first..open.len()).chain(0..first) {
+        let mut bits = open[at] & has.map_or(0xff, |has| has[at]);
+        while bits != 0 {
+            let bit = bits.leading_zeros();
+            bits &= !(0x80 >> bit);
+            let piece = at as u32 * 8 + bit;
+            let rarity = rarity(piece);
+            // Nothing is rarer than what one peer alone has.
+            if rarity <= 1 && (has.is_some() || rarity == 0) {
+                return Some(piece);
+            }
+            if best.is_none_or(|(least, _)| rarity < least) {
+                best = Some((rarity, piece));
+            }
+        }
+    }
+    best.map(|(_, piece)| piece)
+}
+
+/// A peer that needs longer for a piece helps others with theirs first.
+const ALONE_SECONDS: u32 = 10;
+
+/// Pieces of so few blocks are worth beginning for anybody.
+const SMALL_BLOCKS: u32 = 8;
+
+/// Pieces that are chosen at random before the rarest: a newcomer needs something to give.
+const RANDOM_FIRST: u32 = 4;
+
+/// Requests a peer may have when it is asked for what others were asked for.
+const TWICE_MAX: u16 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rarest_piece_the_peer_has_is_picked_and_equals_go_round() {
+        let open = [0b0111_1111, 0b1100_0000];
+        let rarity = |piece| [9, 5, 5, 3, 9, 9, 9, 9, 3, 9][piece as usize];
+        assert_eq!(pick(&open, None, 0, rarity), Some(3));
+        assert_eq!(pick(&open, None, 1, rarity), Some(8));
+        assert_eq!(pick(&open, Some(&[0b0110_0000, 0]), 1, rarity), Some(1));
+        assert_eq!(pick(&open, Some(&[0b1000_0000, 0]), 0, rarity), None);
+        assert_eq!(pick(&[], None, 7, rarity), None);
+        // From front to back everything is of one rarity.
+        assert_eq!(pick(&open, None, 0, |_| 0), Some(1));
+    }
+}

@@ -1,0 +1,303 @@
+//! What a connection tells the fetcher, and asks of it.
+//!
+//! A [`Peer`](crate::engine::peer::Peer) knows its fetcher by [`Fetching`] alone. A box that only
+//! seeds gives its swarm [`SeedOnly`], for which every answer is that of a box that fetches nothing:
+//! none of the rest is in its program.
+
+use super::link::{Has, Link};
+use super::{Fetch, Fetcher, OVER};
+use crate::engine::limits::{HAVE_GATHER_MS, VERIFIED_TOLD_MAX};
+use crate::engine::units::{Block, Deadline, Instant, PeerSlot, PieceIndex, TorrentSlot};
+
+/// What a connection tells the fetcher, and asks of it. The defaults are those of a box that
+/// fetches nothing.
+pub trait Fetching {
+    /// A peer has shaken hands.
+    fn greet(&mut self, _slot: PeerSlot, _torrent: TorrentSlot, _now: Instant) {}
+
+    /// A connection has ended.
+    fn leave(&mut self, _slot: PeerSlot) {}
+
+    /// A part of the peer's bitfield, from byte `offset` on.
+    fn note_bits(&mut self, _slot: PeerSlot, _offset: u32, _bytes: &[u8]) {}
+
+    /// The peer has one piece more.
+    fn note_have(&mut self, _slot: PeerSlot, _piece: PieceIndex) {}
+
+    /// The peer has everything.
+    fn note_all(&mut self, _slot: PeerSlot) {}
+
+    /// The peer keeps so many requests; 0 when it does not say.
+    fn note_reqq(&mut self, _slot: PeerSlot, _reqq: u16) {}
+
+    /// The peer lets us ask, or no longer does; without BEP 6 it then forgets what it was asked.
+    fn note_choke(&mut self, _slot: PeerSlot, _choked: bool, _fast: bool, _now: Instant) {}
+
+    /// The peer will not answer a request. `false` when there was none.
+    fn note_reject(&mut self, _slot: PeerSlot, _block: Block, _now: Instant) -> bool {
+        false
+    }
+
+    /// A block begins to come. `false` when it was not asked for.
+    fn note_block(&mut self, _slot: PeerSlot, _block: Block, _now: Instant) -> bool {
+        false
+    }
+
+    /// So many bytes of the block under way, from `offset` of it, stand at `at` of what was read.
+    fn note_payload(&mut self, _slot: PeerSlot, _offset: u32, _at: usize, _length: usize) {}
+
+    /// The next thing to say to the peer; it is taken for said. `urgent` ones only, when nothing
+    /// else is due to go.
+    fn next_say(&mut self, _slot: PeerSlot, _now: Instant) -> Option<Say> {
+        None
+    }
+
+    /// Blocks are to come: reads are for payload, and need a lane's buffer.
+    fn awaits_payload(&self, _slot: PeerSlot) -> bool {
+        false
+    }
+
+    /// Looks at the clock. `false` when the peer can no longer be told what we have.
+    fn handle_time(&mut self, _slot: PeerSlot, _now: Instant) -> bool {
+        true
+    }
+
+    /// When [`Fetching::handle_time`] or [`Fetching::next_say`] next has something to do.
+    fn deadline(&self, _slot: PeerSlot) -> Deadline {
+        Deadline::NONE
+    }
+
+    /// The torrent lacks something of what is wanted.
+    fn is_fetched(&self, _torrent: TorrentSlot) -> bool {
+        false
+    }
+
+    /// The next connection that has something to look at.
+    fn take_nudged(&mut self) -> Option<PeerSlot> {
+        None
+    }
+
+    /// The crowd of that address has sent bad data and is not let in.
+    fn is_banned(&self, _crowd: core::net::IpAddr) -> bool {
+        false
+    }
+}
+
+/// Nothing is fetched.
+pub struct SeedOnly;
+
+impl Fetching for SeedOnly {}
+
+/// Something to say to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Say {
+    /// It has something we lack (or no longer has).
+    Interested(bool),
+    /// We have one piece more.
+    Have(PieceIndex),
+    /// A request is taken back.
+    Cancel(Block),
+    /// A request.
+    Ask(Block),
+}
+
+impl Fetching for Fetcher<'_> {
+    fn greet(&mut self, slot: PeerSlot, torrent: TorrentSlot, now: Instant) {
+        let lacking = |fetch: &Fetch| fetch.torrent == torrent && fetch.lacking_count > 0;
+        let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(lacking);
+        let Some(place) = self.fetches.iter().position(of) else { return };
+        let mut link = Link::new(torrent, place as u16, now);
+        // What we have goes out in the bitfield.
+        link.told_verified = self.fetches[place].as_ref().map_or(0, |fetch| fetch.verified_count);
+        self.links[slot.index()] = Some(link);
+    }
+
+    fn leave(&mut self, slot: PeerSlot) {
+        self.give_up_asks(slot);
+        if let Some(ask) = self.links[slot.index()].as_ref().and_then(|link| link.receiving) {
+            self.interrupt(slot, ask);
+        }
+        self.forget_pieces(slot);
+        let link = self.links[slot.index()].take();
+        self.free_place(link.map_or(OVER, |link| link.fetch));
+        for partial in self.partials.iter_mut().flatten() {
+            partial.senders.retain(|sender| *sender != slot);
+        }
+        self.free_lone_pieces(slot);
+    }
+
+    fn note_bits(&mut self, slot: PeerSlot, offset: u32, bytes: &[u8]) {
+        if offset == 0 {
+            self.forget_pieces(slot);
+        }
+        let Some((link, fetch, pool)) = self.link(slot) else { return };
+        if offset == 0 {
+            let span = pool.take(fetch.layout.piece_count());
+            link.has = span.map_or(Has::Untold, Has::Some);
+        }
+        let Has::Some(span) = link.has else { return };
+        for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+            for bit in (0..8).filter(|bit| byte & (0x80 >> bit) != 0) {
+                let piece = (offset + at as u32) * 8 + bit;
+                if pool.set(span, piece) {
+                    pool.count(fetch.availability, piece, true);
+                    link.useful += u32::from(pool.get(fetch.lacking, piece));
+                }
+            }
+        }
+        link.dry = false;
+    }
+
+    fn note_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
+        let Some((link, fetch, pool)) = self.link(slot) else { return };
+        if link.has == Has::Nothing {
+            let span = pool.take(fetch.layout.piece_count());
+            link.has = span.map_or(Has::Untold, Has::Some);
+        }
+        let Has::Some(span) = link.has else { return };
+        if pool.set(span, piece.0) {
+            pool.count(fetch.availability, piece.0, true);
+            if pool.get(fetch.lacking, piece.0) {
+                link.useful += 1;
+                link.dry = false;
+            }
+        }
+    }
+
+    fn note_all(&mut self, slot: PeerSlot) {
+        self.forget_pieces(slot);
+        if let Some((link, fetch, _)) = self.link(slot) {
+            (link.has, link.useful, link.dry) = (Has::All, fetch.lacking_count, false);
+        }
+    }
+
+    fn note_reqq(&mut self, slot: PeerSlot, reqq: u16) {
+        if let Some((link, ..)) = self.link(slot) {
+            link.reqq = if reqq == 0 { link.reqq } else { reqq };
+        }
+    }
+
+    fn note_choke(&mut self, slot: PeerSlot, choked: bool, fast: bool, now: Instant) {
+        let Some((link, ..)) = self.link(slot) else { return };
+        link.unchoked = !choked;
+        if !choked {
+            link.last_block = now;
+        } else if !fast {
+            self.give_up_asks(slot);
+        }
+    }
+
+    fn note_reject(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
+        let Some(ask) = self.take_ask(slot, block) else { return self.forgive(slot) };
+        self.unask(slot, ask);
+        if let Some((link, ..)) = self.link(slot)
+            && link.unchoked
+        {
+            link.ask_after = now.after(REJECTED_PAUSE_MS);
+        }
+        true
+    }
+
+    fn note_block(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
+        self.receive_block(slot, block, now)
+    }
+
+    fn note_payload(&mut self, slot: PeerSlot, offset: u32, at: usize, length: usize) {
+        self.receive_payload(slot, offset, at, length);
+    }
+
+    fn next_say(&mut self, slot: PeerSlot, now: Instant) -> Option<Say> {
+        let (link, fetch, pool) = self.link(slot)?;
+        let interesting = link.useful > 0;
+        if link.told_interested != interesting {
+            link.told_interested = interesting;
+            return Some(Say::Interested(interesting));
+        }
+        if link.have_after <= now {
+            while link.told_verified < fetch.verified_count {
+                let piece = fetch.verified[link.told_verified as usize % VERIFIED_TOLD_MAX];
+                link.told_verified += 1;
+                // Whoever has it has no use for the news.
+                if !link.has.contains(pool, piece) {
+                    return Some(Say::Have(PieceIndex(piece)));
+                }
+            }
+            // All is told; what comes next is gathered for a while.
+            link.have_after = Instant::NEVER;
+        }
+        if let Some(over) = self.asks(slot)?.take_over() {
+            return Some(Say::Cancel(self.block_of(slot, over)?));
+        }
+        if self.link(slot)?.1.lacking_count == 0 {
+            self.retire(slot);
+            return None;
+        }
+        self.next_ask(slot, now).map(Say::Ask)
+    }
+
+    fn awaits_payload(&self, slot: PeerSlot) -> bool {
+        let link = self.links.get(slot.index()).and_then(Option::as_ref);
+        link.is_some_and(|link| link.asks_count() > 0 || link.receiving.is_some())
+    }
+
+    fn handle_time(&mut self, slot: PeerSlot, now: Instant) -> bool {
+        let Some((link, fetch, _)) = self.link(slot) else { return true };
+        if link.has == Has::All {
+            // It has no use for the news.
+            link.told_verified = fetch.verified_count;
+        }
+        let untold = fetch.verified_count - link.told_verified;
+        if untold >= VERIFIED_TOLD_MAX as u32 / 2 {
+            link.have_after = now;
+        } else if untold > 0 && link.have_after == Instant::NEVER {
+            link.have_after = now.after(HAVE_GATHER_MS);
+        }
+        if link.is_late(now) && !link.snubbed {
+            link.snubbed = true;
+            self.give_up_asks(slot);
+            self.free_lone_pieces(slot);
+        }
+        untold <= VERIFIED_TOLD_MAX as u32
+    }
+
+    fn deadline(&self, slot: PeerSlot) -> Deadline {
+        let Some(Some(link)) = self.links.get(slot.index()) else { return Deadline::NONE };
+        let mut due = Deadline::NONE;
+        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
+            due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
+        }
+        if link.asks_count() > 0 && !link.snubbed {
+            due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
+        }
+        if link.unchoked && link.useful > 0 && link.ask_after != Instant::default() {
+            due = due.or(Deadline { at: link.ask_after, why: "asking again" });
+        }
+        due
+    }
+
+    fn is_fetched(&self, torrent: TorrentSlot) -> bool {
+        let lacking = |fetch: &Fetch| fetch.torrent == torrent && fetch.lacking_count > 0;
+        self.fetches.iter().flatten().any(lacking)
+    }
+
+    fn take_nudged(&mut self) -> Option<PeerSlot> {
+        if !self.nudged {
+            return None;
+        }
+        let nudged = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.nudge);
+        let next = self.links.iter().position(nudged);
+        self.nudged = next.is_some();
+        let at = next?;
+        if let Some(link) = &mut self.links[at] {
+            link.nudge = false;
+        }
+        Some(PeerSlot(at as u16))
+    }
+
+    fn is_banned(&self, crowd: core::net::IpAddr) -> bool {
+        self.banned.iter().any(|banned| *banned == crowd)
+    }
+}
+
+/// After a peer that lets us ask has rejected a request, before it is asked again.
+const REJECTED_PAUSE_MS: u64 = 2_000;

@@ -1,0 +1,387 @@
+//! The keeping of what is fetched: pieces are judged, recorded and, in the end, settled.
+//!
+//! What to ask whom is the engine's to decide, and payload goes from the pumps straight to lanes.
+//! Here is what is left: pieces that could not be hashed along are handed to a lane once they are
+//! whole; what is verified is synced and recorded in batches; and a torrent of which nothing is
+//! lacking any more is *settled*: its files are looked at once more and it becomes a share like any
+//! other.
+//!
+//! ```text
+//! verified ── 64 MiB or 10 s ──> lane: sync, record ──> recorded
+//!          ── nothing lacking ─> lane: record, look ──> settled: admitted as whole
+//! disk full, or gone ──────────> paused, tried again every 10 s; all else goes on
+//! ```
+//!
+//! - [`open`]: a torrent is taken up, begun or gone on with
+//! - [`make`]: its files
+//! - [`progress`]: what is recorded of it
+//! - [`settle`]: it is whole
+
+pub mod make;
+pub mod open;
+pub mod progress;
+pub mod settle;
+
+use super::Service;
+use super::announcer::Announcer;
+use super::clock::Bell;
+use super::lanes::{Done, Job, Receipt};
+use super::report::Report;
+use super::state::State;
+use crate::engine::library::Library;
+use crate::engine::swarm::fetch::Fetching;
+use crate::engine::units::{Deadline, InfoHash, Instant, PieceIndex, TorrentSlot};
+use log::warn;
+use progress::Progress;
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::string::{String, ToString};
+use std::sync::Arc;
+use std::task::Poll;
+use std::vec::Vec;
+
+/// A torrent that is being fetched.
+pub struct Goal {
+    /// Its place in the swarm.
+    pub torrent: TorrentSlot,
+    /// Its name on the network.
+    pub info_hash: InfoHash,
+    /// Its name for people.
+    pub name: String,
+    /// What its file is called in the state folder.
+    pub torrent_name: String,
+    /// Trackers only (BEP 27).
+    pub private: bool,
+    /// Stands for where its content lies.
+    pub root_key: u64,
+    /// Its folder in the state folder.
+    pub folder: PathBuf,
+    /// Bytes of wanted pieces.
+    pub wanted_bytes: u64,
+    /// Bytes of these that are verified.
+    pub here_bytes: u64,
+    /// What is recorded; not here while a lane has it.
+    pub progress: Option<Box<Progress>>,
+    /// Verified and not yet handed to a lane.
+    unrecorded_bytes: u64,
+    record_at: Instant,
+    /// It could not be written, and since when it is not tried.
+    trouble: Option<Trouble>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Fetching,
+    /// A lane looks at its files once more.
+    Settling,
+    Settled,
+}
+
+struct Trouble {
+    kind: io::ErrorKind,
+    again_at: Instant,
+}
+
+impl Goal {
+    /// What is to be kept of an errand whose torrent is active.
+    pub fn new(torrent: TorrentSlot, share: &super::share::Share, errand: open::Errand) -> Goal {
+        let name = share.torrent.file_name().unwrap_or_default();
+        Goal {
+            torrent,
+            info_hash: share.info_hash,
+            name: share.name.clone(),
+            torrent_name: name.to_string_lossy().into_owned(),
+            private: share.private,
+            root_key: errand.root_key,
+            folder: errand.folder,
+            wanted_bytes: errand.wanted_bytes,
+            here_bytes: errand.here_bytes,
+            progress: Some(Box::new(errand.progress)),
+            unrecorded_bytes: 0,
+            record_at: Instant::NEVER,
+            trouble: None,
+            stage: Stage::Fetching,
+        }
+    }
+
+    /// Nothing of it is lacking any more, and it is a share like any other.
+    pub fn is_settled(&self) -> bool {
+        self.stage == Stage::Settled
+    }
+}
+
+/// Where pumps leave what has become of pieces.
+#[derive(Default)]
+pub struct Desk {
+    /// All that is being fetched.
+    pub goals: RefCell<Vec<Goal>>,
+    /// Each verified piece is said on stdout.
+    pub says_pieces: Cell<bool>,
+    /// Rung when a torrent has been settled.
+    pub settled: Bell,
+    /// Bytes of journals written for fetches.
+    pub journal_bytes: Cell<u64>,
+    stopping: Cell<bool>,
+}
+
+impl Desk {
+    /// A piece is there.
+    pub fn note_verified(&self, service: &Service<'_>, torrent: TorrentSlot, piece: PieceIndex) {
+        let bytes = service.content(torrent).layout.piece_len(piece);
+        let mut goals = self.goals.borrow_mut();
+        let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
+        goal.here_bytes += u64::from(bytes);
+        if goal.unrecorded_bytes == 0 {
+            goal.record_at = service.clock.now().after(RECORD_MS);
+        }
+        goal.unrecorded_bytes += u64::from(bytes);
+        if self.says_pieces.get() {
+            super::report::piece(&goal.info_hash, piece);
+        }
+    }
+
+    /// Payload could not be written: the torrent pauses for a while, and says so once.
+    pub fn note_trouble(&self, service: &Service<'_>, torrent: TorrentSlot, error: &io::Error) {
+        let mut goals = self.goals.borrow_mut();
+        let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
+        if goal.trouble.as_ref().is_none_or(|trouble| trouble.kind != error.kind()) {
+            let what = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "the disk is full: it pauses, and goes on by itself when there is room"
+                }
+                _ => "it pauses, and is tried again",
+            };
+            warn!("{}: cannot be written: {error}; {what}", goal.name);
+            super::report::trouble(&goal.info_hash, &error.to_string(), self.says_pieces.get());
+        }
+        let again_at = service.clock.now().after(TROUBLE_MS);
+        goal.trouble = Some(Trouble { kind: error.kind(), again_at });
+        service.swarm.borrow_mut().fetcher.pause(torrent, true);
+    }
+
+    /// Bytes that are wanted and not there; `None` for what is no fetch.
+    pub fn left_bytes(&self, torrent: TorrentSlot) -> Option<u64> {
+        let goals = self.goals.borrow();
+        let goal = goals.iter().find(|goal| goal.torrent == torrent)?;
+        Some(goal.wanted_bytes.saturating_sub(goal.here_bytes))
+    }
+
+    /// Bytes of content that peers have sent of a torrent.
+    pub fn received_bytes(&self, service: &Service<'_>, torrent: TorrentSlot) -> u64 {
+        let standing = service.swarm.borrow().fetcher.standing(torrent);
+        standing.map_or(0, |standing| standing.received_bytes)
+    }
+
+    /// Whether everything that was asked for is there and settled.
+    pub fn is_done(&self) -> bool {
+        self.goals.borrow().iter().all(Goal::is_settled)
+    }
+
+    fn deadline(&self) -> Deadline {
+        let goals = self.goals.borrow();
+        let record = goals.iter().map(|goal| goal.record_at).min().unwrap_or(Instant::NEVER);
+        let again = goals.iter().filter_map(|goal| Some(goal.trouble.as_ref()?.again_at)).min();
+        let due = Deadline { at: record, why: "pieces to record" };
+        match again {
+            Some(at) => due.or(Deadline { at, why: "a disk to try again" }),
+            None => due,
+        }
+    }
+}
+
+/// What settling a torrent changes.
+pub struct Keeper<'k, 'm> {
+    /// The state folder.
+    pub state: RefCell<&'k mut State<'m>>,
+    /// What is known.
+    pub library: RefCell<&'k mut Library<'m>>,
+    /// Tells trackers that a torrent is whole.
+    pub announcer: &'k Announcer,
+}
+
+/// Judges, records and settles, for ever.
+pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+    let slot = service.clock.slot(service.duties.fetch);
+    let mut at_work: Vec<Receipt> = Vec::with_capacity(service.lanes.count() + JOBS_MAX);
+    loop {
+        judge(service, &mut at_work);
+        record(service, &mut at_work);
+        settle_what_is_whole(service, keeper, &mut at_work);
+        service.clock.ring_at(slot, service.fetched.deadline());
+        let done = poll_fn(|cx| {
+            for at in 0..at_work.len() {
+                if let Poll::Ready(done) = Pin::new(&mut at_work[at]).poll(cx) {
+                    at_work.swap_remove(at);
+                    return Poll::Ready(Some(done));
+                }
+            }
+            service.clock.bell(slot).poll(cx).map(|()| None)
+        });
+        match done.await {
+            Some(Done::Recorded { torrent, progress, result }) => {
+                recorded(service, torrent, progress, result);
+            }
+            Some(Done::Settled { torrent, result }) => {
+                settle::finish(service, keeper, report, torrent, *result);
+            }
+            Some(done) => service.handle_done(done),
+            None => {}
+        }
+    }
+}
+
+/// Records what is verified, and returns when it is.
+pub async fn stop(service: &Service<'_>) {
+    service.fetched.stopping.set(true);
+    let goals = &service.fetched.goals;
+    let now = service.clock.now();
+    for goal in goals.borrow_mut().iter_mut().filter(|goal| goal.unrecorded_bytes > 0) {
+        goal.record_at = now;
+    }
+    service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+    let open = |goal: &Goal| goal.unrecorded_bytes > 0 || goal.progress.is_none();
+    while goals.borrow().iter().any(|goal| !goal.is_settled() && open(goal)) {
+        service.clock.sleep(STOP_LOOK_MS, "the last record").await;
+    }
+}
+
+/// Hands pieces that are whole and could not be hashed along to lanes.
+fn judge(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
+    while at_work.len() < service.lanes.count() {
+        let Some(work) = service.swarm.borrow_mut().fetcher.take_verify() else { return };
+        let content = service.content(work.torrent);
+        let job = Job::Store { content, work, buffer: Box::default() };
+        match service.lanes.submit(job) {
+            Ok(receipt) => at_work.push(receipt),
+            // There is a ticket for it; without one the piece is fetched again.
+            Err(job) => service.handle_undone(job),
+        }
+    }
+}
+
+/// Hands what is verified to a lane to be recorded, where that is due.
+fn record(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
+    let now = service.clock.now();
+    let mut goals = service.fetched.goals.borrow_mut();
+    for goal in goals.iter_mut() {
+        if goal.trouble.as_ref().is_some_and(|trouble| trouble.again_at <= now) {
+            goal.trouble = None;
+            service.swarm.borrow_mut().fetcher.pause(goal.torrent, false);
+        }
+        let whole = !service.swarm.borrow().fetcher.is_fetched(goal.torrent);
+        let due = goal.record_at <= now || goal.unrecorded_bytes >= RECORD_BYTES || whole;
+        if goal.unrecorded_bytes == 0 || !due {
+            continue;
+        }
+        let Some(mut progress) = goal.progress.take() else { continue };
+        service.swarm.borrow().bitfield(goal.torrent, 0, &mut progress.verified);
+        (goal.unrecorded_bytes, goal.record_at) = (0, Instant::NEVER);
+        let content = service.content(goal.torrent);
+        match service.lanes.submit(Job::Record { torrent: goal.torrent, content, progress }) {
+            Ok(receipt) => at_work.push(receipt),
+            Err(job) => {
+                if let Job::Record { progress, .. } = job {
+                    goal.progress = Some(progress);
+                }
+                (goal.unrecorded_bytes, goal.record_at) = (1, now.after(RECORD_MS));
+            }
+        }
+    }
+}
+
+fn recorded(
+    service: &Service<'_>,
+    torrent: TorrentSlot,
+    progress: Box<Progress>,
+    result: io::Result<u64>,
+) {
+    let mut goals = service.fetched.goals.borrow_mut();
+    let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
+    goal.progress = Some(progress);
+    match result {
+        Ok(bytes) => {
+            let all = &service.fetched.journal_bytes;
+            all.set(all.get() + bytes);
+        }
+        Err(error) => {
+            let what = std::format!("{}: what is fetched cannot be recorded", goal.name);
+            service.complain(what, &error);
+            // Nothing is lost by trying again, and what is not recorded is not claimed.
+            goal.unrecorded_bytes = goal.unrecorded_bytes.max(1);
+            goal.record_at = service.clock.now().after(RECORD_MS);
+        }
+    }
+}
+
+/// Has a lane look once more at the files of a torrent of which nothing is lacking.
+fn settle_what_is_whole(
+    service: &Service<'_>,
+    keeper: &Keeper<'_, '_>,
+    at_work: &mut Vec<Receipt>,
+) {
+    let mut goals = service.fetched.goals.borrow_mut();
+    // One at a time: there is one place where a torrent's folder is made.
+    if goals.iter().any(|goal| goal.stage == Stage::Settling) || service.fetched.stopping.get() {
+        return;
+    }
+    let whole = |goal: &&mut Goal| {
+        goal.stage == Stage::Fetching
+            && goal.trouble.is_none()
+            && goal.unrecorded_bytes == 0
+            && goal.progress.is_some()
+            && !service.swarm.borrow().fetcher.is_fetched(goal.torrent)
+    };
+    let Some(goal) = goals.iter_mut().find(whole) else { return };
+    let folder = match keeper.state.borrow().new_folder() {
+        Ok(folder) => folder,
+        Err(refusal) => {
+            let error = io::Error::other(refusal.to_string());
+            return service.complain(std::format!("{}: cannot be settled", goal.name), &error);
+        }
+    };
+    let have = goal.progress.as_ref().map(|progress| progress.verified.to_vec());
+    let job = settle::Task {
+        content: service.content(goal.torrent),
+        info_hash: goal.info_hash,
+        torrent: goal.folder.join(&goal.torrent_name),
+        torrent_name: goal.torrent_name.clone(),
+        private: goal.private,
+        have: have.unwrap_or_default(),
+        folder,
+    };
+    let job = Job::Settle { torrent: goal.torrent, task: Box::new(job) };
+    if let Ok(receipt) = service.lanes.submit(job) {
+        goal.stage = Stage::Settling;
+        at_work.push(receipt);
+    }
+}
+
+impl Goal {
+    /// It is a share like any other from here on.
+    fn settled(&mut self, service: &Service<'_>, content: super::Content) {
+        self.stage = Stage::Settled;
+        service.fetched.settled.ring();
+        service.disk.close_all(self.torrent);
+        service.contents.borrow_mut()[self.torrent.index()] = Arc::new(content);
+    }
+}
+
+/// Verified pieces are recorded in batches of this many bytes,
+const RECORD_BYTES: u64 = 64 << 20;
+
+/// or after so long.
+const RECORD_MS: u64 = 10_000;
+
+/// After something could not be written, before it is tried again.
+const TROUBLE_MS: u64 = 10_000;
+
+/// Between two looks whether the last record is written.
+const STOP_LOOK_MS: u64 = 20;
+
+/// Records and settlings under way at a time, beside the pieces that lanes judge.
+pub const JOBS_MAX: usize = 8;

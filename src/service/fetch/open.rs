@@ -1,0 +1,253 @@
+//! A torrent the owner asks for is taken up: begun, gone on with, or found to be here already.
+//!
+//! ```text
+//! .torrent -> known and whole?      -> shared as it is
+//!          -> known and begun?      -> its record is replayed, and its files looked at
+//!          -> else files are made, what lay there is checked, and it is admitted as begun
+//! ```
+//!
+//! Journey 3 begins here: `main` -> here -> `service/fetch` keeps what is fetched.
+
+use super::make::{FORCE, Made, Plan, make, wanted_pieces};
+use super::progress::Progress;
+use crate::engine::library::extents::Stamp;
+use crate::engine::library::{Entry, ExtentMap, Facts, root_key};
+use crate::engine::metainfo::{Summary, glob::Glob};
+use crate::engine::units::{InfoHash, PieceIndex, Span};
+use crate::service::Refusal;
+use crate::service::content::{Content, FileSource, look, open_beneath};
+use crate::service::draft;
+use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
+use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
+use crate::service::walk::{LeftOut, unreadable};
+use log::{info, warn};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What the owner asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'w> {
+    /// The torrent.
+    pub torrent: &'w Path,
+    /// Where its content goes.
+    pub output: &'w Path,
+    /// Patterns of the files that are wanted.
+    pub files: &'w [String],
+    /// What lies there already may be written over.
+    pub force: bool,
+}
+
+/// A torrent that is to be fetched, beside what it shares already.
+pub struct Errand {
+    /// Which pieces are wanted.
+    pub wanted: Vec<u8>,
+    /// Bytes of wanted pieces.
+    pub wanted_bytes: u64,
+    /// Bytes of these that are there.
+    pub here_bytes: u64,
+    /// Its folder in the state folder.
+    pub folder: PathBuf,
+    /// Stands for where its content lies.
+    pub root_key: u64,
+    /// What is recorded of it.
+    pub progress: Progress,
+}
+
+/// A torrent taken up: what it shares, and what is to be fetched, if anything is.
+pub struct Taken {
+    /// What is there of it is shared.
+    pub share: Share,
+    /// What is still to come.
+    pub errand: Option<Errand>,
+}
+
+/// Says what is wrong with a pattern.
+pub fn check_pattern(text: &str) -> Result<(), Refusal> {
+    Glob::parse(text).map(|_| ()).map_err(|what| {
+        Refusal::new(std::format!("--files {text}"), what, "give a pattern such as '*.mkv'")
+    })
+}
+
+impl Workshop<'_, '_> {
+    /// Takes up a torrent that is to be fetched.
+    pub async fn fetch(
+        &mut self,
+        wish: Wish<'_>,
+        progress: &mut impl Hashing,
+    ) -> Result<Taken, Refusal> {
+        let file = File::open(wish.torrent).map_err(|error| unreadable(wish.torrent, error))?;
+        let mut window = std::vec![0; WINDOW_BYTES];
+        let summary = Summary::read_any_names(&mut FileSource(&file), &mut window)
+            .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
+        let info_hash = draft::info_hash_of(&file, summary.info)
+            .map_err(|error| unreadable(wish.torrent, error))?;
+        if let Some(entry) = self.library.get(&info_hash).copied() {
+            let folder = self.state.torrent_folder(&info_hash, entry.facts_crc);
+            if let Some(known) = Known::load(&folder, entry.facts_crc) {
+                if !entry.fetching && known.have.is_none() && known.looks_the_same() {
+                    info!("{}: is here already, in {}", summary.name, known.content.root.display());
+                    let share = known.into_share(LeftOut::default(), 0);
+                    return Ok(Taken { share, errand: None });
+                }
+                if entry.fetching
+                    && let Some(taken) = self.go_on(&entry, known, folder, &summary, wish)?
+                {
+                    return Ok(taken);
+                }
+            }
+        }
+        self.begin(&summary, info_hash, wish, progress).await
+    }
+
+    /// Goes on with a fetch where it was; `None` when its files are no longer those it made, or
+    /// more of them are wanted than were made.
+    fn go_on(
+        &mut self,
+        entry: &Entry,
+        mut known: Known,
+        folder: PathBuf,
+        summary: &Summary,
+        wish: Wish<'_>,
+    ) -> Result<Option<Taken>, Refusal> {
+        let (wanted, _) = wanted_pieces(&known.content.metainfo, summary, wish.files)
+            .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
+        let name = &summary.name;
+        if !files_are_there(&known.content, &wanted) {
+            let root = known.content.root.display();
+            warn!("{name}: not all of its files are in {root} any more: what is there is checked");
+            return Ok(None);
+        }
+        known.content.growing = true;
+        let progress = Progress::open(&folder, known.content.layout.bitfield_bytes())?;
+        known.have = Some(progress.verified.to_vec());
+        let root_key = entry.root_key;
+        let share = known.into_share(LeftOut::default(), 0);
+        Ok(Some(errand(share, wanted, folder, root_key, progress)))
+    }
+
+    async fn begin(
+        &mut self,
+        summary: &Summary,
+        info_hash: InfoHash,
+        wish: Wish<'_>,
+        progress: &mut impl Hashing,
+    ) -> Result<Taken, Refusal> {
+        let known = self.library.get(&info_hash).is_some();
+        if self.library.is_full() && !known {
+            return Err(self.full());
+        }
+        let folder = self.state.new_folder()?;
+        let plan = Plan {
+            torrent: wish.torrent.to_path_buf(),
+            folder: folder.clone(),
+            output: wish.output.to_path_buf(),
+            files: wish.files.to_vec(),
+            // What we have made ourselves may be written to again.
+            force: wish.force || self.library.get(&info_hash).is_some_and(|entry| entry.fetching),
+        };
+        let made = make(&plan)?;
+        let have = adopt_existing(self, &made, plan.force, progress).await?;
+        let key = root_key(made.content.root.as_os_str().as_encoded_bytes());
+        let facts = Facts {
+            info_hash,
+            root: draft::utf8(&made.content.root)?,
+            torrent: &made.torrent_name,
+            layout: summary.layout,
+            info: summary.info,
+            pieces: summary.pieces,
+            file_count: summary.file_count,
+            private: summary.private,
+            authored: false,
+            extents_crc: made.extents_crc,
+            have_crc: None,
+        };
+        let crc = draft::write_facts(&folder, &facts)?;
+        let mut record = Progress::open(&folder, summary.layout.bitfield_bytes())?;
+        record.verified.copy_from_slice(&have);
+        let folder = self.state.begin(&folder, self.library, info_hash, key, crc)?;
+        record.move_to(&folder);
+        let share = Share {
+            info_hash,
+            name: summary.name.as_str().into(),
+            torrent: folder.join(&made.torrent_name),
+            trackers: trackers_of(&made.content.metainfo),
+            content: Arc::new(made.content),
+            have: Some(have),
+            private: summary.private,
+            sent_bytes: 0,
+            left_out: LeftOut::default(),
+            hashed_bytes: 0,
+        };
+        Ok(errand(share, made.wanted, folder, key, record))
+    }
+}
+
+/// What is there already of what lay in the target folder, checked piece by piece.
+async fn adopt_existing(
+    workshop: &Workshop<'_, '_>,
+    made: &Made,
+    force: bool,
+    progress: &mut impl Hashing,
+) -> Result<Vec<u8>, Refusal> {
+    let layout = made.content.layout;
+    if made.existing.is_empty() {
+        return Ok(std::vec![0; layout.bitfield_bytes() as usize]);
+    }
+    let content = made.content.again().map_err(|error| unreadable(&made.content.root, error))?;
+    let have = check(workshop.lanes, content, &made.summary.name, progress).await?;
+    let has = |piece: u32| have[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+    for index in made.existing.iter().filter(|_| !force) {
+        let mut source = FileSource(&made.content.extents);
+        let extent = ExtentMap::new(&mut source, made.content.file_count).read(*index);
+        let extent = extent.ok().flatten().unwrap_or_default();
+        if !layout.pieces_of(extent.span).all(has) {
+            let path = made.content.path_at(extent.span.at);
+            return Err(Refusal::new(path.display(), "exists with other content", FORCE));
+        }
+    }
+    Ok(have)
+}
+
+fn errand(
+    share: Share,
+    wanted: Vec<u8>,
+    folder: PathBuf,
+    root_key: u64,
+    progress: Progress,
+) -> Taken {
+    let layout = share.content.layout;
+    let (mut wanted_bytes, mut here_bytes) = (0, 0);
+    for piece in 0..layout.piece_count() {
+        let (byte, bit) = (piece as usize / 8, 0x80 >> (piece % 8));
+        if wanted[byte] & bit != 0 {
+            let bytes = u64::from(layout.piece_len(PieceIndex(piece)));
+            wanted_bytes += bytes;
+            here_bytes += if progress.verified[byte] & bit != 0 { bytes } else { 0 };
+        }
+    }
+    let errand = Errand { wanted, wanted_bytes, here_bytes, folder, root_key, progress };
+    Taken { share, errand: Some(errand) }
+}
+
+/// Whether every file that a wanted piece reaches into is the one that was made for it.
+fn files_are_there(content: &Content, wanted: &[u8]) -> bool {
+    let is_wanted = |piece: u32| wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+    let mut source = FileSource(&content.extents);
+    let mut extents = ExtentMap::new(&mut source, content.file_count);
+    (0..content.file_count).all(|index| {
+        let Ok(Some(extent)) = extents.read(index) else { return false };
+        let span: Span = extent.span;
+        if extent.padding || span.length == 0 || !content.layout.pieces_of(span).any(is_wanted) {
+            return true;
+        }
+        let there = content.path_of(&extent).and_then(|path| open_beneath(&content.root, &path));
+        let seen = there.and_then(|file| look(&file));
+        extent.stamp != Stamp::default()
+            && seen.is_ok_and(|(length, stamp)| {
+                length == span.length && stamp.inode == extent.stamp.inode
+            })
+    })
+}

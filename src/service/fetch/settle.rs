@@ -1,0 +1,139 @@
+//! A torrent of which nothing is lacking becomes a share like any other.
+//!
+//! Until then its files were ours to write; from then on they are the owner's, and what they look
+//! like is written down, so that a change is noticed. A lane syncs and looks at them and makes the
+//! torrent's folder anew; one record of the journal then puts it in the place of the old one, whose
+//! record of progress goes with it.
+
+use super::{Keeper, Stage};
+use crate::engine::bencode::Sink;
+use crate::engine::library::extents::Stamp;
+use crate::engine::library::{ExtentMap, Facts};
+use crate::engine::units::{InfoHash, TorrentSlot};
+use crate::service::content::{Content, FileSource, look, open_beneath};
+use crate::service::draft::{self, Counted};
+use crate::service::known::Known;
+use crate::service::report::Report;
+use crate::service::state::refused;
+use crate::service::walk::unreadable;
+use crate::service::{Refusal, Service};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::string::{String, ToString};
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What a lane is given.
+pub struct Task {
+    /// Where its content is.
+    pub content: Arc<Content>,
+    /// Its name on the network.
+    pub info_hash: InfoHash,
+    /// Its metainfo, in its old folder.
+    pub torrent: PathBuf,
+    /// What that is called.
+    pub torrent_name: String,
+    /// Trackers only (BEP 27).
+    pub private: bool,
+    /// A bit for each piece that is there.
+    pub have: Vec<u8>,
+    /// The folder that is made.
+    pub folder: PathBuf,
+}
+
+/// A folder that has been made.
+pub struct Settled {
+    folder: PathBuf,
+    facts_crc: u32,
+}
+
+impl Task {
+    /// Makes the folder: on a lane.
+    pub fn run(self) -> Result<Settled, Refusal> {
+        let Task { content, folder, .. } = &self;
+        let path = folder.join(&self.torrent_name);
+        let copied = fs::copy(&self.torrent, &path).and_then(|_| File::open(&path));
+        copied.and_then(|file| file.sync_all()).map_err(|error| refused(&path, error))?;
+        let extents_path = folder.join("extents");
+        let mut extents = Counted::create(&extents_path)?;
+        for index in 0..content.file_count {
+            let mut source = FileSource(&content.extents);
+            let extent = ExtentMap::new(&mut source, content.file_count).read(index);
+            let mut extent = extent
+                .map_err(|error| refused(&extents_path, error))?
+                .ok_or_else(|| refused(&extents_path, io::ErrorKind::UnexpectedEof.into()))?;
+            // One that was not wanted was not made.
+            if extent.stamp != Stamp::default() {
+                let seen = content.path_of(&extent).and_then(|path| {
+                    let file = open_beneath(&content.root, &path)?;
+                    rustix::fs::fdatasync(&file)?;
+                    look(&file)
+                });
+                let (_, stamp) =
+                    seen.map_err(|error| unreadable(&content.path_at(extent.span.at), error))?;
+                extent.stamp = stamp;
+            }
+            extents.put(&extent.write()).map_err(|error| refused(&extents_path, error))?;
+        }
+        let extents_crc = extents.crc();
+        extents.finish(&extents_path)?;
+        let count = content.layout.piece_count();
+        let here: u32 = self.have.iter().map(|byte| byte.count_ones()).sum();
+        if here < count {
+            draft::write_synced(&folder.join("have"), &self.have)?;
+        }
+        let facts = Facts {
+            info_hash: self.info_hash,
+            root: draft::utf8(&content.root)?,
+            torrent: &self.torrent_name,
+            layout: content.layout,
+            info: content.info,
+            pieces: content.pieces,
+            file_count: content.file_count,
+            private: self.private,
+            authored: false,
+            extents_crc,
+            have_crc: (here < count).then(|| crc32fast::hash(&self.have)),
+        };
+        let facts_crc = draft::write_facts(folder, &facts)?;
+        Ok(Settled { folder: self.folder, facts_crc })
+    }
+}
+
+/// Puts the folder in its place, and the content with it.
+pub fn finish(
+    service: &Service<'_>,
+    keeper: &Keeper<'_, '_>,
+    report: &Report,
+    torrent: TorrentSlot,
+    made: Result<Settled, Refusal>,
+) {
+    let mut goals = service.fetched.goals.borrow_mut();
+    let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
+    let admitted = made.and_then(|Settled { folder, facts_crc }| {
+        let (mut state, mut library) = (keeper.state.borrow_mut(), keeper.library.borrow_mut());
+        let (info_hash, key) = (goal.info_hash, goal.root_key);
+        let folder = state.admit(&folder, &mut library, info_hash, key, facts_crc)?;
+        Known::load(&folder, facts_crc).ok_or_else(|| {
+            let problem = "does not hold what has just been written to it";
+            Refusal::new(folder.display(), problem, "check the disk it is on")
+        })
+    });
+    match admitted {
+        Ok(known) => {
+            goal.settled(service, known.content);
+            keeper.announcer.complete(service, torrent);
+            report.complete(goal);
+        }
+        Err(refusal) => {
+            let error = io::Error::other(refusal.to_string());
+            service.complain(std::format!("{}: cannot be settled yet", goal.name), &error);
+            goal.stage = Stage::Fetching;
+            goal.trouble = Some(super::Trouble {
+                kind: error.kind(),
+                again_at: service.clock.now().after(super::TROUBLE_MS),
+            });
+        }
+    }
+}
