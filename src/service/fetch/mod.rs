@@ -72,6 +72,8 @@ pub struct Goal {
     /// It could not be written, and since when it is not tried.
     trouble: Option<Trouble>,
     stage: Stage,
+    /// The owner has been told that nothing is lacking.
+    said_complete: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,7 @@ impl Goal {
             record_at: Instant::NEVER,
             trouble: None,
             stage: Stage::Fetching,
+            said_complete: false,
         }
     }
 
@@ -209,6 +212,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
     let slot = service.clock.slot(service.duties.fetch);
     let mut at_work: Vec<Receipt> = Vec::with_capacity(service.lanes.count() + JOBS_MAX);
     loop {
+        say_what_is_complete(service, keeper, report);
         judge(service, &mut at_work);
         record(service, &mut at_work);
         settle_what_is_whole(service, keeper, &mut at_work);
@@ -227,7 +231,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
                 recorded(service, torrent, progress, result);
             }
             Some(Done::Settled { torrent, result }) => {
-                settle::finish(service, keeper, report, torrent, *result);
+                settle::finish(service, keeper, torrent, *result);
             }
             Some(done) => service.handle_done(done),
             None => {}
@@ -247,6 +251,18 @@ pub async fn stop(service: &Service<'_>) {
     let open = |goal: &Goal| goal.unrecorded_bytes > 0 || goal.progress.is_none();
     while goals.borrow().iter().any(|goal| !goal.is_settled() && open(goal)) {
         service.clock.sleep(STOP_LOOK_MS, "the last record").await;
+    }
+}
+
+/// Says of which torrents nothing is lacking any more.
+fn say_what_is_complete(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+    let mut goals = service.fetched.goals.borrow_mut();
+    for goal in goals.iter_mut().filter(|goal| !goal.said_complete) {
+        if !service.swarm.borrow().fetcher.is_fetched(goal.torrent) {
+            goal.said_complete = true;
+            keeper.announcer.complete(service, goal.torrent);
+            report.complete(goal);
+        }
     }
 }
 

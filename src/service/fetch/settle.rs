@@ -13,7 +13,6 @@ use crate::engine::units::{InfoHash, TorrentSlot};
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft::{self, Counted};
 use crate::service::known::Known;
-use crate::service::report::Report;
 use crate::service::state::refused;
 use crate::service::walk::unreadable;
 use crate::service::{Refusal, Service};
@@ -105,7 +104,6 @@ impl Task {
 pub fn finish(
     service: &Service<'_>,
     keeper: &Keeper<'_, '_>,
-    report: &Report,
     torrent: TorrentSlot,
     made: Result<Settled, Refusal>,
 ) {
@@ -123,8 +121,6 @@ pub fn finish(
     match admitted {
         Ok(known) => {
             goal.settled(service, known.content);
-            keeper.announcer.complete(service, torrent);
-            report.complete(goal);
         }
         Err(refusal) => {
             let error = io::Error::other(refusal.to_string());
