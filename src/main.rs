@@ -60,7 +60,7 @@ struct ShareArgs {
 
 #[derive(clap::Args)]
 struct GetArgs {
-    /// `.torrent` files
+    /// Magnet links and `.torrent` files
     #[arg(required = true, value_name = "LINK")]
     links: Vec<PathBuf>,
     /// Put the content into this folder; without it into the one we are in
@@ -148,7 +148,7 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
     let report = &mut Report::new(args.common.json);
     let mut options = args.common.options()?;
     options.fetch = FetchOptions {
-        torrents: args.links,
+        links: args.links,
         output: args.output.unwrap_or_else(|| PathBuf::from(".")),
         files: args.files,
         sequential: args.sequential,

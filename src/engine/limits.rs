@@ -105,6 +105,15 @@ pub const COLD_RETRY_MS: u64 = 3;
 /// repeated keep-alives) that a peer may send on top of one for each block it takes.
 pub const POINTLESS_MAX: u32 = 2_000;
 
+/// The longest `info` dictionary that is fetched: that of a million files is not longer.
+pub const METADATA_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// A peer that was asked for metadata and sends nothing for so long makes room for another.
+pub const METADATA_LATE_MS: u64 = 10_000;
+
+/// Between two times that a peer is told of others (BEP 11: a minute).
+pub const EXCHANGE_MS: u64 = 60_000;
+
 /// Requests of ours that a peer has at a time at least: one block comes, one is on its way, and
 /// some to spare.
 pub const ASKS_MIN: u16 = 4;

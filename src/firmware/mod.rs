@@ -124,7 +124,8 @@ where
     let now = board.now();
     let chance = Chance::new(&share, counter.as_ref(), board.hardware_address(), now);
     let peer_id = chance.peer_id();
-    let identity = Identity { peer_id, listen_port: PORT, requests_max: REQUESTS as u16 };
+    let requests_max = REQUESTS as u16;
+    let identity = Identity { peer_id, listen_port: PORT, requests_max, exchanges: false };
     let memory_of_swarm = SwarmMemory {
         torrents: &mut memory.torrents,
         members: &mut memory.members,

@@ -10,13 +10,13 @@ use super::Service;
 use super::lanes::{Done, Job};
 use super::tracker::{self, TrackerUrl, World};
 use crate::engine::announce::schedule::{Due, Schedule};
-use crate::engine::announce::{Announce, Event, Retry, TrackerId};
+use crate::engine::announce::{Announce, Event, Retry, TrackerId, is_private};
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
 use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::string::ToString;
 use std::vec::Vec;
 
@@ -199,7 +199,7 @@ async fn tell(
     let mut note = |address: SocketAddr| {
         found += 1;
         // A stranger's tracker has no business sending us into our own network.
-        if from_owner || !is_private(address.ip().to_canonical()) {
+        if from_owner || !is_private(address.ip()) {
             service.meet(torrent, address);
         }
     };
@@ -289,22 +289,7 @@ impl World for OnService<'_, '_> {
         } else {
             listen.is_ipv4() || listen.ip().is_unspecified()
         };
-        heard && (self.from_owner || !is_private(address.ip().to_canonical()))
-    }
-}
-
-/// Loopback, link-local, private: where no stranger's torrent has any business sending us.
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unicast_link_local()
-                || ip.is_unique_local()
-                || ip.is_unspecified()
-        }
+        heard && (self.from_owner || !is_private(address.ip()))
     }
 }
 

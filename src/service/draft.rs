@@ -300,6 +300,11 @@ impl Counted {
         Ok(Counted { file, count: 0, crc: crc32fast::Hasher::new() })
     }
 
+    /// Bytes that have been put.
+    pub fn length(&self) -> u64 {
+        self.count
+    }
+
     /// Hands all that has been put to the system, so that others can read it.
     pub fn flush(&mut self) -> io::Result<()> {
         self.file.flush()

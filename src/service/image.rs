@@ -30,6 +30,7 @@ use log::warn;
 use medium::Medium;
 use rustix::rand::{GetRandomFlags, getrandom};
 use smol::stream::StreamExt;
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -141,14 +142,14 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
     let tracker = tracker_of(&options.trackers)?;
     let board = &options.board;
     let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
-    let mut library = Library::new(&mut entries);
+    let library = Library::new(&mut entries);
     let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
     let journal_kib = board.disk.journal_kib;
-    let mut state = State::open(&options.state, journal_kib, &mut buffer, &mut library)?;
+    let state = RefCell::new(State::open(&options.state, journal_kib, &mut buffer, library)?);
     let lanes = life::start_lanes(board)?;
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(life::no_signals)?;
-        let mut workshop = Workshop { state: &mut state, library: &mut library, lanes: &lanes };
+        let mut workshop = Workshop { state: &state, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
             let problem = "its making was interrupted";
@@ -157,7 +158,7 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
         let making = make_of(target, path, tracker, options, &mut workshop, report);
         let made = smol::future::or(interrupted, making).await;
         if made.is_err() {
-            state.discard_new_folder();
+            state.borrow().discard_new_folders();
         }
         made
     })

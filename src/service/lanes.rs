@@ -13,12 +13,13 @@
 
 use super::Refusal;
 use super::content::{Content, ContentError, Opened, Sight};
+use super::fetch::make::{self, Made, Plan};
 use super::fetch::progress::Progress;
-use super::fetch::settle;
+use super::fetch::{magnet, settle};
 use super::store::Files;
 use crate::engine::peer::Serving;
 use crate::engine::swarm::fetch::store::{self, Work};
-use crate::engine::units::{PieceIndex, TorrentSlot};
+use crate::engine::units::{InfoHash, PeerSlot, PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -69,6 +70,21 @@ pub enum Job {
         /// Where, and what of it.
         task: Box<settle::Task>,
     },
+    /// Hold metadata that has come against the name of its torrent.
+    JudgeMetadata {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// Who sent it.
+        from: PeerSlot,
+        /// Where it is.
+        content: Arc<Content>,
+        /// How long it is.
+        bytes: u32,
+        /// What it has to hash to.
+        name: InfoHash,
+    },
+    /// Make the files of a torrent that is to be fetched.
+    Make(Box<Plan>),
     /// Hash a piece.
     Hash {
         /// Whose content.
@@ -129,6 +145,17 @@ pub enum Done {
         /// Its folder.
         result: Box<Result<settle::Settled, Refusal>>,
     },
+    /// Of [`Job::JudgeMetadata`].
+    Judged {
+        /// Whose.
+        torrent: TorrentSlot,
+        /// Who sent it.
+        from: PeerSlot,
+        /// Whether it is.
+        result: io::Result<bool>,
+    },
+    /// Of [`Job::Make`].
+    Made(Box<Result<Made, Refusal>>),
     /// Of [`Job::Hash`].
     Hash(PieceIndex, Result<[u8; 20], ContentError>),
     /// Of [`Job::Inspect`].
@@ -348,11 +375,7 @@ impl Job {
     pub fn into_buffer(self) -> Option<Buffer> {
         match self {
             Job::Read { buffer, .. } | Job::Store { buffer, .. } => Some(buffer),
-            Job::Record { .. }
-            | Job::Settle { .. }
-            | Job::Hash { .. }
-            | Job::Inspect { .. }
-            | Job::Resolve { .. } => None,
+            _ => None,
         }
     }
 
@@ -375,6 +398,11 @@ impl Job {
                 files.close(&task.content);
                 Done::Settled { torrent, result: Box::new(task.run()) }
             }
+            Job::JudgeMetadata { torrent, from, content, bytes, name } => {
+                let result = magnet::judge(&content, bytes, name);
+                Done::Judged { torrent, from, result }
+            }
+            Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
             Job::Resolve { host, port } => {

@@ -12,6 +12,7 @@ use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
 use super::clock::Clock;
 use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
+use super::fetch::magnet::{self, Lead};
 use super::fetch::open::{self, Taken};
 use super::fetch::{self, Desk, Goal, Keeper};
 use super::lan::{Lan, magnet};
@@ -25,10 +26,10 @@ use super::{Duties, Refusal, Service, Swarm, discovery, lobby, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
-use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher, Order};
+use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
 use crate::engine::swarm::torrent::{Have, Torrent};
 use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
-use crate::engine::units::{InfoHash, PeerId, PeerSlot, TorrentSlot};
+use crate::engine::units::{InfoHash, PeerId, PeerSlot, PieceIndex, TorrentSlot};
 use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::{info, warn};
@@ -70,8 +71,8 @@ pub struct Options {
 /// What is to be fetched, and how.
 #[derive(Clone, Debug, Default)]
 pub struct FetchOptions {
-    /// `.torrent` files.
-    pub torrents: Vec<PathBuf>,
+    /// `.torrent` files and magnet links.
+    pub links: Vec<PathBuf>,
     /// Where content goes.
     pub output: PathBuf,
     /// Patterns of the files that are wanted; all are when there is none.
@@ -94,15 +95,15 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     }
     raise_descriptors(board);
     let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
-    let mut library = Library::new(&mut entries);
+    let library = Library::new(&mut entries);
     let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
     let journal_kib = board.disk.journal_kib;
-    let mut state = State::open(&options.state, journal_kib, &mut buffer, &mut library)?;
+    let state = RefCell::new(State::open(&options.state, journal_kib, &mut buffer, library)?);
     let listener = listen(options)?;
     let lanes = start_lanes(board)?;
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
-        let mut workshop = Workshop { state: &mut state, library: &mut library, lanes: &lanes };
+        let mut workshop = Workshop { state: &state, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
             Err(Refusal::new("hashing", "was interrupted", "start again to share"))
@@ -110,50 +111,71 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         let opening = open_all(&mut workshop, options, report);
         let opened = smol::future::or(interrupted, opening).await;
         if opened.is_err() {
-            state.discard_new_folder();
+            state.borrow().discard_new_folders();
         }
-        let taken = opened?;
+        let opened = opened?;
         let before: Vec<(InfoHash, u64)> =
-            taken.iter().map(|one| (one.share.info_hash, one.share.sent_bytes)).collect();
-        let (announcer, torrents) = (Announcer::default(), (&mut state, &mut library));
-        let keeper = Keeper {
-            state: RefCell::new(torrents.0),
-            library: RefCell::new(torrents.1),
-            announcer: &announcer,
-        };
-        let sent = serve(options, report, listener, lanes, taken, &keeper, &mut signals).await?;
+            opened.taken.iter().map(|one| (one.share.info_hash, one.share.sent_bytes)).collect();
+        let announcer = Announcer::default();
+        let keeper = Keeper { state: &state, announcer: &announcer, options };
+        let sent = serve(options, report, listener, lanes, opened, &keeper, &mut signals).await?;
         for ((info_hash, before), sent_bytes) in before.into_iter().zip(sent) {
             if sent_bytes > 0 {
                 let bytes = before.saturating_add(sent_bytes);
-                state.record(&mut library, Record::Sent { info_hash, bytes })?;
+                state.borrow_mut().record(Record::Sent { info_hash, bytes })?;
             }
         }
         Ok(())
     })
 }
 
-/// Takes up every path and every torrent, one after the other.
+/// What was asked for, as far as it can be taken up before anybody is met.
+#[derive(Default)]
+struct Opened {
+    taken: Vec<Taken>,
+    /// Torrents of which nothing but the name is known.
+    leads: Vec<Lead>,
+}
+
+/// Takes up every path and every link, one after the other.
 async fn open_all(
     workshop: &mut Workshop<'_, '_>,
     options: &Options,
     report: &mut Report,
-) -> Result<Vec<Taken>, Refusal> {
+) -> Result<Opened, Refusal> {
     let (board, fetch) = (&options.board, &options.fetch);
-    let count = options.paths.len() + fetch.torrents.len();
-    let mut all: Vec<Taken> = Vec::with_capacity(count);
+    let count = options.paths.len() + fetch.links.len();
+    let mut opened = Opened::default();
     if count > usize::from(board.pools.seeding_max) {
         let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
         return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
     }
-    for torrent in &fetch.torrents {
-        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
-        let wish = open::Wish { torrent, output, files, force };
-        let taken = workshop.fetch(wish, report).await?;
-        if is_among(&all, &taken.share) {
-            warn!("{}: is fetched already", torrent.display());
+    for link in &fetch.links {
+        let magnet = link.to_str().filter(|link| link.starts_with("magnet:"));
+        let mut lead = magnet.map(Lead::parse).transpose()?;
+        let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
+        let torrent = known.map_or(link.clone(), |known| {
+            lead = None;
+            known.torrent
+        });
+        if let Some(lead) = lead {
+            opened.leads.push(lead);
             continue;
         }
-        all.push(taken);
+        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
+        let wish = open::Wish { torrent: &torrent, output, files, force };
+        let mut taken = workshop.fetch(wish, report).await?;
+        if let Some(lead) = magnet.and_then(|link| Lead::parse(link).ok()) {
+            let known = taken.share.trackers.len();
+            taken.share.trackers.extend(lead.trackers.into_iter().map(|tracker| (0, tracker)));
+            taken.share.trackers[known..].iter_mut().for_each(|(tier, _)| *tier = 1);
+            taken.peers = lead.peers;
+        }
+        if is_among(&opened.taken, &taken.share) {
+            warn!("{}: is fetched already", link.display());
+            continue;
+        }
+        opened.taken.push(taken);
     }
     for path in &options.paths {
         let wish = Wish {
@@ -164,13 +186,13 @@ async fn open_all(
             walk_kib: board.disk.walk_kib,
         };
         let share = workshop.open(wish, report).await?;
-        if is_among(&all, &share) {
+        if is_among(&opened.taken, &share) {
             warn!("{}: is shared already", path.display());
             continue;
         }
-        all.push(Taken { share, errand: None });
+        opened.taken.push(Taken { share, errand: None, peers: Vec::new() });
     }
-    Ok(all)
+    Ok(opened)
 }
 
 fn is_among(all: &[Taken], share: &Share) -> bool {
@@ -183,7 +205,7 @@ async fn serve(
     report: &Report,
     listener: Async<TcpListener>,
     lanes: Lanes,
-    taken: Vec<Taken>,
+    opened: Opened,
     keeper: &Keeper<'_, '_>,
     signals: &mut Signals,
 ) -> Result<Vec<u64>, Refusal> {
@@ -220,8 +242,11 @@ async fn serve(
     let service = make_service(options, address, memory, fetcher, lanes)?;
     let announcer = keeper.announcer;
     service.fetched.says_pieces.set(report.is_json());
-    for one in taken {
-        take_in(&service, announcer, one, options, report)?;
+    for one in opened.taken {
+        take_in(&service, keeper, one, report)?;
+    }
+    for lead in opened.leads {
+        magnet::seek(&service, keeper, lead)?;
     }
     let executor = LocalExecutor::new();
     for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
@@ -235,6 +260,7 @@ async fn serve(
     executor.spawn(discovery::run(&service)).detach();
     executor.spawn(report.run_live_line(&service)).detach();
     executor.spawn(fetch::run(&service, keeper, report)).detach();
+    executor.spawn(magnet::run(&service, keeper, report)).detach();
     for worker in 0..announcer::EXCHANGES_MAX {
         executor.spawn(announcer::run(&service, announcer, worker)).detach();
     }
@@ -242,6 +268,9 @@ async fn serve(
     let exit = options.fetch.exit;
     let end = executor.spawn(until_stopped(&service, announcer, exit, signals));
     drive(&service, &executor, end).await;
+    if let Some(failure) = service.fetched.failure().filter(|_| exit) {
+        return Err(failure);
+    }
     let swarm = service.swarm.borrow();
     report.stopped(Totals {
         sent_bytes: swarm.sent_bytes,
@@ -270,6 +299,7 @@ fn make_service<'m>(
         peer_id: PeerId::ours(std::array::from_fn(|_| announcer::random() as u8)),
         listen_port: address.port(),
         requests_max: pools.requests_per_peer,
+        exchanges: !options.lan,
     };
     Ok(Service {
         clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
@@ -296,12 +326,8 @@ fn make_service<'m>(
 }
 
 /// The link for everybody: with the owner's trackers, and where peers on the LAN can connect to.
-fn magnet_of(
-    service: &Service<'_>,
-    share: &Share,
-    options: &Options,
-    address: SocketAddr,
-) -> String {
+pub(super) fn magnet_of(service: &Service<'_>, share: &Share, options: &Options) -> String {
+    let address = service.listen;
     let trackers = share.trackers.iter().map(|(_, address)| address).filter(|_| !options.lan);
     let lan = service.lan();
     let heard = |peer: &SocketAddr| match address.ip() {
@@ -354,7 +380,7 @@ async fn until_stopped(
         let _ = signals.next().await;
     };
     let complete = async {
-        while !exit || !service.fetched.is_done() {
+        while !exit || !(service.fetched.is_done() || service.fetched.failure().is_some()) {
             service.fetched.settled.rung().await;
         }
     };
@@ -373,24 +399,23 @@ async fn until_stopped(
 /// Takes in what has been opened: it is shared from here on, and what is lacking fetched.
 fn take_in(
     service: &Service<'_>,
-    announcer: &Announcer,
+    keeper: &Keeper<'_, '_>,
     taken: Taken,
-    options: &Options,
     report: &Report,
 ) -> Result<(), Refusal> {
-    let Taken { share, errand } = taken;
-    let slot = activate(service, announcer, &share, options)?;
-    let magnet = magnet_of(service, &share, options, service.listen);
+    let (options, Taken { share, errand, peers }) = (keeper.options, taken);
+    let slot = activate(service, keeper.announcer, &share, options)?;
+    let magnet = magnet_of(service, &share, options);
     let Some(errand) = errand else {
         report.share(&share, &magnet);
         return Ok(());
     };
-    let order = if options.fetch.sequential { Order::Sequential } else { Order::Rarest };
-    let wanted = |piece: u32| errand.wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
-    let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, announcer::random());
+    let (order, chance) = (keeper.order(), announcer::random());
+    let wanted = |piece: u32| errand.wants(piece);
+    let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, chance);
     begun.map_err(|full| fetch_refused(&share.name, full))?;
     let now = service.clock.now();
-    for peer in &options.fetch.peers {
+    for peer in options.fetch.peers.iter().chain(&peers) {
         service.swarm.borrow_mut().candidates.note(slot, *peer, now);
     }
     let goal = Goal::new(slot, &share, errand);
@@ -399,7 +424,8 @@ fn take_in(
     Ok(())
 }
 
-fn fetch_refused(name: &str, full: FetchFull) -> Refusal {
+/// Why a torrent cannot be fetched for now.
+pub(super) fn fetch_refused(name: &str, full: FetchFull) -> Refusal {
     let problem = match full {
         FetchFull::Places => "as many torrents are fetched as the board's fetching_max".into(),
         FetchFull::Pool { needed_bytes, free_bytes } => std::format!(
@@ -417,22 +443,9 @@ fn activate(
     share: &Share,
     options: &Options,
 ) -> Result<TorrentSlot, Refusal> {
-    let mut swarm = service.swarm.borrow_mut();
     let layout = share.content.layout;
-    let full = |what| Refusal::new(&share.name, what, "share fewer, or choose a larger board");
-    let (mut have, mut left) = (Have::All, 0);
-    if let Some(bits) = &share.have {
-        let span = swarm.take_bits(layout.piece_count());
-        let span = span.ok_or_else(|| full("there is no room for its bitfield"))?;
-        for piece in 0..layout.piece_count() {
-            if bits[piece as usize / 8] & (0x80 >> (piece % 8)) != 0 {
-                swarm.set_bit(span, piece);
-            } else {
-                left += u64::from(layout.piece_len(crate::engine::units::PieceIndex(piece)));
-            }
-        }
-        have = Have::Some(span);
-    }
+    let (have, left) = have_of(service, share)?;
+    let mut swarm = service.swarm.borrow_mut();
     let torrent = Torrent {
         info_hash: share.info_hash,
         layout,
@@ -441,7 +454,10 @@ fn activate(
         private: share.private,
         sent_bytes: 0,
     };
-    let slot = swarm.activate(torrent).ok_or_else(|| full("every place is taken"))?;
+    let slot = swarm.activate(torrent).ok_or_else(|| {
+        Refusal::new(&share.name, "every place is taken", "share fewer, or choose a larger board")
+    })?;
+    drop(swarm);
     service.contents.borrow_mut().push(Arc::clone(&share.content));
     if !options.lan {
         let now = service.clock.now();
@@ -455,6 +471,25 @@ fn activate(
         }
     }
     Ok(slot)
+}
+
+/// What is there of a share, in the swarm's own bits, and how many bytes are missing.
+pub(super) fn have_of(service: &Service<'_>, share: &Share) -> Result<(Have, u64), Refusal> {
+    let (layout, mut left) = (share.content.layout, 0);
+    let Some(bits) = &share.have else { return Ok((Have::All, 0)) };
+    let mut swarm = service.swarm.borrow_mut();
+    let span = swarm.take_bits(layout.piece_count()).ok_or_else(|| {
+        let problem = "there is no room for its bitfield";
+        Refusal::new(&share.name, problem, "share fewer, or choose a larger board")
+    })?;
+    for piece in 0..layout.piece_count() {
+        if bits[piece as usize / 8] & (0x80 >> (piece % 8)) != 0 {
+            swarm.set_bit(span, piece);
+        } else {
+            left += u64::from(layout.piece_len(PieceIndex(piece)));
+        }
+    }
+    Ok((Have::Some(span), left))
 }
 
 /// Opens the listening socket: where the owner says, or at the first free port of the usual ones.

@@ -142,6 +142,21 @@ impl Report {
         ));
     }
 
+    /// What a torrent is has been found out: until now only its name was known.
+    pub fn metadata(&self, share: &Share) {
+        if self.json {
+            let layout = share.content.layout;
+            line(&json!({
+                "event": "metadata",
+                "info_hash": share.info_hash.to_string(),
+                "name": share.name,
+                "bytes": layout.total_bytes,
+                "files": share.content.file_count,
+                "piece_bytes": layout.piece_bytes,
+            }));
+        }
+    }
+
     /// A torrent that was fetched is whole, and a share like any other.
     pub fn complete(&self, goal: &Goal) {
         if self.json {

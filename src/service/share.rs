@@ -16,11 +16,12 @@ use super::refusal::Refusal;
 use super::state::State;
 use super::walk::{LeftOut, unreadable};
 use crate::engine::library::extents::Stamp;
-use crate::engine::library::{Entry, Facts, Library, root_key};
+use crate::engine::library::{Entry, Facts, root_key};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
 use log::warn;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -77,12 +78,17 @@ pub trait Progress {
     fn end(&mut self);
 }
 
+/// Nobody is told.
+impl Progress for () {
+    fn begin(&mut self, _what: &str, _bytes: u64) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn end(&mut self) {}
+}
+
 /// The state folder, the library in it and the lanes to hash on.
 pub struct Workshop<'w, 'm> {
-    /// Where torrents are kept.
-    pub state: &'w mut State<'m>,
-    /// Which ones are.
-    pub library: &'w mut Library<'m>,
+    /// Where torrents are kept, and which ones are.
+    pub state: &'w RefCell<State<'m>>,
     /// Who hashes.
     pub lanes: &'w Lanes,
 }
@@ -110,7 +116,7 @@ impl Workshop<'_, '_> {
                 share.trackers.push((tier, address.clone()));
             }
         }
-        share.sent_bytes = self.library.get(&share.info_hash).map_or(0, |entry| entry.sent_bytes);
+        share.sent_bytes = self.entry(&share.info_hash).map_or(0, |entry| entry.sent_bytes);
         Ok(share)
     }
 
@@ -126,13 +132,13 @@ impl Workshop<'_, '_> {
             if known.trackers().iter().map(|(_, address)| address).eq(wish.trackers) {
                 return Ok(known.into_share(left_out, 0));
             }
-            let folder = self.state.new_folder()?;
+            let folder = self.state.borrow().new_folder()?;
             let crc = draft::rewrite(&known, &folder, wish.trackers)?;
             let known = self.admit(&folder, known.info_hash, key, crc)?;
             return Ok(known.into_share(left_out, 0));
         }
         self.expect_room(key)?;
-        let folder = self.state.new_folder()?;
+        let folder = self.state.borrow().new_folder()?;
         let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
         let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib).await?;
         let (content, bytes) = (&draft.content, draft.content.layout.total_bytes);
@@ -146,7 +152,7 @@ impl Workshop<'_, '_> {
         // Our own work is held to what we ask of others'.
         Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
-        if self.library.is_full() {
+        if self.state.borrow().library().is_full() {
             self.forget_others(key, info_hash)?;
         }
         let known = self.admit(&folder, info_hash, key, crc)?;
@@ -169,18 +175,16 @@ impl Workshop<'_, '_> {
             draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
         let key = root_key(root.as_os_str().as_encoded_bytes());
         let same = |entry: &&Entry| entry.info_hash == info_hash && !entry.fetching;
-        if let Some(entry) = self.library.under(key).find(same)
-            && let Some(known) = Known::load(
-                &self.state.torrent_folder(&info_hash, entry.facts_crc),
-                entry.facts_crc,
-            )
+        let entry = self.state.borrow().library().under(key).find(same).copied();
+        if let Some(entry) = entry
+            && let Some(known) = self.load(&entry)
             && known.content.root == root
             && known.looks_the_same()
         {
             return Ok(known.into_share(LeftOut::default(), 0));
         }
         self.expect_room(key)?;
-        let folder = self.state.new_folder()?;
+        let folder = self.state.borrow().new_folder()?;
         let (content, name, extents_crc) = draft::adopt(&folder, torrent, &summary, &root)?;
         let have = check(self.lanes, content, &summary.name, progress).await?;
         let matching = have.iter().map(|byte| byte.count_ones()).sum::<u32>();
@@ -217,9 +221,8 @@ impl Workshop<'_, '_> {
         key: u64,
         wish: Wish<'_>,
     ) -> Result<Option<(Known, LeftOut)>, Refusal> {
-        for entry in self.library.under(key) {
-            let folder = self.state.torrent_folder(&entry.info_hash, entry.facts_crc);
-            let Some(known) = Known::load(&folder, entry.facts_crc) else { continue };
+        for entry in self.entries_under(key) {
+            let Some(known) = self.load(&entry) else { continue };
             let piece_bytes = known.content.layout.piece_bytes;
             if known.authored
                 && known.content.root == path
@@ -234,16 +237,15 @@ impl Workshop<'_, '_> {
 
     /// Forgets what we made of the same folder when it held something else: those bytes are gone.
     fn forget_others(&mut self, key: u64, info_hash: InfoHash) -> Result<(), Refusal> {
-        let others: Vec<_> = self.library.under(key).copied().collect();
+        let others = self.entries_under(key);
         for other in others.iter().filter(|other| other.info_hash != info_hash) {
-            let folder = self.state.torrent_folder(&other.info_hash, other.facts_crc);
-            let known = Known::load(&folder, other.facts_crc);
+            let known = self.load(other);
             if known.as_ref().is_none_or(|known| known.authored) {
                 if let Some(known) = known {
                     let root = known.content.root.display();
                     warn!("{root}: has changed since it was last shared: give out its new link");
                 }
-                self.state.forget(self.library, other)?;
+                self.state.borrow_mut().forget(other)?;
             }
         }
         Ok(())
@@ -251,15 +253,31 @@ impl Workshop<'_, '_> {
 
     /// Refuses what could not be admitted once it has been hashed.
     fn expect_room(&self, key: u64) -> Result<(), Refusal> {
-        if self.library.is_full() && self.library.under(key).next().is_none() {
+        let full = self.state.borrow().library().is_full();
+        if full && self.entries_under(key).is_empty() {
             return Err(self.full());
         }
         Ok(())
     }
 
+    /// What is known of a torrent.
+    pub fn entry(&self, info_hash: &InfoHash) -> Option<Entry> {
+        self.state.borrow().library().get(info_hash).copied()
+    }
+
+    /// The files of a torrent that is known, if they are what the journal vouches for.
+    pub fn load(&self, entry: &Entry) -> Option<Known> {
+        let folder = self.state.borrow().torrent_folder(&entry.info_hash, entry.facts_crc);
+        Known::load(&folder, entry.facts_crc)
+    }
+
+    fn entries_under(&self, key: u64) -> Vec<Entry> {
+        self.state.borrow().library().under(key).copied().collect()
+    }
+
     /// The library has no place left.
     pub fn full(&self) -> Refusal {
-        let held = self.library.entries().count();
+        let held = self.state.borrow().library().entries().count();
         let problem = std::format!("the library holds {held} torrents and is full");
         Refusal::new("memory", problem, "choose a larger board with --board")
     }
@@ -271,7 +289,7 @@ impl Workshop<'_, '_> {
         key: u64,
         facts_crc: u32,
     ) -> Result<Known, Refusal> {
-        let folder = self.state.admit(folder, self.library, info_hash, key, facts_crc)?;
+        let folder = self.state.borrow_mut().admit(folder, info_hash, key, facts_crc)?;
         Known::load(&folder, facts_crc).ok_or_else(|| {
             let problem = "does not hold what has just been written to it";
             Refusal::new(folder.display(), problem, "check the disk it is on")

@@ -8,10 +8,10 @@
 //! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
 //! STATE/torrents/HASH-CRC/progress  its bitfield while it is fetched (engine/library/progress)
 //! STATE/torrents/HASH-CRC/NAME.torrent
-//! STATE/torrents/.new/              one being made; cleared away at the next start
+//! STATE/torrents/.new1/             one being made; cleared away at the next start
 //! ```
 //!
-//! A torrent's folder is made whole and synced under `.new`, then renamed, then recorded. Other
+//! A torrent's folder is made whole and synced under `.new1`, then renamed, then recorded. Other
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
@@ -22,6 +22,7 @@ use crate::engine::library::{Entry, Library, LibraryFull, RECORD_BYTES_MAX, Reco
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -32,17 +33,22 @@ use std::string::String;
 pub struct State<'m> {
     folder: PathBuf,
     journal: Journal<'m, FlashFile>,
+    /// What the journal says.
+    library: Library<'m>,
+    /// Folders made so far: each is made under a name of its own.
+    made: Cell<u32>,
     /// Held open: the lock lasts as long as the process.
     _lock: File,
 }
 
 impl<'m> State<'m> {
-    /// Opens the folder, makes it when there is none, and fills `library` from its journal.
+    /// Opens the folder, makes it when there is none, and fills `library`, which is empty, from its
+    /// journal.
     pub fn open(
         given: &Path,
         journal_kib: u32,
         buffer: &'m mut [u8],
-        library: &mut Library<'_>,
+        mut library: Library<'m>,
     ) -> Result<State<'m>, Refusal> {
         let (folder, torrents) = (given, given.join("torrents"));
         let mut builder = fs::DirBuilder::new();
@@ -69,9 +75,15 @@ impl<'m> State<'m> {
         if replay.lost_commits > 0 {
             warn!("{}: {} commits were lost to decay", path.display(), replay.lost_commits);
         }
-        let state = State { folder: folder.to_path_buf(), journal, _lock: lock };
-        state.clear_away(library);
+        let (folder, made) = (folder.to_path_buf(), Cell::new(0));
+        let state = State { folder, journal, library, made, _lock: lock };
+        state.clear_away();
         Ok(state)
+    }
+
+    /// Every torrent that exists.
+    pub fn library(&self) -> &Library<'m> {
+        &self.library
     }
 
     /// Where the files of a torrent with these facts are.
@@ -81,49 +93,49 @@ impl<'m> State<'m> {
 
     /// An empty folder in which a torrent's files can be made.
     pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
-        self.discard_new_folder();
-        let folder = self.folder.join("torrents/.new");
+        self.made.set(self.made.get().wrapping_add(1));
+        let name = std::format!("torrents/{NEW}{}", self.made.get());
+        let folder = self.folder.join(name);
         let made = fs::DirBuilder::new().mode(0o700).create(&folder);
         made.map_err(|error| refused(&folder, error))?;
         Ok(folder)
     }
 
     /// Removes what was being made and will not be finished.
-    pub fn discard_new_folder(&self) {
-        // There is none, or it cannot be removed now: the next start tries again.
-        let _ = fs::remove_dir_all(self.folder.join("torrents/.new"));
+    pub fn discard_new_folders(&self) {
+        for number in 1..=self.made.get() {
+            // It has been put in its place, or cannot be removed now: the next start tries again.
+            let _ = fs::remove_dir_all(self.folder.join(std::format!("torrents/{NEW}{number}")));
+        }
     }
 
     /// Puts a folder that is whole in its place, and records that its torrent exists.
     pub fn admit(
         &mut self,
         new_folder: &Path,
-        library: &mut Library<'_>,
         info_hash: InfoHash,
         root_key: u64,
         facts_crc: u32,
     ) -> Result<PathBuf, Refusal> {
         let record = Record::Admitted { info_hash, root_key, facts_crc };
-        self.place(new_folder, library, info_hash, facts_crc, record)
+        self.place(new_folder, info_hash, facts_crc, record)
     }
 
     /// The same of a torrent that is still to be fetched.
     pub fn begin(
         &mut self,
         new_folder: &Path,
-        library: &mut Library<'_>,
         info_hash: InfoHash,
         root_key: u64,
         facts_crc: u32,
     ) -> Result<PathBuf, Refusal> {
         let record = Record::Begun { info_hash, root_key, facts_crc };
-        self.place(new_folder, library, info_hash, facts_crc, record)
+        self.place(new_folder, info_hash, facts_crc, record)
     }
 
     fn place(
         &mut self,
         new_folder: &Path,
-        library: &mut Library<'_>,
         info_hash: InfoHash,
         facts_crc: u32,
         record: Record,
@@ -139,8 +151,8 @@ impl<'m> State<'m> {
             sync_folder(&self.folder.join("torrents"))
         };
         place().map_err(|error| refused(&folder, error))?;
-        let old = library.get(&info_hash).map(|entry| entry.facts_crc);
-        self.record(library, record)?;
+        let old = self.library.get(&info_hash).map(|entry| entry.facts_crc);
+        self.record(record)?;
         if let Some(old) = old.filter(|old| *old != facts_crc) {
             // Should it stay for now, the next start clears it away.
             let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
@@ -149,32 +161,27 @@ impl<'m> State<'m> {
     }
 
     /// A torrent is no longer there.
-    pub fn forget(&mut self, library: &mut Library<'_>, entry: &Entry) -> Result<(), Refusal> {
-        self.record(library, Record::Forgotten { info_hash: entry.info_hash })?;
+    pub fn forget(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        self.record(Record::Forgotten { info_hash: entry.info_hash })?;
         // Should its folder stay for now, the next start clears it away.
         let _ = fs::remove_dir_all(self.torrent_folder(&entry.info_hash, entry.facts_crc));
         Ok(())
     }
 
     /// Records something; when this returns it will be known after any power cut.
-    pub fn record(&mut self, library: &mut Library<'_>, record: Record) -> Result<(), Refusal> {
-        library.apply(record).map_err(|LibraryFull { torrents_max }| {
+    pub fn record(&mut self, record: Record) -> Result<(), Refusal> {
+        self.library.apply(record).map_err(|LibraryFull { torrents_max }| {
             let problem = std::format!("the library holds {torrents_max} torrents and is full");
             Refusal::new(self.folder.display(), problem, LARGER_BOARD)
         })?;
-        self.write(library, record)
-            .map_err(|error| refused_journal(&self.folder.join("journal"), error))
+        self.write(record).map_err(|error| refused_journal(&self.folder.join("journal"), error))
     }
 
-    fn write(
-        &mut self,
-        library: &Library<'_>,
-        record: Record,
-    ) -> Result<(), JournalError<FlashFileError>> {
+    fn write(&mut self, record: Record) -> Result<(), JournalError<FlashFileError>> {
         let mut room = [0; RECORD_BYTES_MAX];
         if self.journal.needs_compaction() {
             let mut compaction = self.journal.begin_compaction()?;
-            for record in library.records() {
+            for record in self.library.records() {
                 compaction.push(record.write(&mut room))?;
             }
             return compaction.finish();
@@ -185,14 +192,14 @@ impl<'m> State<'m> {
 
     /// Removes folders of ours that no record vouches for: what a cut left half-made. What has
     /// another kind of name is somebody else's.
-    fn clear_away(&self, library: &Library<'_>) {
+    fn clear_away(&self) {
         let torrents = self.folder.join("torrents");
         let Ok(entries) = fs::read_dir(&torrents) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let vouched_for =
                 |known: &Entry| folder_name(&known.info_hash, known.facts_crc) == name;
-            if is_ours(&name) && !library.entries().any(vouched_for) {
+            if is_ours(&name) && !self.library.entries().any(vouched_for) {
                 info!("clearing away {}", entry.path().display());
                 if let Err(error) = fs::remove_dir_all(entry.path()) {
                     warn!("{}: {error}", entry.path().display());
@@ -278,7 +285,7 @@ fn folder_name(info_hash: &InfoHash, facts_crc: u32) -> String {
 /// Whether a folder has a name that only we give.
 fn is_ours(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name == ".new"
+    name.starts_with(NEW)
         || name.split_once('-').is_some_and(|(hash, crc)| {
             matches!(hash.len(), 40 | 64) && crc.len() == 8 && hex(hash) && hex(crc)
         })
@@ -288,6 +295,9 @@ fn is_ours(name: &str) -> bool {
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
+
+/// Names of folders that are being made begin so.
+const NEW: &str = ".new";
 
 const LARGER_BOARD: &str = "choose a larger board with --board";
 const MOVE_AWAY: &str = "move it away to start afresh; nothing that is shared is lost";

@@ -11,6 +11,7 @@
 //! Journey 3: from `service/pump` to here and back; whole pieces are judged here.
 
 use super::content::{self, Content, FileSource};
+use super::fetch::magnet;
 use crate::engine::library::{Extent, ExtentMap};
 use crate::engine::swarm::fetch::store::{Done, Hashing, STORES_MAX, Store, Work};
 use crate::engine::units::Span;
@@ -41,7 +42,11 @@ pub fn run(
     files: &mut Files,
 ) -> (Done, Option<io::Error>) {
     let mut matched = heapless::Vec::new();
-    let mut error = write(content, &work.stores, buffer, files).err();
+    let written = match work.metadata {
+        Some(_) => magnet::write(content, &work.stores, buffer),
+        None => write(content, &work.stores, buffer, files),
+    };
+    let mut error = written.err();
     let written = error.is_none();
     for hashing in &mut work.hashings {
         let judged = match &error {

@@ -119,6 +119,7 @@ impl World {
             peer_id: PeerId(SEED_ID),
             listen_port: 6_881,
             requests_max: board.requests_per_peer,
+            exchanges: false,
         };
         World {
             clock: SimClock::default(),

@@ -15,7 +15,7 @@ use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Member;
 use crate::engine::units::{Block, Instant, PeerSlot};
 use crate::engine::wire::PeerFault;
-use crate::engine::wire::extended::{self, METADATA_ID, PeerHello};
+use crate::engine::wire::extended::{self, EXCHANGE_ID, METADATA_ID, Metadata, PeerHello};
 use crate::engine::wire::frame::{Decoder, Frame};
 use crate::engine::wire::handshake::Handshake;
 
@@ -36,7 +36,10 @@ impl Peer<'_> {
             return Err(PeerFault::Ourselves);
         }
         let (address, features) = (self.address, theirs.features);
-        let member = Member::new(torrent, address, theirs.peer_id, features.fast, now);
+        let mut member = Member::new(torrent, address, theirs.peer_id, features.fast, now);
+        if dialled.is_some() {
+            member.listen_port = address.port();
+        }
         if let Err(refused) = swarm.join(self.slot, member, now) {
             self.stage = Stage::Refused(refused);
             return Ok(());
@@ -52,7 +55,10 @@ impl Peer<'_> {
             metadata_id: 0,
             metadata_denied: Default::default(),
             bitfield_at: Some(0),
-            hello_due: features.extended,
+            exchange_id: 0,
+            exchange_after: Instant::default(),
+            exchanged: Instant::default(),
+            told: None,
             withdrawals: swarm.withdrawals(),
             told_unchoked: false,
         });
@@ -60,16 +66,18 @@ impl Peer<'_> {
     }
 
     /// One message, which ends at byte `read` of what was read.
-    pub(super) fn handle_frame(
+    pub(super) fn handle_frame<F: Fetching>(
         &mut self,
         frame: Frame<'_>,
         read: usize,
         now: Instant,
-        swarm: &mut Swarm<'_, impl Fetching>,
+        swarm: &mut Swarm<'_, F>,
     ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         let torrent = session.torrent;
         let layout = swarm.torrent(torrent).layout;
+        // Without metadata nobody can say which pieces there are.
+        let known = layout.total_bytes > 0;
         match frame {
             Frame::KeepAlive | Frame::Skipped | Frame::Advice | Frame::Port(_) => {
                 return self.count_pointless();
@@ -100,9 +108,10 @@ impl Peer<'_> {
                 swarm.set_interested(self.slot, interested, now);
                 return self.count_pointless();
             }
-            Frame::Have(piece) if piece.0 >= layout.piece_count() => {
+            Frame::Have(piece) if known && piece.0 >= layout.piece_count() => {
                 return Err(PeerFault::PieceRange);
             }
+            Frame::Have(_) if !known => return self.count_pointless(),
             Frame::Have(piece) => {
                 swarm.fetcher.note_have(self.slot, piece);
                 session.count_pieces(1, self.slot, swarm);
@@ -111,7 +120,7 @@ impl Peer<'_> {
                 }
             }
             Frame::Bitfield { offset, bytes, total } => {
-                if total != layout.bitfield_bytes() {
+                if known && total != layout.bitfield_bytes() {
                     return Err(PeerFault::BitfieldLength);
                 }
                 // BEP 3 wants it first and once; aria2 sends another in place of many `have`s.
@@ -121,17 +130,17 @@ impl Peer<'_> {
                 let end = offset + bytes.len() as u32;
                 let spare = (8 - layout.piece_count() % 8) % 8;
                 let last = bytes.last().copied().unwrap_or(0);
-                if end == total && last & !(0xff << spare) != 0 {
+                if known && end == total && last & !(0xff << spare) != 0 {
                     return Err(PeerFault::BitfieldSpare);
                 }
                 let count = bytes.iter().map(|byte| byte.count_ones()).sum();
-                swarm.fetcher.note_bits(self.slot, offset, bytes);
+                swarm.fetcher.note_bits(self.slot, (offset, total), bytes);
                 session.count_pieces(count, self.slot, swarm);
             }
             Frame::HaveAll | Frame::HaveNone if !session.features.fast => {
                 return Err(PeerFault::NotNegotiated);
             }
-            Frame::HaveAll => session.count_pieces(layout.piece_count(), self.slot, swarm),
+            Frame::HaveAll => swarm.set_complete(self.slot),
             Frame::HaveNone => return self.count_pointless(),
             Frame::Request(block) => return self.handle_request(block, swarm),
             Frame::Cancel(block) => {
@@ -144,7 +153,15 @@ impl Peer<'_> {
                 return Err(PeerFault::NotNegotiated);
             }
             Frame::Extended { sub_id, payload } => {
-                return self.handle_extended(sub_id, payload, swarm);
+                return self.handle_extended(sub_id, payload, read, now, swarm);
+            }
+            Frame::Metadata { .. } if session.metadata_id == 0 => return self.count_pointless(),
+            Frame::Metadata { offset: 0, bytes, total } => {
+                return self.handle_metadata(Metadata::parse(bytes), total, now, swarm);
+            }
+            Frame::Metadata { offset, bytes, .. } => {
+                let at = read - bytes.len();
+                swarm.fetcher.note_metadata_payload(self.slot, offset, at, bytes.len());
             }
         }
         Ok(())
@@ -156,7 +173,10 @@ impl Peer<'_> {
         swarm: &Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &self.stage else { return Ok(()) };
-        match swarm.torrent(session.torrent).layout.locate(block) {
+        let layout = swarm.torrent(session.torrent).layout;
+        match layout.locate(block) {
+            // It cannot know that we do not even know what there is.
+            Err(_) if layout.total_bytes == 0 => return self.count_pointless(),
             Err(OutOfRange::Piece) => return Err(PeerFault::PieceRange),
             Err(OutOfRange::Block | OutOfRange::TooLong) => return Err(PeerFault::RequestRange),
             Ok(_) => {}
@@ -174,35 +194,80 @@ impl Peer<'_> {
         if answered { Ok(()) } else { self.count_pointless() }
     }
 
-    fn handle_extended(
+    fn handle_extended<F: Fetching>(
         &mut self,
         sub_id: u8,
         payload: &[u8],
-        swarm: &mut Swarm<'_, impl Fetching>,
+        read: usize,
+        now: Instant,
+        swarm: &mut Swarm<'_, F>,
     ) -> Result<(), PeerFault> {
         let Stage::Member(session) = &mut self.stage else { return Ok(()) };
         match sub_id {
             0 => {
                 let hello = PeerHello::parse(payload).ok_or(PeerFault::Extended)?;
                 session.metadata_id = hello.metadata_id;
-                swarm.fetcher.note_reqq(self.slot, hello.requests_max);
+                if F::FETCHES {
+                    session.exchange_id = hello.exchange_id;
+                    swarm.note_listen_port(self.slot, hello.listen_port);
+                    let bytes = if hello.metadata_id == 0 { 0 } else { hello.metadata_bytes };
+                    swarm.fetcher.note_reqq(self.slot, hello.requests_max);
+                    swarm.fetcher.note_metadata(self.slot, bytes, now);
+                }
                 Ok(())
             }
             METADATA_ID if session.metadata_id != 0 => {
-                let Some(piece) = extended::parse_metadata_request(payload) else {
-                    return self.count_pointless();
-                };
-                let total = swarm.torrent(session.torrent).metadata_bytes;
-                let exists = piece < total.div_ceil(METADATA_PIECE_BYTES);
+                let message = Metadata::parse(payload);
+                self.handle_metadata(message, payload.len() as u32, now, swarm)?;
+                if let Some(Metadata::Data { head, .. }) = message {
+                    let length = payload.len() - head as usize;
+                    let at = read - length;
+                    swarm.fetcher.note_metadata_payload(self.slot, head, at, length);
+                }
+                Ok(())
+            }
+            EXCHANGE_ID if F::FETCHES => {
+                for address in extended::exchanged(payload) {
+                    swarm.exchange(self.slot, address, now);
+                }
+                self.count_pointless()
+            }
+            _ => self.count_pointless(),
+        }
+    }
+
+    /// A metadata message of `total` bytes, or the front of it.
+    fn handle_metadata(
+        &mut self,
+        message: Option<Metadata>,
+        total: u32,
+        now: Instant,
+        swarm: &mut Swarm<'_, impl Fetching>,
+    ) -> Result<(), PeerFault> {
+        let Stage::Member(session) = &mut self.stage else { return Ok(()) };
+        match message {
+            Some(Metadata::Request(piece)) => {
+                let bytes = swarm.torrent(session.torrent).metadata_bytes;
+                let exists = piece < bytes.div_ceil(METADATA_PIECE_BYTES);
                 if !exists || self.queue.push_metadata(piece).is_err() {
                     // Beyond what is kept it is not told; it asks again in any case.
                     let _ = session.metadata_denied.push_back(piece);
                     return self.count_pointless();
                 }
-                Ok(())
             }
-            _ => self.count_pointless(),
+            Some(Metadata::Data { piece, total: bytes, head }) => {
+                let (which, sizes) = ((piece, bytes), (head, total - head));
+                if !swarm.fetcher.note_metadata_piece(self.slot, which, sizes, now) {
+                    return self.count_pointless();
+                }
+            }
+            Some(Metadata::Reject) => {
+                swarm.fetcher.note_metadata_reject(self.slot, now);
+                return self.count_pointless();
+            }
+            None => return self.count_pointless(),
         }
+        Ok(())
     }
 
     /// One message more that serves no purpose.
@@ -216,7 +281,8 @@ impl Session {
     /// The peer has so many pieces more.
     fn count_pieces(&mut self, count: u32, slot: PeerSlot, swarm: &mut Swarm<'_, impl Fetching>) {
         self.their_pieces = self.their_pieces.saturating_add(count);
-        if self.their_pieces >= swarm.torrent(self.torrent).layout.piece_count() {
+        let all = swarm.torrent(self.torrent).layout.piece_count();
+        if all > 0 && self.their_pieces >= all {
             swarm.set_complete(slot);
         }
     }

@@ -108,11 +108,25 @@ struct Session {
     metadata_denied: heapless::Deque<u32, METADATA_REQUESTS_MAX>,
     /// The next byte of our bitfield to be sent; `None` when it has gone.
     bitfield_at: Option<u32>,
-    hello_due: bool,
+    /// The number it gave to peer exchange; 0 when it has none.
+    exchange_id: u8,
+    /// It is told of no peers before.
+    exchange_after: Instant,
+    /// It has been told of those who came before.
+    exchanged: Instant,
+    /// What our last extended handshake said; nothing before the first.
+    told: Option<Told>,
     /// The swarm's [`withdrawals`](Swarm::withdrawals) when the queue was last looked through.
     withdrawals: u32,
     /// The peer has been told that it may ask.
     told_unchoked: bool,
+}
+
+/// What of our extended handshake may change while a connection lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    metadata_bytes: u32,
+    upload_only: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

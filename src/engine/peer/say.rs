@@ -3,15 +3,18 @@
 //! Nothing is queued. Each small message follows from what the peer has been told so far and what
 //! is true now, and is written when the socket has taken everything before it.
 
-use super::{Peer, Session, Stage};
-use crate::engine::limits::{KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES};
+use super::{Peer, Session, Stage, Told};
+use crate::engine::limits::{EXCHANGE_MS, KEEPALIVE_MS, OUT_BYTES, REQUEST_BYTES};
 use crate::engine::swarm::Swarm;
 use crate::engine::swarm::fetch::{Fetching, Say};
 use crate::engine::swarm::torrent::Have;
-use crate::engine::units::{Instant, TorrentSlot};
-use crate::engine::wire::extended::{Hello, write_metadata_reject};
+use crate::engine::units::{Instant, PeerSlot, TorrentSlot};
+use crate::engine::wire::extended::{
+    Hello, write_exchange, write_metadata_reject, write_metadata_request,
+};
 use crate::engine::wire::handshake::{Features, Handshake};
 use crate::engine::wire::message::{self, id};
+use core::net::IpAddr;
 
 impl Peer<'_> {
     /// Our handshake, before anything else.
@@ -39,11 +42,11 @@ impl Peer<'_> {
     }
 
     /// Writes small messages that are due, as many as fit.
-    pub(super) fn compose(
+    pub(super) fn compose<F: Fetching>(
         &mut self,
         unchoked: bool,
         now: Instant,
-        swarm: &mut Swarm<'_, impl Fetching>,
+        swarm: &mut Swarm<'_, F>,
     ) {
         let Stage::Member(session) = &mut self.stage else { return };
         if let Some(offset) = session.bitfield_at {
@@ -52,17 +55,7 @@ impl Peer<'_> {
                 return;
             }
         }
-        if core::mem::take(&mut session.hello_due) {
-            let torrent = swarm.torrent(session.torrent);
-            let hello = Hello {
-                metadata_bytes: torrent.metadata_bytes,
-                requests_max: swarm.identity().requests_max,
-                listen_port: swarm.identity().listen_port,
-                your_ip: self.address.ip(),
-                upload_only: !swarm.fetcher.is_fetched(session.torrent),
-            };
-            session.hello_due = hello.write(&mut self.out).is_err();
-        }
+        session.say_hello(self.address.ip(), &mut self.out, swarm);
         if session.told_unchoked != unchoked {
             let id = if unchoked { id::UNCHOKE } else { id::CHOKE };
             if self.out.extend_from_slice(&message::bare(id)).is_ok() {
@@ -96,11 +89,69 @@ impl Peer<'_> {
                 Say::Have(piece) => self.out.extend_from_slice(&message::have(piece)),
                 Say::Cancel(block) => self.out.extend_from_slice(&message::cancel(block)),
                 Say::Ask(block) => self.out.extend_from_slice(&message::request(block)),
+                Say::AskMetadata(piece) => {
+                    let written = write_metadata_request(&mut self.out, session.metadata_id, piece);
+                    written.map_err(|_| Default::default())
+                }
             };
+        }
+        if F::FETCHES {
+            session.exchange_peers(self.slot, &mut self.out, now, swarm);
         }
         if self.out.is_empty() && self.queue.is_empty() && now >= self.last_sent.after(KEEPALIVE_MS)
         {
             let _ = self.out.extend_from_slice(&message::KEEP_ALIVE);
+        }
+    }
+}
+
+impl Session {
+    /// What we are, once at first and again when it has changed (BEP 10 allows that).
+    fn say_hello<F: Fetching>(
+        &mut self,
+        your_ip: IpAddr,
+        out: &mut heapless::Vec<u8, OUT_BYTES>,
+        swarm: &Swarm<'_, F>,
+    ) {
+        let torrent = swarm.torrent(self.torrent);
+        let now = Told {
+            metadata_bytes: torrent.metadata_bytes,
+            upload_only: !swarm.fetcher.is_fetched(self.torrent),
+        };
+        if !self.features.extended || self.told == Some(now) {
+            return;
+        }
+        let hello = Hello {
+            metadata_bytes: now.metadata_bytes,
+            requests_max: swarm.identity().requests_max,
+            listen_port: swarm.identity().listen_port,
+            your_ip,
+            upload_only: now.upload_only,
+            exchange: F::FETCHES && !torrent.private && swarm.identity().exchanges,
+        };
+        // Without room it is said next time.
+        if hello.write(out).is_ok() {
+            self.told = Some(now);
+        }
+    }
+
+    /// Tells of peers that came since it was last told (BEP 11).
+    fn exchange_peers<F: Fetching>(
+        &mut self,
+        slot: PeerSlot,
+        out: &mut heapless::Vec<u8, OUT_BYTES>,
+        now: Instant,
+        swarm: &Swarm<'_, F>,
+    ) {
+        let private = swarm.torrent(self.torrent).private;
+        let off = self.exchange_id == 0 || private || !swarm.identity().exchanges;
+        if off || now < self.exchange_after || !out.is_empty() {
+            return;
+        }
+        let peers = swarm.peers_since(slot, self.exchanged);
+        self.exchange_after = now.after(EXCHANGE_MS);
+        if !peers.is_empty() && write_exchange(out, self.exchange_id, &peers).is_ok() {
+            self.exchanged = now;
         }
     }
 }
@@ -122,6 +173,10 @@ fn write_bitfield(
         return out.extend_from_slice(&message::bare(id)).err().map(|_| 0);
     }
     let whole = torrent.layout.bitfield_bytes();
+    if whole == 0 {
+        // Without metadata nobody can say which pieces there are.
+        return None;
+    }
     if offset == 0 {
         // There is room: nothing stands before it.
         let _ = out.extend_from_slice(&message::bitfield_header(whole));

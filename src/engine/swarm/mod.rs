@@ -24,8 +24,10 @@ pub mod fetch;
 pub mod roster;
 pub mod torrent;
 
+use super::announce::is_private;
 use super::units::{Deadline, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
 use super::wire::PeerFault;
+use super::wire::extended::EXCHANGE_PEERS_MAX;
 use candidates::Candidates;
 use choker::Choker;
 use fetch::store::{Done, Verdict};
@@ -42,6 +44,8 @@ pub struct Identity {
     pub listen_port: u16,
     /// Requests kept for each peer (`reqq`).
     pub requests_max: u16,
+    /// Peers may be told of others (BEP 11).
+    pub exchanges: bool,
 }
 
 /// What the service lends a swarm. Each length is a number of the board's profile.
@@ -264,6 +268,49 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         self.members().any(|member| member.torrent == torrent && member.address.ip() == ip)
     }
 
+    /// The peer says where it listens; 0 when it does not.
+    pub fn note_listen_port(&mut self, slot: PeerSlot, port: u16) {
+        if let Some(member) = self.roster.get_mut(slot)
+            && port != 0
+        {
+            member.listen_port = port;
+        }
+    }
+
+    /// A peer tells of another (BEP 11). Only one in our own network may send us into it.
+    pub fn exchange(&mut self, slot: PeerSlot, address: core::net::SocketAddr, now: Instant) {
+        let Some(member) = self.roster.get(slot) else { return };
+        let (torrent, from_inside) = (member.torrent, is_private(member.address.ip()));
+        let private = self.torrent(torrent).private || !self.identity.exchanges;
+        if !private && (from_inside || !is_private(address.ip())) {
+            self.candidates.note(torrent, address, now);
+        }
+    }
+
+    /// Where peers listen who are here for the same torrent and came after `since`: the first few,
+    /// without `slot` itself.
+    pub fn peers_since(
+        &self,
+        slot: PeerSlot,
+        since: Instant,
+    ) -> heapless::Vec<core::net::SocketAddr, EXCHANGE_PEERS_MAX> {
+        let mut peers = heapless::Vec::new();
+        let Some(asking) = self.roster.get(slot) else { return peers };
+        let tells_of = |other: &&Member| {
+            other.torrent == asking.torrent && other.joined >= since && other.listen_port != 0
+        };
+        let others = self.roster.slots().filter(|(other, _)| *other != slot);
+        for member in others.map(|(_, member)| member).filter(tells_of) {
+            let address = core::net::SocketAddr::new(member.address.ip(), member.listen_port);
+            // What lies in our network is of no use outside it, and nobody's business there.
+            let fits = !is_private(address.ip()) || is_private(asking.address.ip());
+            if fits && peers.push(address).is_err() {
+                break;
+            }
+        }
+        peers
+    }
+
     /// The peer wants something of ours, or no longer does.
     pub fn set_interested(&mut self, slot: PeerSlot, interested: bool, now: Instant) {
         let Some(member) = self.roster.get_mut(slot) else { return };
@@ -366,6 +413,49 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
         self.fetcher.begin(slot, layout, lacking, order, chance)
     }
 
+    /// Begins to look for the metadata of a torrent of which only the name is known.
+    ///
+    /// # When full
+    /// `false`: every place of `fetching_max` is taken.
+    pub fn seek_metadata(&mut self, slot: TorrentSlot, order: Order, chance: u32) -> bool {
+        self.fetcher.seek(slot, order, chance)
+    }
+
+    /// The metadata has been found: what is `wanted` and not there is fetched from here on.
+    ///
+    /// # When full
+    /// An error says of what there is too little; nothing has changed.
+    pub fn reveal(
+        &mut self,
+        slot: TorrentSlot,
+        found: Torrent,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<u32, FetchFull> {
+        let (layout, have, bits) = (found.layout, found.have, &self.bits);
+        let count = layout.piece_count();
+        let lacking = |piece| wanted(piece) && !have.contains(bits, count, piece);
+        let lacking = self.fetcher.reveal(slot, layout, lacking)?;
+        self.torrents[slot.index()] = Some(found);
+        self.roster.nudge_all(slot);
+        if lacking == 0 {
+            self.settle(slot);
+        }
+        Ok(lacking)
+    }
+
+    /// A peer has sent metadata that is not the torrent's: it is let go, and the next is asked.
+    pub fn reject_metadata(&mut self, slot: TorrentSlot, culprit: PeerSlot, now: Instant) {
+        self.let_go_for_good(culprit);
+        self.fetcher.reject_metadata(slot, now);
+    }
+
+    fn let_go_for_good(&mut self, culprit: PeerSlot) {
+        if let Some(member) = self.roster.get(culprit) {
+            self.fetcher.ban(roster::crowd_of(member.address.ip()));
+        }
+        self.roster.end(culprit, Farewell::Corrupt);
+    }
+
     /// Takes what a lane has done with payload; each verdict is handed to `visit`.
     pub fn handle_done(&mut self, done: Done, mut visit: impl FnMut(Verdict)) {
         let slot = done.work.torrent;
@@ -373,12 +463,7 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
         for verdict in self.fetcher.handle_done(done) {
             match verdict {
                 Verdict::Verified(piece) => self.offer(slot, piece),
-                Verdict::Failed(_, Some(culprit)) => {
-                    if let Some(member) = self.roster.get(culprit) {
-                        self.fetcher.ban(roster::crowd_of(member.address.ip()));
-                    }
-                    self.roster.end(culprit, Farewell::Corrupt);
-                }
+                Verdict::Failed(_, Some(culprit)) => self.let_go_for_good(culprit),
                 Verdict::Failed(_, None) => {}
             }
             visit(verdict);

@@ -15,6 +15,8 @@ pub struct Member {
     pub torrent: TorrentSlot,
     /// Where it is.
     pub address: SocketAddr,
+    /// The port it listens on; 0 when nobody knows.
+    pub listen_port: u16,
     /// What it calls itself.
     pub peer_id: PeerId,
     /// It can be told that a piece is not to be had (BEP 6).
@@ -70,6 +72,7 @@ impl Member {
         Member {
             torrent,
             address,
+            listen_port: 0,
             peer_id,
             fast,
             interested: false,

@@ -1,10 +1,10 @@
 //! Received bytes cut into messages, without copying what arrives whole.
 //!
 //! A message that lies whole in the bytes just handed in is parsed in place. One that is cut by
-//! the end of them is kept in a carry of [`CARRY_BYTES`] until the rest comes. Three kinds never
-//! need keeping: a bitfield and a block are handed out in the parts they arrive in, and what we do
-//! not know is counted and passed over. So a connection holds the carry and no more, whatever the
-//! peer sends.
+//! the end of them is kept in a carry of [`CARRY_BYTES`] until the rest comes. Some never need
+//! keeping: a bitfield, a block and a piece of metadata are handed out in the parts they arrive in,
+//! and what we do not know is counted and passed over. So a connection holds the carry and no more,
+//! whatever the peer sends.
 //!
 //! ```text
 //!  carry         input just handed in
@@ -14,9 +14,13 @@
 //!
 //! Lengths are checked against the message's kind before a byte of it is kept.
 
-use super::super::limits::{CARRY_BYTES, FRAME_BYTES_MAX, PIECE_HEADER_BYTES, PIECES_MAX};
+use super::super::bencode::Value;
+use super::super::limits::{
+    CARRY_BYTES, FRAME_BYTES_MAX, METADATA_HEADER_BYTES_MAX, PIECE_HEADER_BYTES, PIECES_MAX,
+};
 use super::super::units::{Block, PieceIndex};
 use super::PeerFault;
+use super::extended::METADATA_ID;
 use super::message::id;
 
 /// One message, or a part of one.
@@ -65,6 +69,16 @@ pub enum Frame<'a> {
         /// All of it.
         payload: &'a [u8],
     },
+    /// A part of a metadata message (BEP 9) that is too long to be kept: `bytes` from `offset` of
+    /// its payload. The first part is its dictionary and no more.
+    Metadata {
+        /// Where in the payload the part begins.
+        offset: u32,
+        /// The part.
+        bytes: &'a [u8],
+        /// Length of the whole payload.
+        total: u32,
+    },
     /// Where the peer's DHT node listens (BEP 5).
     Port(u16),
     /// Advice we do not use: `suggest`, `allowed fast` (BEP 6).
@@ -90,6 +104,8 @@ enum State {
     Bitfield { offset: u32, total: u32 },
     /// Inside a block.
     Piece { block: Block, offset: u32 },
+    /// Inside a metadata message, whose front may still be in the carry.
+    Metadata { offset: u32, total: u32 },
     /// Inside something to pass over.
     Skip { left: u32 },
 }
@@ -113,6 +129,10 @@ impl Decoder {
             }
             State::Piece { block, offset } => {
                 return Ok(self.piece_part(input, block, offset));
+            }
+            State::Metadata { offset, total } => {
+                self.carry.clear();
+                return Ok(self.metadata_part(input, offset, total));
             }
             State::Skip { left } => {
                 let taken = take(input, left as usize).len() as u32;
@@ -152,6 +172,10 @@ impl Decoder {
         if id != id::PIECE && input.len() >= whole {
             return parse(id, &take(input, whole)[5..]).map(Some);
         }
+        if is_metadata(id, input) && whole > CARRY_BYTES {
+            self.keep_front(input);
+            return self.next_in_carry(input);
+        }
         if id != id::PIECE && whole > CARRY_BYTES {
             self.state = State::Skip { left: (whole - input.len()) as u32 };
             take(input, input.len());
@@ -181,6 +205,9 @@ impl Decoder {
         }
         let head = id == id::PIECE;
         let whole = if head { PIECE_HEADER_BYTES } else { 4 + length as usize };
+        if id == id::EXTENDED && whole > CARRY_BYTES {
+            return Ok(self.metadata_front(input, length));
+        }
         if whole > CARRY_BYTES {
             self.state = State::Skip { left: (whole - self.carry.len()) as u32 };
             self.carry.clear();
@@ -232,11 +259,66 @@ impl Decoder {
         (!bytes.is_empty()).then_some(Frame::Piece { block, offset, bytes })
     }
 
+    /// Gathers the front of a long extended message until it tells what it is, and hands it out if
+    /// it is metadata.
+    fn metadata_front<'f, 'i: 'f>(
+        &'f mut self,
+        input: &mut &'i [u8],
+        length: u32,
+    ) -> Option<Frame<'f>> {
+        loop {
+            let gathered = self.carry.len();
+            let is_metadata = gathered < EXTENDED_HEAD_BYTES
+                || self.carry[EXTENDED_HEAD_BYTES - 1] == METADATA_ID;
+            if !is_metadata || gathered > EXTENDED_HEAD_BYTES + METADATA_HEADER_BYTES_MAX {
+                self.carry.clear();
+                self.state = State::Skip { left: 4 + length - gathered as u32 };
+                return Some(Frame::Skipped);
+            }
+            let dictionary = self.carry.get(EXTENDED_HEAD_BYTES..).unwrap_or_default();
+            if dictionary.ends_with(b"e") && Value::parse(dictionary).is_ok() {
+                let (offset, total) = (dictionary.len() as u32, length - 2);
+                self.state = State::Metadata { offset, total };
+                let bytes = &self.carry[EXTENDED_HEAD_BYTES..];
+                return Some(Frame::Metadata { offset: 0, bytes, total });
+            }
+            let [byte] = *take(input, 1) else { return None };
+            // There is room: the carry is longer than that.
+            let _ = self.carry.push(byte);
+        }
+    }
+
+    /// What has come of the rest of a metadata message.
+    fn metadata_part<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        offset: u32,
+        total: u32,
+    ) -> Option<Frame<'a>> {
+        let bytes = take(input, (total - offset) as usize);
+        let next = offset + bytes.len() as u32;
+        self.state =
+            if next == total { State::Between } else { State::Metadata { offset: next, total } };
+        (!bytes.is_empty()).then_some(Frame::Metadata { offset, bytes, total })
+    }
+
+    /// Keeps the first bytes of the input, enough to tell what they begin.
+    fn keep_front(&mut self, input: &mut &[u8]) {
+        let front = take(input, EXTENDED_HEAD_BYTES);
+        self.carry.extend_from_slice(front).expect("the carry was empty and the front fits it");
+    }
+
     /// Keeps all that is left of the input; it is shorter than the carry.
     fn keep(&mut self, input: &mut &[u8]) {
         let rest = take(input, CARRY_BYTES);
         self.carry.extend_from_slice(rest).expect("the carry was empty and rest fits it");
     }
+}
+
+/// Whether the input begins with a metadata message, or with one of which that cannot be told yet.
+fn is_metadata(id: u8, input: &[u8]) -> bool {
+    let sub_id = input.get(EXTENDED_HEAD_BYTES - 1);
+    id == id::EXTENDED && sub_id.is_none_or(|sub_id| *sub_id == METADATA_ID)
 }
 
 /// Takes up to `length` bytes off the front of `input`.
@@ -314,6 +396,9 @@ fn number(body: &[u8], at: usize) -> Result<u32, PeerFault> {
     bytes.map(|bytes| u32::from_be_bytes(*bytes)).ok_or(PeerFault::FrameLength)
 }
 
+/// Length, id and the extension's number.
+const EXTENDED_HEAD_BYTES: usize = 6;
+
 #[cfg(test)]
 mod tests {
     use super::super::message;
@@ -329,6 +414,17 @@ mod tests {
                 match frame {
                     Frame::Bitfield { bytes, .. } => {
                         all.extend(bytes.iter().map(|byte| std::format!("bits {byte:02x}")));
+                    }
+                    Frame::Piece { block, offset, bytes } => {
+                        let (piece, begin) = (block.piece.0, block.begin);
+                        let at = (offset..).zip(bytes).map(|(at, byte)| {
+                            std::format!("byte {byte} at {at} of {piece}, {begin}")
+                        });
+                        all.extend(at);
+                    }
+                    Frame::Metadata { offset, bytes, .. } => {
+                        let at = (offset..).zip(bytes);
+                        all.extend(at.map(|(at, byte)| std::format!("metadata {byte} at {at}")));
                     }
                     frame => all.push(std::format!("{frame:?}")),
                 }
@@ -362,9 +458,33 @@ mod tests {
     }
 
     #[test]
+    fn blocks_and_metadata_come_in_any_parts() {
+        let block = Block { piece: PieceIndex(2), begin: 16_384, length: 700 };
+        let mut bytes = Vec::from(message::piece_header(block));
+        bytes.extend((0..700).map(|at| at as u8));
+        bytes.extend(message::bare(id::UNCHOKE));
+        bytes.extend(702u32.to_be_bytes());
+        bytes.extend([id::EXTENDED, METADATA_ID]);
+        bytes.extend(b"d8:msg_typei1e5:piecei0e10:total_sizei7ee");
+        bytes.extend((41..700).map(|at| at as u8));
+        bytes.extend(message::bare(id::CHOKE));
+        for cut in [1, 2, 5, 13, 100, 699] {
+            let found = frames(&bytes, cut).unwrap();
+            assert_eq!(found.len(), 1_402, "{cut}");
+            assert_eq!(found[699], "byte 187 at 699 of 2, 16384", "{cut}");
+            assert_eq!((&*found[700], &*found[1_401]), ("Choke(false)", "Choke(true)"), "{cut}");
+            assert!(
+                (41..700)
+                    .all(|at| { found[701 + at] == std::format!("metadata {} at {at}", at as u8) })
+            );
+        }
+        assert_eq!(frames(&bytes, 5_000).unwrap().len(), 703);
+    }
+
+    #[test]
     fn what_is_too_long_to_keep_is_passed_over() {
         let mut bytes = Vec::from(2_000u32.to_be_bytes());
-        bytes.extend([id::EXTENDED, 1]);
+        bytes.extend([id::EXTENDED, 9]);
         bytes.resize(2_004, 7);
         bytes.extend(message::bare(id::UNCHOKE));
         for cut in [1, 100, 2_003] {

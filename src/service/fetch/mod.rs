@@ -13,22 +13,24 @@
 //! ```
 //!
 //! - [`open`]: a torrent is taken up, begun or gone on with
+//! - [`magnet`]: what it is, when only its name is known
 //! - [`make`]: its files
 //! - [`progress`]: what is recorded of it
 //! - [`settle`]: it is whole
 
+pub mod magnet;
 pub mod make;
 pub mod open;
 pub mod progress;
 pub mod settle;
 
-use super::Service;
 use super::announcer::Announcer;
 use super::clock::Bell;
 use super::lanes::{Done, Job, Receipt};
+use super::life::Options;
 use super::report::Report;
 use super::state::State;
-use crate::engine::library::Library;
+use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::units::{Deadline, InfoHash, Instant, PieceIndex, TorrentSlot};
 use log::warn;
@@ -125,7 +127,15 @@ pub struct Desk {
     pub goals: RefCell<Vec<Goal>>,
     /// Each verified piece is said on stdout.
     pub says_pieces: Cell<bool>,
-    /// Rung when a torrent has been settled.
+    /// Torrents whose metadata is sought.
+    pub hunts: RefCell<Vec<magnet::Hunt>>,
+    /// Those whose metadata has been found, still to be taken up.
+    pub found: RefCell<Vec<TorrentSlot>>,
+    /// Rung when there is one more.
+    pub found_bell: Bell,
+    /// Why something that was asked for will never come.
+    failed: RefCell<Option<Refusal>>,
+    /// Rung when a torrent has been settled, or will never be.
     pub settled: Bell,
     /// Bytes of journals written for fetches.
     pub journal_bytes: Cell<u64>,
@@ -182,7 +192,19 @@ impl Desk {
 
     /// Whether everything that was asked for is there and settled.
     pub fn is_done(&self) -> bool {
-        self.goals.borrow().iter().all(Goal::is_settled)
+        let sought = !self.hunts.borrow().is_empty() || !self.found.borrow().is_empty();
+        !sought && self.goals.borrow().iter().all(Goal::is_settled)
+    }
+
+    /// Something that was asked for will never come.
+    pub fn fail(&self, refusal: Refusal) {
+        self.failed.borrow_mut().get_or_insert(refusal);
+        self.settled.ring();
+    }
+
+    /// Why something that was asked for will never come.
+    pub fn failure(&self) -> Option<Refusal> {
+        self.failed.borrow().clone()
     }
 
     fn deadline(&self) -> Deadline {
@@ -199,12 +221,12 @@ impl Desk {
 
 /// What settling a torrent changes.
 pub struct Keeper<'k, 'm> {
-    /// The state folder.
-    pub state: RefCell<&'k mut State<'m>>,
     /// What is known.
-    pub library: RefCell<&'k mut Library<'m>>,
+    pub state: &'k RefCell<State<'m>>,
     /// Tells trackers that a torrent is whole.
     pub announcer: &'k Announcer,
+    /// What the owner asked for.
+    pub options: &'k Options,
 }
 
 /// Judges, records and settles, for ever.
@@ -213,6 +235,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
     let mut at_work: Vec<Receipt> = Vec::with_capacity(service.lanes.count() + JOBS_MAX);
     loop {
         say_what_is_complete(service, keeper, report);
+        magnet::judge_what_has_come(service, &mut at_work);
         judge(service, &mut at_work);
         record(service, &mut at_work);
         settle_what_is_whole(service, keeper, &mut at_work);
@@ -229,6 +252,9 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
         match done.await {
             Some(Done::Recorded { torrent, progress, result }) => {
                 recorded(service, torrent, progress, result);
+            }
+            Some(Done::Judged { torrent, from, result }) => {
+                magnet::judged(service, torrent, from, result);
             }
             Some(Done::Settled { torrent, result }) => {
                 settle::finish(service, keeper, torrent, *result);

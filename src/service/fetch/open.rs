@@ -8,7 +8,7 @@
 //!
 //! Journey 3 begins here: `main` -> here -> `service/fetch` keeps what is fetched.
 
-use super::make::{FORCE, Made, Plan, make, wanted_pieces};
+use super::make::{FORCE, Made, Plan, wanted_pieces};
 use super::progress::Progress;
 use crate::engine::library::extents::Stamp;
 use crate::engine::library::{Entry, ExtentMap, Facts, root_key};
@@ -18,10 +18,13 @@ use crate::service::Refusal;
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft;
 use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
+use crate::service::lanes::{Done, Job};
 use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
 use crate::service::walk::{LeftOut, unreadable};
 use log::{info, warn};
+use std::boxed::Box;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
@@ -56,12 +59,21 @@ pub struct Errand {
     pub progress: Progress,
 }
 
+impl Errand {
+    /// Whether a piece is wanted.
+    pub fn wants(&self, piece: u32) -> bool {
+        self.wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0
+    }
+}
+
 /// A torrent taken up: what it shares, and what is to be fetched, if anything is.
 pub struct Taken {
     /// What is there of it is shared.
     pub share: Share,
     /// What is still to come.
     pub errand: Option<Errand>,
+    /// Peers to begin with.
+    pub peers: Vec<SocketAddr>,
 }
 
 /// Says what is wrong with a pattern.
@@ -84,19 +96,18 @@ impl Workshop<'_, '_> {
             .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
         let info_hash = draft::info_hash_of(&file, summary.info)
             .map_err(|error| unreadable(wish.torrent, error))?;
-        if let Some(entry) = self.library.get(&info_hash).copied() {
-            let folder = self.state.torrent_folder(&info_hash, entry.facts_crc);
-            if let Some(known) = Known::load(&folder, entry.facts_crc) {
-                if !entry.fetching && known.have.is_none() && known.looks_the_same() {
-                    info!("{}: is here already, in {}", summary.name, known.content.root.display());
-                    let share = known.into_share(LeftOut::default(), 0);
-                    return Ok(Taken { share, errand: None });
-                }
-                if entry.fetching
-                    && let Some(taken) = self.go_on(&entry, known, folder, &summary, wish)?
-                {
-                    return Ok(taken);
-                }
+        if let Some(entry) = self.entry(&info_hash)
+            && let Some(known) = self.load(&entry)
+        {
+            if !entry.fetching && known.have.is_none() && known.looks_the_same() {
+                info!("{}: is here already, in {}", summary.name, known.content.root.display());
+                let share = known.into_share(LeftOut::default(), 0);
+                return Ok(Taken { share, errand: None, peers: Vec::new() });
+            }
+            if entry.fetching
+                && let Some(taken) = self.go_on(&entry, known, &summary, wish)?
+            {
+                return Ok(taken);
             }
         }
         self.begin(&summary, info_hash, wish, progress).await
@@ -108,7 +119,6 @@ impl Workshop<'_, '_> {
         &mut self,
         entry: &Entry,
         mut known: Known,
-        folder: PathBuf,
         summary: &Summary,
         wish: Wish<'_>,
     ) -> Result<Option<Taken>, Refusal> {
@@ -121,6 +131,7 @@ impl Workshop<'_, '_> {
             return Ok(None);
         }
         known.content.growing = true;
+        let folder = known.files().0.to_path_buf();
         let progress = Progress::open(&folder, known.content.layout.bitfield_bytes())?;
         known.have = Some(progress.verified.to_vec());
         let root_key = entry.root_key;
@@ -135,21 +146,26 @@ impl Workshop<'_, '_> {
         wish: Wish<'_>,
         progress: &mut impl Hashing,
     ) -> Result<Taken, Refusal> {
-        let known = self.library.get(&info_hash).is_some();
-        if self.library.is_full() && !known {
+        let known = self.entry(&info_hash);
+        if self.state.borrow().library().is_full() && known.is_none() {
             return Err(self.full());
         }
-        let folder = self.state.new_folder()?;
+        let folder = self.state.borrow().new_folder()?;
+        // What we have made ourselves may be written to again.
+        let force = wish.force || known.is_some_and(|entry| entry.fetching);
         let plan = Plan {
             torrent: wish.torrent.to_path_buf(),
             folder: folder.clone(),
             output: wish.output.to_path_buf(),
             files: wish.files.to_vec(),
-            // What we have made ourselves may be written to again.
-            force: wish.force || self.library.get(&info_hash).is_some_and(|entry| entry.fetching),
+            force,
         };
-        let made = make(&plan)?;
-        let have = adopt_existing(self, &made, plan.force, progress).await?;
+        // It may sleep long: a lane does it.
+        let made = match self.lanes.run(Job::Make(Box::new(plan))).await {
+            Some(Done::Made(made)) => (*made)?,
+            _ => return Err(Refusal::new(&summary.name, "every lane is taken", "try again")),
+        };
+        let have = adopt_existing(self, &made, force, progress).await?;
         let key = root_key(made.content.root.as_os_str().as_encoded_bytes());
         let facts = Facts {
             info_hash,
@@ -167,7 +183,7 @@ impl Workshop<'_, '_> {
         let crc = draft::write_facts(&folder, &facts)?;
         let mut record = Progress::open(&folder, summary.layout.bitfield_bytes())?;
         record.verified.copy_from_slice(&have);
-        let folder = self.state.begin(&folder, self.library, info_hash, key, crc)?;
+        let folder = self.state.borrow_mut().begin(&folder, info_hash, key, crc)?;
         record.move_to(&folder);
         let share = Share {
             info_hash,
@@ -229,7 +245,7 @@ fn errand(
         }
     }
     let errand = Errand { wanted, wanted_bytes, here_bytes, folder, root_key, progress };
-    Taken { share, errand: Some(errand) }
+    Taken { share, errand: Some(errand), peers: Vec::new() }
 }
 
 /// Whether every file that a wanted piece reaches into is the one that was made for it.

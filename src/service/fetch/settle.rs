@@ -110,9 +110,8 @@ pub fn finish(
     let mut goals = service.fetched.goals.borrow_mut();
     let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
     let admitted = made.and_then(|Settled { folder, facts_crc }| {
-        let (mut state, mut library) = (keeper.state.borrow_mut(), keeper.library.borrow_mut());
         let (info_hash, key) = (goal.info_hash, goal.root_key);
-        let folder = state.admit(&folder, &mut library, info_hash, key, facts_crc)?;
+        let folder = keeper.state.borrow_mut().admit(&folder, info_hash, key, facts_crc)?;
         Known::load(&folder, facts_crc).ok_or_else(|| {
             let problem = "does not hold what has just been written to it";
             Refusal::new(folder.display(), problem, "check the disk it is on")

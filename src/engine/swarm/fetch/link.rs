@@ -72,6 +72,8 @@ pub struct Link {
     pub unchoked: bool,
     /// Requests it keeps (`reqq`, BEP 10).
     pub reqq: u16,
+    /// Bytes of metadata it has to give; 0 when it has none.
+    pub metadata_bytes: u32,
     /// Where the piece is under way that it works on.
     pub working_on: Option<u16>,
     /// Nothing more of the open pieces is to be had from it.
@@ -118,6 +120,7 @@ impl Link {
             told_interested: false,
             unchoked: false,
             reqq: REQQ_UNTOLD,
+            metadata_bytes: 0,
             working_on: None,
             dry: false,
             on_parole: false,

@@ -14,6 +14,7 @@
 //!
 //! - [`pool`]: bitmaps that come and go
 //! - [`link`]: what a peer has and what it was asked for
+//! - [`metadata`]: what a torrent is, when only its name is known
 //! - [`partial`]: a piece under way
 //! - [`picker`]: what a peer is asked for next
 //! - [`store`]: payload on its way to a lane, and what comes back
@@ -31,6 +32,7 @@
 //! [`store`] -> a lane of the service -> verified, and told to the others.
 
 pub mod link;
+pub mod metadata;
 pub mod partial;
 pub mod picker;
 pub mod pool;
@@ -43,6 +45,7 @@ use super::super::limits::VERIFIED_TOLD_MAX;
 use super::super::metainfo::Layout;
 use super::super::units::{PeerSlot, TorrentSlot};
 use link::{Ask, Asks, Has, Link};
+use metadata::Sought;
 use partial::Partial;
 use pool::{Pool, Span};
 use store::Stores;
@@ -79,6 +82,32 @@ pub struct Fetch {
     failed_count: u32,
     received_bytes: u64,
     wasted_bytes: u64,
+    /// Its metadata, while that is not known.
+    sought: Option<Sought>,
+}
+
+impl Fetch {
+    /// Nothing is lacking yet.
+    fn new(torrent: TorrentSlot, layout: Layout, order: Order, chance: u32) -> Fetch {
+        Fetch {
+            torrent,
+            layout,
+            lacking: Span::EMPTY,
+            lacking_count: 0,
+            open: Span::EMPTY,
+            open_count: 0,
+            availability: Span::EMPTY,
+            order,
+            chance: chance | 1,
+            paused: false,
+            verified: [0; VERIFIED_TOLD_MAX],
+            verified_count: 0,
+            failed_count: 0,
+            received_bytes: 0,
+            wasted_bytes: 0,
+            sought: None,
+        }
+    }
 }
 
 /// How a fetch stands.
@@ -157,8 +186,8 @@ impl<'m> Fetcher<'m> {
         }
     }
 
-    /// Begins to fetch: pieces that are `wanted` and not there already. `chance` seeds its dice.
-    /// Says how many are lacking; when none is, nothing has begun.
+    /// Begins to fetch the pieces that are `lacking`. `chance` seeds its dice. Says how many are;
+    /// when none is, nothing has begun.
     pub fn begin(
         &mut self,
         torrent: TorrentSlot,
@@ -167,11 +196,55 @@ impl<'m> Fetcher<'m> {
         order: Order,
         chance: u32,
     ) -> Result<u32, FetchFull> {
-        let count = layout.piece_count();
-        if !(0..count).any(&lacking) {
+        if !(0..layout.piece_count()).any(&lacking) {
             return Ok(0);
         }
         let place = self.fetches.iter().position(Option::is_none).ok_or(FetchFull::Places)?;
+        let mut fetch = Fetch::new(torrent, layout, order, chance);
+        let count = self.take_spans(&mut fetch, &lacking)?;
+        self.fetches[place] = Some(fetch);
+        Ok(count)
+    }
+
+    /// The metadata of a torrent has been found: fetches the pieces that are `lacking`. As
+    /// [`Fetcher::begin`]; should there be too little room, the metadata is still sought.
+    pub fn reveal(
+        &mut self,
+        torrent: TorrentSlot,
+        layout: Layout,
+        lacking: impl Fn(u32) -> bool,
+    ) -> Result<u32, FetchFull> {
+        let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|f| f.torrent == torrent);
+        let Some(place) = self.fetches.iter().position(of) else { return Ok(0) };
+        let Some(mut fetch) = self.fetches[place].take() else { return Ok(0) };
+        let sought = fetch.sought.take();
+        (fetch.layout, fetch.lacking_count) = (layout, 0);
+        let count = match self.take_spans(&mut fetch, &lacking) {
+            Ok(count) => count,
+            Err(full) => {
+                (fetch.sought, fetch.lacking_count) = (sought, 1);
+                self.fetches[place] = Some(fetch);
+                return Err(full);
+            }
+        };
+        for link in self.links.iter_mut().flatten().filter(|link| link.fetch == place as u16) {
+            weigh(link, &fetch, &mut self.pool);
+        }
+        self.nudged = true;
+        self.fetches[place] = Some(fetch);
+        if count == 0 {
+            self.finish(place as u16);
+        }
+        Ok(count)
+    }
+
+    /// Takes the bitmaps of a fetch; how many pieces are lacking.
+    fn take_spans(
+        &mut self,
+        fetch: &mut Fetch,
+        lacking: &impl Fn(u32) -> bool,
+    ) -> Result<u32, FetchFull> {
+        let count = fetch.layout.piece_count();
         let spans = [self.pool.take(count), self.pool.take(count), self.pool.take_counters(count)];
         let [Some(lacking_span), Some(open), Some(availability)] = spans else {
             spans.into_iter().flatten().for_each(|span| self.pool.give_back(span));
@@ -180,30 +253,14 @@ impl<'m> Fetcher<'m> {
                 free_bytes: self.pool.free_bytes() as u64,
             });
         };
-        let mut lacking_count = 0;
         for piece in (0..count).filter(|piece| lacking(*piece)) {
             self.pool.set(lacking_span, piece);
             self.pool.set(open, piece);
-            lacking_count += 1;
+            fetch.lacking_count += 1;
         }
-        self.fetches[place] = Some(Fetch {
-            torrent,
-            layout,
-            lacking: lacking_span,
-            lacking_count,
-            open,
-            open_count: lacking_count,
-            availability,
-            order,
-            chance: chance | 1,
-            paused: false,
-            verified: [0; VERIFIED_TOLD_MAX],
-            verified_count: 0,
-            failed_count: 0,
-            received_bytes: 0,
-            wasted_bytes: 0,
-        });
-        Ok(lacking_count)
+        fetch.open_count = fetch.lacking_count;
+        (fetch.lacking, fetch.open, fetch.availability) = (lacking_span, open, availability);
+        Ok(fetch.lacking_count)
     }
 
     /// Pauses a fetch, or goes on with it: nothing is asked for meanwhile.
@@ -336,6 +393,29 @@ impl<'m> Fetcher<'m> {
             pool.give_back(span);
         }
         (link.has, link.useful) = (Has::Nothing, 0);
+    }
+}
+
+/// What a peer has said before the metadata was known is held against it.
+fn weigh(link: &mut Link, fetch: &Fetch, pool: &mut Pool<'_>) {
+    let count = fetch.layout.piece_count();
+    (link.dry, link.nudge) = (false, true);
+    match link.has {
+        Has::Some(span) if pool.bytes(span).len() as u32 == fetch.layout.bitfield_bytes() => {
+            for piece in 0..count {
+                if pool.get(span, piece) {
+                    pool.count(fetch.availability, piece, true);
+                    link.useful += u32::from(pool.get(fetch.lacking, piece));
+                }
+            }
+        }
+        Has::Some(span) => {
+            // It is of another torrent, or none at all: nothing it says counts.
+            pool.give_back(span);
+            link.has = Has::Untold;
+        }
+        Has::All => link.useful = fetch.lacking_count,
+        Has::Nothing | Has::Untold => {}
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Hashing {
 pub struct Work {
     /// Whose content it is.
     pub torrent: TorrentSlot,
+    /// It is metadata, sent by that peer; its pieces are those of BEP 9.
+    pub metadata: Option<PeerSlot>,
     /// What is written.
     pub stores: Stores,
     /// What is hashed after that; what is not in the buffer is read back.
@@ -198,9 +200,13 @@ impl Fetcher<'_> {
 
     /// Makes a job of what a connection has gathered; nothing when none of it is wanted any more.
     pub fn make_work(&mut self, slot: PeerSlot, mut stores: Stores) -> Option<Work> {
+        let metadata = self.sends_metadata(slot).then_some(slot);
         let link = self.links[slot.index()].as_ref()?;
         let (torrent, place) = (link.torrent, link.fetch);
         stores.retain(|store| {
+            if metadata.is_some() {
+                return true;
+            }
             let partial = self.find(place, store.piece.0).and_then(|at| self.partials[at].as_ref());
             // Another may have sent it meanwhile, or its front, which has been hashed.
             partial.is_some_and(|partial| {
@@ -211,7 +217,10 @@ impl Fetcher<'_> {
         if stores.is_empty() {
             return None;
         }
-        let mut work = Work { torrent, stores, hashings: heapless::Vec::new() };
+        let mut work = Work { torrent, metadata, stores, hashings: heapless::Vec::new() };
+        if metadata.is_some() {
+            return Some(work);
+        }
         let Fetcher { partials, pool, .. } = self;
         for run in work.stores.chunk_by(|a, b| a.piece == b.piece) {
             let piece = run[0].piece;
@@ -249,13 +258,17 @@ impl Fetcher<'_> {
         let piece = PieceIndex(partial.piece);
         let hashing = Hashing { piece, hasher, from, upto: partial.bytes, whole: true };
         let hashings = heapless::Vec::from_iter([hashing]);
-        Some(Work { torrent, stores: Stores::new(), hashings })
+        Some(Work { torrent, metadata: None, stores: Stores::new(), hashings })
     }
 
     /// Takes what a lane has done, and says what follows.
     pub fn handle_done(&mut self, done: Done) -> heapless::Vec<Verdict, HASHINGS_MAX> {
         let mut verdicts = heapless::Vec::new();
         let Done { work, matched, written } = done;
+        if let Some(slot) = work.metadata {
+            self.metadata_done(slot, &work.stores, written);
+            return verdicts;
+        }
         let of_torrent = |fetch: &Option<Fetch>| {
             fetch.as_ref().is_some_and(|fetch| fetch.torrent == work.torrent)
         };

@@ -12,14 +12,17 @@ use crate::engine::units::{Block, Deadline, Instant, PeerSlot, PieceIndex, Torre
 /// What a connection tells the fetcher, and asks of it. The defaults are those of a box that
 /// fetches nothing.
 pub trait Fetching {
+    /// Whether anything is ever fetched, and peers are told of others for that.
+    const FETCHES: bool = false;
+
     /// A peer has shaken hands.
     fn greet(&mut self, _slot: PeerSlot, _torrent: TorrentSlot, _now: Instant) {}
 
     /// A connection has ended.
     fn leave(&mut self, _slot: PeerSlot) {}
 
-    /// A part of the peer's bitfield, from byte `offset` on.
-    fn note_bits(&mut self, _slot: PeerSlot, _offset: u32, _bytes: &[u8]) {}
+    /// A part of the peer's bitfield, which is so long `(offset, total)`: from byte `offset` on.
+    fn note_bits(&mut self, _slot: PeerSlot, _part: (u32, u32), _bytes: &[u8]) {}
 
     /// The peer has one piece more.
     fn note_have(&mut self, _slot: PeerSlot, _piece: PieceIndex) {}
@@ -51,6 +54,28 @@ pub trait Fetching {
     fn next_say(&mut self, _slot: PeerSlot, _now: Instant) -> Option<Say> {
         None
     }
+
+    /// The peer has metadata of so many bytes (BEP 9); 0 when it has none.
+    fn note_metadata(&mut self, _slot: PeerSlot, _bytes: u32, _now: Instant) {}
+
+    /// Piece `piece` of metadata of `total` bytes begins to come: `sizes` are those of what stands
+    /// before it in its message and of itself. `false` when it is not wanted.
+    fn note_metadata_piece(
+        &mut self,
+        _slot: PeerSlot,
+        (_piece, _total): (u32, u32),
+        _sizes: (u32, u32),
+        _now: Instant,
+    ) -> bool {
+        false
+    }
+
+    /// So many bytes of it, from `offset` of its message, stand at `at` of what was read.
+    fn note_metadata_payload(&mut self, _slot: PeerSlot, _offset: u32, _at: usize, _length: usize) {
+    }
+
+    /// The peer refuses to give metadata.
+    fn note_metadata_reject(&mut self, _slot: PeerSlot, _now: Instant) {}
 
     /// Blocks are to come: reads are for payload, and need a lane's buffer.
     fn awaits_payload(&self, _slot: PeerSlot) -> bool {
@@ -99,9 +124,13 @@ pub enum Say {
     Cancel(Block),
     /// A request.
     Ask(Block),
+    /// A request for a piece of metadata.
+    AskMetadata(u32),
 }
 
 impl Fetching for Fetcher<'_> {
+    const FETCHES: bool = true;
+
     fn greet(&mut self, slot: PeerSlot, torrent: TorrentSlot, now: Instant) {
         let lacking = |fetch: &Fetch| fetch.torrent == torrent && fetch.lacking_count > 0;
         let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(lacking);
@@ -113,6 +142,8 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn leave(&mut self, slot: PeerSlot) {
+        let last = self.links[slot.index()].as_ref().map(|link| link.last_block);
+        self.give_up_source(slot, last.unwrap_or_default());
         self.give_up_asks(slot);
         if let Some(ask) = self.links[slot.index()].as_ref().and_then(|link| link.receiving) {
             self.interrupt(slot, ask);
@@ -126,13 +157,15 @@ impl Fetching for Fetcher<'_> {
         self.free_lone_pieces(slot);
     }
 
-    fn note_bits(&mut self, slot: PeerSlot, offset: u32, bytes: &[u8]) {
+    fn note_bits(&mut self, slot: PeerSlot, (offset, total): (u32, u32), bytes: &[u8]) {
         if offset == 0 {
             self.forget_pieces(slot);
         }
         let Some((link, fetch, pool)) = self.link(slot) else { return };
         if offset == 0 {
-            let span = pool.take(fetch.layout.piece_count());
+            // Without metadata only the length of what it says tells how much there is.
+            let known = fetch.layout.piece_count();
+            let span = pool.take(if fetch.sought.is_some() { 8 * total } else { known });
             link.has = span.map_or(Has::Untold, Has::Some);
         }
         let Has::Some(span) = link.has else { return };
@@ -206,6 +239,28 @@ impl Fetching for Fetcher<'_> {
         self.receive_payload(slot, offset, at, length);
     }
 
+    fn note_metadata(&mut self, slot: PeerSlot, bytes: u32, now: Instant) {
+        self.offer_metadata(slot, bytes, now);
+    }
+
+    fn note_metadata_piece(
+        &mut self,
+        slot: PeerSlot,
+        piece: (u32, u32),
+        sizes: (u32, u32),
+        now: Instant,
+    ) -> bool {
+        self.receive_metadata(slot, piece, sizes, now)
+    }
+
+    fn note_metadata_payload(&mut self, slot: PeerSlot, offset: u32, at: usize, length: usize) {
+        self.receive_metadata_payload(slot, offset, at, length);
+    }
+
+    fn note_metadata_reject(&mut self, slot: PeerSlot, now: Instant) {
+        self.give_up_source(slot, now);
+    }
+
     fn next_say(&mut self, slot: PeerSlot, now: Instant) -> Option<Say> {
         let (link, fetch, pool) = self.link(slot)?;
         let interesting = link.useful > 0;
@@ -228,7 +283,11 @@ impl Fetching for Fetcher<'_> {
         if let Some(over) = self.asks(slot)?.take_over() {
             return Some(Say::Cancel(self.block_of(slot, over)?));
         }
-        if self.link(slot)?.1.lacking_count == 0 {
+        let (_, fetch, _) = self.link(slot)?;
+        if fetch.sought.is_some() {
+            return self.next_metadata(slot, now);
+        }
+        if fetch.lacking_count == 0 {
             self.retire(slot);
             return None;
         }
@@ -238,6 +297,7 @@ impl Fetching for Fetcher<'_> {
     fn awaits_payload(&self, slot: PeerSlot) -> bool {
         let link = self.links.get(slot.index()).and_then(Option::as_ref);
         link.is_some_and(|link| link.asks_count() > 0 || link.receiving.is_some())
+            || self.metadata_late_at(slot).is_some()
     }
 
     fn handle_time(&mut self, slot: PeerSlot, now: Instant) -> bool {
@@ -252,7 +312,12 @@ impl Fetching for Fetcher<'_> {
         } else if untold > 0 && link.have_after == Instant::NEVER {
             link.have_after = now.after(HAVE_GATHER_MS);
         }
-        if link.is_late(now) && !link.snubbed {
+        let late = link.is_late(now) && !link.snubbed;
+        if self.metadata_late_at(slot).is_some_and(|at| at <= now) {
+            self.give_up_source(slot, now);
+        }
+        let Some((link, ..)) = self.link(slot) else { return true };
+        if late {
             link.snubbed = true;
             self.give_up_asks(slot);
             self.free_lone_pieces(slot);
@@ -268,6 +333,9 @@ impl Fetching for Fetcher<'_> {
         }
         if link.asks_count() > 0 && !link.snubbed {
             due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
+        }
+        if let Some(at) = self.metadata_late_at(slot) {
+            due = due.or(Deadline { at, why: "metadata that is late" });
         }
         if link.unchoked && link.useful > 0 && link.ask_after != Instant::default() {
             due = due.or(Deadline { at: link.ask_after, why: "asking again" });

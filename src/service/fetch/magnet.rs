@@ -1,0 +1,298 @@
+//! A torrent of which only the name is known: a magnet link, until peers have given its metadata.
+//!
+//! ```text
+//! link -> a place in the swarm, of nothing -> peers are found by name -> engine/swarm/fetch/metadata
+//!      -> its bytes into a .torrent of our own -> a lane: is its hash the name? -> fetched like any
+//! ```
+//!
+//! The `.torrent` is begun with the link's trackers in front, so that what comes of it is as good
+//! as one from elsewhere, and what is known of it afterwards is known for good.
+
+use super::open::{Errand, Taken, Wish};
+use super::{Goal, Keeper};
+use crate::engine::limits::{MAGNET_BYTES_MAX, METADATA_PIECE_BYTES, NAME_BYTES_MAX};
+use crate::engine::magnet::Magnet;
+use crate::engine::metainfo::{Layout, author, names};
+use crate::engine::swarm::fetch::Order;
+use crate::engine::swarm::fetch::store::Store;
+use crate::engine::swarm::torrent::{Have, Torrent};
+use crate::engine::units::{InfoHash, PeerSlot, Span, TorrentSlot};
+use crate::service::content::Content;
+use crate::service::draft::{self, Counted, torrent_name};
+use crate::service::lanes::{Job, Receipt};
+use crate::service::life::{fetch_refused, have_of};
+use crate::service::report::Report;
+use crate::service::share::Workshop;
+use crate::service::state::refused;
+use crate::service::{Refusal, Service, announcer};
+use log::{info, warn};
+use std::fs::OpenOptions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::string::{String, ToString};
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// What a magnet link says.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    /// The torrent's name on the network.
+    pub info_hash: InfoHash,
+    /// Its name for people, made safe.
+    pub name: String,
+    /// Trackers to ask.
+    pub trackers: Vec<String>,
+    /// Peers to begin with.
+    pub peers: Vec<SocketAddr>,
+}
+
+impl Lead {
+    /// Reads a link.
+    pub fn parse(link: &str) -> Result<Lead, Refusal> {
+        let magnet = Magnet::parse(link)
+            .map_err(|error| Refusal::new(link, error, "copy the whole link again"))?;
+        if magnet.is_v2_only() {
+            let problem = "names a torrent of version 2 only, which is not fetched yet";
+            return Err(Refusal::new(link, problem, "look for a link with xt=urn:btih"));
+        }
+        let mut room = std::vec![0; MAGNET_BYTES_MAX];
+        let mut safe = heapless::String::<NAME_BYTES_MAX>::new();
+        let named = magnet.name().and_then(|name| name.decode(&mut room).ok());
+        match named {
+            Some(name) => names::make_safe(name, &mut safe),
+            None => names::make_safe(magnet.info_hash.to_string().as_bytes(), &mut safe),
+        }
+        let mut trackers = Vec::new();
+        for tracker in magnet.trackers() {
+            let mut room = std::vec![0; MAGNET_BYTES_MAX];
+            match tracker.text(&mut room) {
+                Ok(tracker) => trackers.push(tracker.to_string()),
+                Err(error) => warn!("tracker {}: {error}", tracker.raw()),
+            }
+        }
+        let mut peers = Vec::new();
+        for peer in magnet.peers() {
+            match peer {
+                Ok(peer) => peers.push(peer),
+                Err(skipped) => warn!("peer {}: is no address with a port", skipped.raw()),
+            }
+        }
+        Ok(Lead { info_hash: magnet.info_hash, name: safe.as_str().into(), trackers, peers })
+    }
+}
+
+/// A torrent whose metadata is sought.
+pub struct Hunt {
+    torrent: TorrentSlot,
+    lead: Lead,
+    file: PathBuf,
+}
+
+/// Begins to look for the metadata of a torrent.
+pub fn seek(service: &Service<'_>, keeper: &Keeper<'_, '_>, lead: Lead) -> Result<(), Refusal> {
+    let folder = keeper.state.borrow().new_folder()?;
+    let file = folder.join(torrent_name(&lead.name));
+    let content = begin_file(&file, &lead)?;
+    let torrent = Torrent {
+        info_hash: lead.info_hash,
+        layout: UNKNOWN,
+        metadata_bytes: 0,
+        have: Have::Nothing,
+        private: false,
+        sent_bytes: 0,
+    };
+    let full = || {
+        let problem = "as many torrents are fetched as the board's fetching_max";
+        Refusal::new(&lead.name, problem, "fetch fewer at a time, or choose a larger board")
+    };
+    let mut swarm = service.swarm.borrow_mut();
+    let slot = swarm.activate(torrent).ok_or_else(full)?;
+    if !swarm.seek_metadata(slot, keeper.order(), announcer::random()) {
+        return Err(full());
+    }
+    service.contents.borrow_mut().push(Arc::new(content));
+    let now = service.clock.now();
+    for peer in lead.peers.iter().chain(&keeper.options.fetch.peers) {
+        swarm.candidates.note(slot, *peer, now);
+    }
+    drop(swarm);
+    if !service.lan_only {
+        let named = lead.trackers.iter().map(|tracker| (0, tracker.as_str()));
+        // Nobody knows yet how much is left.
+        keeper.announcer.add(slot, named, false, 1, now);
+        for tracker in &keeper.options.trackers {
+            let named = std::iter::once((0, tracker.as_str()));
+            keeper.announcer.add(slot, named, true, 1, now);
+        }
+    }
+    info!("{}: looking for peers that know what it is", lead.name);
+    service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file });
+    Ok(())
+}
+
+/// The front of the `.torrent` that the metadata is written into.
+fn begin_file(path: &std::path::Path, lead: &Lead) -> Result<Content, Refusal> {
+    let mut head = Counted::create(path)?;
+    let trackers = lead.trackers.iter().map(String::as_str);
+    author::write_head(&mut head, trackers).map_err(|error| refused(path, error))?;
+    let at = head.length();
+    drop(head.finish(path)?);
+    let open = || OpenOptions::new().read(true).write(true).open(path);
+    let metainfo = open().map_err(|error| refused(path, error))?;
+    let extents = metainfo.try_clone().map_err(|error| refused(path, error))?;
+    Ok(Content {
+        root: path.to_path_buf(),
+        volume: None,
+        metainfo,
+        extents,
+        file_count: 0,
+        info: Span { at, length: 0 },
+        pieces: Span::default(),
+        layout: UNKNOWN,
+        growing: true,
+    })
+}
+
+/// Writes what has come of the metadata: on a lane.
+pub fn write(content: &Content, stores: &[Store], buffer: &[u8]) -> io::Result<()> {
+    stores.iter().try_for_each(|store| {
+        let piece_at = u64::from(store.piece.0) * u64::from(METADATA_PIECE_BYTES);
+        let part = &buffer[store.at as usize..][..store.length as usize];
+        let at = content.info.at + piece_at + u64::from(store.begin);
+        content.metainfo.write_all_at(part, at)
+    })
+}
+
+/// Whether metadata of so many bytes is what the torrent's name is the hash of; if so, the file is
+/// closed behind it. On a lane.
+pub fn judge(content: &Content, bytes: u32, name: InfoHash) -> io::Result<bool> {
+    let info = Span { length: bytes.into(), ..content.info };
+    if draft::info_hash_of(&content.metainfo, info)? != name {
+        return Ok(false);
+    }
+    content.metainfo.set_len(info.end())?;
+    content.metainfo.write_all_at(b"e", info.end())?;
+    content.metainfo.sync_all()?;
+    Ok(true)
+}
+
+/// Hands metadata that is all there to a lane to be judged.
+pub fn judge_what_has_come(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
+    loop {
+        let come = service.swarm.borrow_mut().fetcher.take_metadata();
+        let Some((torrent, from, bytes)) = come else { return };
+        let name = service.swarm.borrow().torrent(torrent).info_hash;
+        let content = service.content(torrent);
+        match service.lanes.submit(Job::JudgeMetadata { torrent, from, content, bytes, name }) {
+            Ok(receipt) => at_work.push(receipt),
+            Err(_) => {
+                let now = service.clock.now();
+                service.swarm.borrow_mut().fetcher.reject_metadata(torrent, now);
+            }
+        }
+    }
+}
+
+/// A lane has judged metadata that `from` has sent.
+pub fn judged(
+    service: &Service<'_>,
+    torrent: TorrentSlot,
+    from: PeerSlot,
+    result: io::Result<bool>,
+) {
+    let now = service.clock.now();
+    match result {
+        Ok(true) => {
+            service.fetched.found.borrow_mut().push(torrent);
+            service.fetched.found_bell.ring();
+        }
+        Ok(false) => service.swarm.borrow_mut().reject_metadata(torrent, from, now),
+        Err(error) => {
+            service.complain("metadata cannot be read back", &error);
+            service.swarm.borrow_mut().fetcher.reject_metadata(torrent, now);
+        }
+    }
+    service.ring_nudged();
+}
+
+/// Takes up torrents whose metadata has been found, for ever.
+pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+    loop {
+        let next = service.fetched.found.borrow_mut().pop();
+        let Some(torrent) = next else {
+            service.fetched.found_bell.rung().await;
+            continue;
+        };
+        let hunt = {
+            let mut hunts = service.fetched.hunts.borrow_mut();
+            let at = hunts.iter().position(|hunt| hunt.torrent == torrent);
+            at.map(|at| hunts.swap_remove(at))
+        };
+        let Some(hunt) = hunt else { continue };
+        if let Err(refusal) = take_up(service, keeper, report, &hunt).await {
+            warn!("{refusal}");
+            crate::service::report::trouble(
+                &hunt.lead.info_hash,
+                &refusal.to_string(),
+                report.is_json(),
+            );
+            service.fetched.fail(refusal);
+        }
+    }
+}
+
+async fn take_up(
+    service: &Service<'_>,
+    keeper: &Keeper<'_, '_>,
+    report: &Report,
+    hunt: &Hunt,
+) -> Result<(), Refusal> {
+    let fetch = &keeper.options.fetch;
+    let mut workshop = Workshop { state: keeper.state, lanes: &service.lanes };
+    let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
+    let wish = Wish { torrent: &hunt.file, output, files, force };
+    let Taken { share, errand, .. } = workshop.fetch(wish, &mut ()).await?;
+    report.metadata(&share);
+    let slot = hunt.torrent;
+    let have = have_of(service, &share)?.0;
+    let found = Torrent {
+        info_hash: share.info_hash,
+        layout: share.content.layout,
+        metadata_bytes: share.content.info.length as u32,
+        have,
+        private: share.private,
+        sent_bytes: 0,
+    };
+    let wanted = |piece: u32| errand.as_ref().is_some_and(|errand: &Errand| errand.wants(piece));
+    service.contents.borrow_mut()[slot.index()] = Arc::clone(&share.content);
+    let revealed = service.swarm.borrow_mut().reveal(slot, found, wanted);
+    revealed.map_err(|full| fetch_refused(&share.name, full))?;
+    if let Some(folder) = hunt.file.parent() {
+        // Its work is done; should it stay, the next start clears it away.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    let magnet = crate::service::life::magnet_of(service, &share, keeper.options);
+    match errand {
+        None => report.share(&share, &magnet),
+        Some(errand) => {
+            let goal = Goal::new(slot, &share, errand);
+            report.added(&share, &magnet, &goal);
+            service.fetched.goals.borrow_mut().push(goal);
+        }
+    }
+    service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+    service.ring_nudged();
+    Ok(())
+}
+
+impl Keeper<'_, '_> {
+    /// In which order the owner wants pieces.
+    pub fn order(&self) -> Order {
+        if self.options.fetch.sequential { Order::Sequential } else { Order::Rarest }
+    }
+}
+
+/// The layout of a torrent that is nothing but a name.
+const UNKNOWN: Layout = Layout { total_bytes: 0, piece_bytes: METADATA_PIECE_BYTES };
