@@ -9,6 +9,7 @@
 //! ```text
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
 //! units limits        <- journal
+//! units               <- portmap
 //! digest metainfo journal <- library
 //! metainfo            <- image
 //! ```
@@ -22,6 +23,7 @@ pub mod library;
 pub mod limits;
 pub mod metainfo;
 pub mod peer;
+pub mod portmap;
 pub mod swarm;
 pub mod units;
 pub mod wire;
