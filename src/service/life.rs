@@ -15,11 +15,12 @@ use super::disk::Disk;
 use super::lan::{Lan, magnet};
 use super::lanes::{LaneSizes, Lanes};
 use super::lobby::Lobby;
+use super::portmap::Portmap;
 use super::report::{Report, Totals};
 use super::share::{Share, Wish, Workshop};
 use super::state::State;
 use super::streams::Streams;
-use super::{Duties, Refusal, Service, discovery, lobby, pump, scrub};
+use super::{Duties, Refusal, Service, discovery, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::torrent::{Have, Torrent};
@@ -168,6 +169,7 @@ async fn serve(
     executor.spawn(lobby::run_dials(&service)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(portmap::run(&service)).detach();
     executor.spawn(report.run_live_line(&service)).detach();
     for worker in 0..announcer::EXCHANGES_MAX {
         executor.spawn(announcer::run(&service, &announcer, worker)).detach();
@@ -217,6 +219,7 @@ fn make_service<'m>(
         receive_bytes: sockets.receive_kib as usize * 1024,
         unsent_bytes: sockets.unsent_kib * 1024,
         dialled_max: pools.peers_max - pools.peers_max / 4,
+        portmap: Portmap::new(address.port()),
         duties: Duties::after(pumps),
         lan_only: options.lan,
         listen: address,
@@ -273,14 +276,17 @@ async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Fu
     smol::future::or(end, tasks).await;
 }
 
-/// Waits for a signal, then lets peers go and tells trackers, within [`STOP_MS`].
+/// Waits for a signal, then lets peers go and tells trackers and the router, within [`STOP_MS`].
 async fn until_stopped(service: &Service<'_>, announcer: &Announcer, signals: &mut Signals) {
     let _ = signals.next().await;
     info!("stopping");
     service.swarm.borrow_mut().close();
     service.ring_nudged();
-    let told = announcer::stop(service, announcer);
+    let told = smol::future::zip(announcer::stop(service, announcer), portmap::stop(service));
     let late = service.clock.sleep(STOP_MS, "the end");
+    let told = async {
+        told.await;
+    };
     smol::future::or(told, late).await;
 }
 
@@ -430,8 +436,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 const STOP_MS: u64 = 1_500;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
-/// then accepting, dialling, discovery twice, stopping twice.
-const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 6;
+/// then accepting, dialling, discovery twice, stopping twice, and what asks the router.
+const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 6 + portmap::SLEEPERS;
 
 /// A look at shared files, and one to spare.
 const ODD_JOBS: usize = 2;

@@ -127,7 +127,7 @@ impl Head {
 
 /// Splits up what every answer begins with, if it is one in length and kind.
 fn head(bytes: &[u8]) -> Option<Head> {
-    let is_sized = (HEAD_BYTES..=BYTES_MAX).contains(&bytes.len()) && bytes.len() % 4 == 0;
+    let is_sized = (HEAD_BYTES..=BYTES_MAX).contains(&bytes.len()) && bytes.len().is_multiple_of(4);
     // NAT-PMP is version 0; a PCP of another version than ours may still say so.
     if !is_sized || bytes[0] == 0 || bytes[1] & IS_ANSWER == 0 {
         return None;
