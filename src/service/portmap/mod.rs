@@ -328,7 +328,9 @@ async fn run_v6(service: &Service<'_>, from: IpAddr) {
                     let pinhole = SocketAddr::new(ip, mapping.tcp_port);
                     service.portmap.note_pinhole(Some(pinhole));
                 };
-                datagrams::keep(service, slot, &path, mapped).await;
+                if let Some(failure) = datagrams::keep(service, slot, &path, mapped).await {
+                    debug!("the router over IPv6: {:?}", failure.refusal);
+                }
                 service.portmap.note_pinhole(None);
             }
             Ok(None) => {}
