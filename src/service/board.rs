@@ -318,8 +318,8 @@ pub const JOURNAL_BUFFER_BYTES: usize = 4096;
 pub const TRACKER_BYTES: usize =
     EXCHANGES_MAX * (super::announcer::BUFFER_BYTES + 2 * 52 * 1024) + 18 * 1024;
 
-/// What a router may answer with, over HTTP and, over two families, in datagrams.
-pub const ROUTER_BYTES: usize = super::portmap::BUFFER_BYTES + 8 * 1024;
+/// What a router may answer with, and the task that asks it.
+const ROUTER_BYTES: usize = super::portmap::BUFFER_BYTES + super::portmap::TASK_BYTES;
 
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;

@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// A question, and when it came.
+type Asked = (Instant, Vec<u8>);
+
 /// A router at its port on one machine, ended when dropped.
 pub struct Router {
-    heard: Arc<Mutex<Vec<(Instant, Vec<u8>)>>>,
+    heard: Arc<Mutex<Vec<Asked>>>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -42,7 +45,7 @@ impl Router {
     }
 
     /// What it has been asked so far, and when.
-    pub fn heard(&self) -> Vec<(Instant, Vec<u8>)> {
+    pub fn heard(&self) -> Vec<Asked> {
         self.heard.lock().unwrap().clone()
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Journey 3: what others are told to connect to follows from what is granted here.
 
+use super::is_ours;
 use crate::engine::portmap::pcp::{self, Nonce};
 use crate::engine::portmap::{ANNOUNCE_PORT, Failure, Mapper, Mapping, Output, ROUTER_PORT, Wish};
 use crate::service::Service;
@@ -77,10 +78,14 @@ pub async fn keep(
         }
         let deadline = match mapper.poll_output(service.clock.now()) {
             Output::Send(bytes) => {
-                // What has no room in the kernel is lost, as datagrams are, and sent again.
-                let is_lost = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-                if path.router.get_ref().send(bytes).is_err_and(|error| !is_lost(&error)) {
-                    mapper.handle_unreachable(service.clock.now());
+                match path.router.get_ref().send(bytes).map_err(|error| error.kind()) {
+                    // What has no room in the kernel is lost, as datagrams are, and sent again.
+                    Ok(_) | Err(io::ErrorKind::WouldBlock) if is_ours(service, path.local()) => {}
+                    Err(io::ErrorKind::ConnectionRefused) => {
+                        mapper.handle_unreachable(service.clock.now());
+                    }
+                    // We have moved, or the network is down: there may be another way.
+                    _ => return Some(Failure { refusal: None, hold_off_ms: 0 }),
                 }
                 continue;
             }

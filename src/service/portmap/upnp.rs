@@ -10,7 +10,7 @@
 //! port after they have restarted. IPv6 firewalls (`WANIPv6FirewallControl`) are left to PCP.
 
 use super::igd::{self, Control, Fault, Forward, IgdError};
-use super::{ssdp, until_stopped};
+use super::{is_ours, ssdp, until_stopped};
 use crate::engine::portmap::Transport;
 use crate::service::Service;
 use crate::service::announcer::random;
@@ -126,6 +126,9 @@ impl<'a, 's> Held<'a, 's> {
             }
             is_mapped = true;
             self.service.clock.sleep(RENEW_MS, "the forwarded port").await;
+            if !is_ours(self.service, self.client.into()) {
+                return Kept::Lost;
+            }
         }
     }
 
