@@ -1,6 +1,7 @@
 //! Routers that speak PCP or NAT-PMP, byte by byte as the RFCs draw it.
 
 use crate::hosts::{Family, Host};
+use crate::program::{PATIENCE, wait_until};
 use crate::{GIVEN_BACK, House, INSIDE, ROUTER_PORT, any};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -164,6 +165,20 @@ fn a_box_that_starts_again_after_a_crash_is_known_to_its_router() {
         assert!(nonces.iter().all(|nonce| *nonce == nonces[0]), "{nonces:?}");
     }
     assert_eq!(nonces.len(), 4);
+}
+
+#[test]
+fn a_router_that_talks_rubbish_keeps_nobody_from_stopping() {
+    let house = House::new(Family::V4);
+    let router = Router::start(&house.router, any(ROUTER_PORT), |asked| {
+        Some([&[asked[0], 0x81], &[0xff; 902][..]].concat())
+    });
+    let program = house.start(house.call());
+    let asked = || (!router.heard().is_empty()).then_some(());
+    wait_until("it has asked", PATIENCE, asked, || program.log());
+    let ended = Instant::now();
+    program.stop();
+    assert!(ended.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
