@@ -9,6 +9,7 @@
 //! ```text
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
 //! units limits        <- journal magnet
+//! units               <- portmap
 //! digest metainfo journal <- library
 //! metainfo            <- image
 //! ```
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod magnet;
 pub mod metainfo;
 pub mod peer;
+pub mod portmap;
 pub mod swarm;
 pub mod units;
 pub mod wire;

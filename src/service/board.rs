@@ -266,6 +266,7 @@ impl Board {
             line("walking a folder", "walk_kib", kib(disk.walk_kib)),
             line("journal buffer", "fixed", JOURNAL_BUFFER_BYTES as u64),
             line("trackers", "fixed", TRACKER_BYTES as u64),
+            line("asking the router", "fixed", ROUTER_BYTES as u64),
         ];
         let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
         let receiving = pumps * kib(self.sockets.receive_kib);
@@ -343,6 +344,9 @@ pub const JOURNAL_BUFFER_BYTES: usize = 4096;
 /// family, and 18 KiB of roots and settings (measured, see `service/http`).
 pub const TRACKER_BYTES: usize =
     EXCHANGES_MAX * (super::announcer::BUFFER_BYTES + 2 * 52 * 1024) + 18 * 1024;
+
+/// What a router may answer with, and the task that asks it.
+const ROUTER_BYTES: usize = super::portmap::BUFFER_BYTES + super::portmap::TASK_BYTES;
 
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;

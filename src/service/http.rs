@@ -1,7 +1,7 @@
-//! A client for one HTTP/1.1 GET: a small answer, whole, in a buffer the caller lends.
+//! A client for one HTTP/1.1 request: a small answer, whole, in a buffer the caller lends.
 //!
-//! One connection, one request, one answer, and the connection is closed. That is all trackers and
-//! feeds need of HTTP, and it leaves out what makes a client large: pools, cookies, caches,
+//! One connection, one request, one answer, and the connection is closed. That is all trackers,
+//! feeds and routers need of HTTP, and it leaves out what makes a client large: pools, cookies, caches,
 //! compression (never asked for, refused when it comes all the same). Heads are parsed by
 //! `httparse`, TLS is rustls with Mozilla's roots.
 //!
@@ -42,6 +42,17 @@ pub struct Get<'a> {
     pub authority: &'a str,
     /// Path and query, percent-encoded.
     pub target: &'a [u8],
+}
+
+/// What is sent along with a POST.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// Of which kind it is.
+    pub content_type: &'a str,
+    /// One header more, name and value: what a SOAP server goes by.
+    pub header: (&'a str, &'a str),
+    /// All of it.
+    pub body: &'a [u8],
 }
 
 /// What the server answered.
@@ -125,6 +136,18 @@ pub async fn get<'b>(
     }
 }
 
+/// Sends something to the server at `address`, in the open; else as [`get`]. The buffer also takes
+/// what is sent.
+pub async fn post<'b>(
+    address: SocketAddr,
+    get: &Get<'_>,
+    post: &Post<'_>,
+    buffer: &'b mut [u8],
+) -> Result<Reply<'b>, HttpError> {
+    let request_bytes = write_post(get, post, buffer)?;
+    converse(&mut connect(address).await?, request_bytes, buffer).await
+}
+
 async fn connect(address: SocketAddr) -> Result<Async<TcpStream>, HttpError> {
     Async::<TcpStream>::connect(address).await.map_err(HttpError::Unreachable)
 }
@@ -135,7 +158,16 @@ async fn exchange<'b, S: AsyncRead + AsyncWrite + Unpin>(
     get: &Get<'_>,
     buffer: &'b mut [u8],
 ) -> Result<Reply<'b>, HttpError> {
-    let request_bytes = write_request(get, buffer)?;
+    let request_bytes = write_get(get, buffer)?;
+    converse(stream, request_bytes, buffer).await
+}
+
+/// Sends what stands at the front of `buffer` and reads what comes back.
+async fn converse<'b, S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    request_bytes: usize,
+    buffer: &'b mut [u8],
+) -> Result<Reply<'b>, HttpError> {
     stream.write_all(&buffer[..request_bytes]).await.map_err(HttpError::Broken)?;
     stream.flush().await.map_err(HttpError::Broken)?;
 
@@ -153,22 +185,46 @@ async fn exchange<'b, S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Writes the request to the front of `buffer` and gives its length.
-fn write_request(get: &Get<'_>, buffer: &mut [u8]) -> Result<usize, HttpError> {
+fn write_get(get: &Get<'_>, buffer: &mut [u8]) -> Result<usize, HttpError> {
+    write(buffer, |rest| {
+        write_head("GET", get, rest)?;
+        rest.write_all(b"\r\n")
+    })
+}
+
+/// The same with something to send along.
+fn write_post(get: &Get<'_>, post: &Post<'_>, buffer: &mut [u8]) -> Result<usize, HttpError> {
+    write(buffer, |rest| {
+        write_head("POST", get, rest)?;
+        let Post { content_type, header: (name, value), body } = post;
+        write!(rest, "Content-Type: {content_type}\r\n{name}: {value}\r\n")?;
+        write!(rest, "Content-Length: {}\r\n\r\n", body.len())?;
+        rest.write_all(body)
+    })
+}
+
+/// Gives how many bytes of `buffer` were written.
+fn write(
+    buffer: &mut [u8],
+    request: impl FnOnce(&mut &mut [u8]) -> io::Result<()>,
+) -> Result<usize, HttpError> {
     let room = buffer.len();
     let mut rest = &mut *buffer;
-    let mut write = || {
-        rest.write_all(b"GET ")?;
-        rest.write_all(get.target)?;
-        // `identity`: a body that is compressed may be any size once it is not.
-        write!(
-            rest,
-            " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\
-             Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
-            get.authority
-        )?;
-        Ok(room - rest.len())
-    };
-    write().map_err(|_: io::Error| HttpError::TooLong(room))
+    request(&mut rest).map_err(|_| HttpError::TooLong(room))?;
+    Ok(room - rest.len())
+}
+
+/// Writes the lines that all requests begin with.
+fn write_head(method: &str, get: &Get<'_>, rest: &mut &mut [u8]) -> io::Result<()> {
+    write!(rest, "{method} ")?;
+    rest.write_all(get.target)?;
+    // `identity`: a body that is compressed may be any size once it is not.
+    write!(
+        rest,
+        " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\
+         Accept-Encoding: identity\r\nConnection: close\r\n",
+        get.authority
+    )
 }
 
 /// What a head says that matters.

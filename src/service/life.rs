@@ -12,17 +12,19 @@ use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
 use super::clock::Clock;
 use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
-use super::fetch::magnet::{self, Lead};
-use super::fetch::open::{self, Taken};
+use super::fetch::magnet;
+use super::fetch::open::Taken;
 use super::fetch::{self, Desk, Goal, Keeper};
 use super::lan::{Lan, magnet};
 use super::lanes::{LaneSizes, Lanes};
 use super::lobby::Lobby;
+use super::options::{Opened, Options, open_all};
+use super::portmap::Portmap;
 use super::report::{Report, Totals};
-use super::share::{Share, Wish, Workshop};
+use super::share::{Share, Workshop};
 use super::state::State;
 use super::streams::Streams;
-use super::{Duties, Refusal, Service, Swarm, discovery, lobby, pump, scrub};
+use super::{Duties, Refusal, Service, Swarm, discovery, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
@@ -40,52 +42,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
-
-/// What the owner asked for on the command line.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Files and folders to share.
-    pub paths: Vec<PathBuf>,
-    /// Torrents to fetch.
-    pub fetch: FetchOptions,
-    /// The torrent they are content of, when it was made elsewhere.
-    pub torrent: Option<PathBuf>,
-    /// Piece length, when it is not left to us.
-    pub piece_bytes: Option<u32>,
-    /// For the house only.
-    pub lan: bool,
-    /// Where to listen, when it is not left to us.
-    pub listen: Option<SocketAddr>,
-    /// The board's sizes.
-    pub board: Board,
-    /// The state folder.
-    pub state: PathBuf,
-    /// Trackers to announce to.
-    pub trackers: Vec<String>,
-}
-
-/// What is to be fetched, and how.
-#[derive(Clone, Debug, Default)]
-pub struct FetchOptions {
-    /// `.torrent` files and magnet links.
-    pub links: Vec<PathBuf>,
-    /// Where content goes.
-    pub output: PathBuf,
-    /// Patterns of the files that are wanted; all are when there is none.
-    pub files: Vec<String>,
-    /// From front to back.
-    pub sequential: bool,
-    /// Over when all of it is there.
-    pub exit: bool,
-    /// Peers to begin with.
-    pub peers: Vec<SocketAddr>,
-    /// What lies in the target folder may be written over.
-    pub force: bool,
-}
 
 /// Shares and fetches what is asked for, until a signal comes.
 pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
@@ -127,76 +86,6 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         }
         Ok(())
     })
-}
-
-/// What was asked for, as far as it can be taken up before anybody is met.
-#[derive(Default)]
-struct Opened {
-    taken: Vec<Taken>,
-    /// Torrents of which nothing but the name is known.
-    leads: Vec<Lead>,
-}
-
-/// Takes up every path and every link, one after the other.
-async fn open_all(
-    workshop: &mut Workshop<'_, '_>,
-    options: &Options,
-    report: &mut Report,
-) -> Result<Opened, Refusal> {
-    let (board, fetch) = (&options.board, &options.fetch);
-    let count = options.paths.len() + fetch.links.len();
-    let mut opened = Opened::default();
-    if count > usize::from(board.pools.seeding_max) {
-        let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
-        return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
-    }
-    for link in &fetch.links {
-        let magnet = link.to_str().filter(|link| link.starts_with("magnet:"));
-        let mut lead = magnet.map(Lead::parse).transpose()?;
-        let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
-        let torrent = known.map_or(link.clone(), |known| {
-            lead = None;
-            known.torrent
-        });
-        if let Some(lead) = lead {
-            opened.leads.push(lead);
-            continue;
-        }
-        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
-        let wish = open::Wish { torrent: &torrent, output, files, force };
-        let mut taken = workshop.fetch(wish, report).await?;
-        if let Some(lead) = magnet.and_then(|link| Lead::parse(link).ok()) {
-            let known = taken.share.trackers.len();
-            taken.share.trackers.extend(lead.trackers.into_iter().map(|tracker| (0, tracker)));
-            taken.share.trackers[known..].iter_mut().for_each(|(tier, _)| *tier = 1);
-            taken.peers = lead.peers;
-        }
-        if is_among(&opened.taken, &taken.share) {
-            warn!("{}: is fetched already", link.display());
-            continue;
-        }
-        opened.taken.push(taken);
-    }
-    for path in &options.paths {
-        let wish = Wish {
-            path,
-            torrent: options.torrent.as_deref(),
-            piece_bytes: options.piece_bytes,
-            trackers: &options.trackers,
-            walk_kib: board.disk.walk_kib,
-        };
-        let share = workshop.open(wish, report).await?;
-        if is_among(&opened.taken, &share) {
-            warn!("{}: is shared already", path.display());
-            continue;
-        }
-        opened.taken.push(Taken { share, errand: None, peers: Vec::new() });
-    }
-    Ok(opened)
-}
-
-fn is_among(all: &[Taken], share: &Share) -> bool {
-    all.iter().any(|other| other.share.info_hash == share.info_hash)
 }
 
 /// Serves until a signal comes; bytes sent of each share.
@@ -258,6 +147,7 @@ async fn serve(
     executor.spawn(lobby::run_dials(&service)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(portmap::run(&service)).detach();
     executor.spawn(report.run_live_line(&service)).detach();
     executor.spawn(fetch::run(&service, keeper, report)).detach();
     executor.spawn(magnet::run(&service, keeper, report)).detach();
@@ -317,6 +207,7 @@ fn make_service<'m>(
         receive_bytes: sockets.receive_kib as usize * 1024,
         unsent_bytes: sockets.unsent_kib * 1024,
         dialled_max: pools.peers_max - pools.peers_max / 4,
+        portmap: Portmap::new(address.port()),
         duties: Duties::after(pumps),
         lan_only: options.lan,
         listen: address,
@@ -369,7 +260,7 @@ async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Fu
     smol::future::or(end, tasks).await;
 }
 
-/// Waits for a signal, then lets peers go and tells trackers, within [`STOP_MS`].
+/// Waits for a signal, then lets peers go and tells trackers and the router, within [`STOP_MS`].
 async fn until_stopped(
     service: &Service<'_>,
     announcer: &Announcer,
@@ -388,7 +279,8 @@ async fn until_stopped(
     info!("stopping");
     service.swarm.borrow_mut().close();
     service.ring_nudged();
-    let told = smol::future::zip(announcer::stop(service, announcer), fetch::stop(service));
+    let told = smol::future::zip(announcer::stop(service, announcer), portmap::stop(service));
+    let told = smol::future::zip(told, fetch::stop(service));
     let late = service.clock.sleep(STOP_MS, "the end");
     let told = async {
         told.await;
@@ -592,8 +484,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 const STOP_MS: u64 = 1_500;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
-/// then accepting, dialling, discovery twice, stopping twice.
-const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 6;
+/// then accepting, dialling, discovery twice, stopping three times, and what asks the router.
+const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 7 + portmap::SLEEPERS;
 
 /// A look at shared files, and one to spare.
 const ODD_JOBS: usize = 2;

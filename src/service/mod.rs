@@ -13,6 +13,7 @@
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
+//! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`] |
 
@@ -32,6 +33,8 @@ pub mod lan;
 pub mod lanes;
 pub mod life;
 pub mod lobby;
+pub mod options;
+pub mod portmap;
 pub mod pump;
 pub mod refusal;
 pub mod report;
@@ -56,6 +59,7 @@ use disk::Disk;
 use lan::Lan;
 use lanes::Lanes;
 use lobby::Lobby;
+use portmap::Portmap;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -99,6 +103,8 @@ pub struct Service<'m> {
     pub unsent_bytes: u32,
     /// Connections up to which we dial: some places are kept for those who come by themselves.
     pub dialled_max: u16,
+    /// How others reach us from outside.
+    pub portmap: Portmap,
     /// Where each standing duty is on the clock.
     pub duties: Duties,
     /// Peers from outside the house are refused.
@@ -126,6 +132,8 @@ pub struct Duties {
     pub report: usize,
     /// Pieces to be judged, recorded, and torrents to be completed.
     pub fetch: usize,
+    /// Routers to ask: the first of as many slots as there are families.
+    pub portmap: usize,
 }
 
 impl Duties {
@@ -133,11 +141,12 @@ impl Duties {
     pub fn after(pumps: usize) -> Duties {
         let [choke, dials, discovery, scrub, report, fetch, announces] =
             std::array::from_fn(|duty| pumps + duty);
-        Duties { choke, dials, announces, discovery, scrub, report, fetch }
+        let portmap = announces + announcer::EXCHANGES_MAX;
+        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 6 + announcer::EXCHANGES_MAX;
+    pub const COUNT: usize = 6 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
 }
 
 impl Service<'_> {

@@ -18,6 +18,8 @@
 
 mod clients;
 mod content;
+#[allow(dead_code, reason = "each test crate uses what it needs")]
+#[path = "../support/hosts.rs"]
 mod hosts;
 mod process;
 mod scenario;

@@ -145,6 +145,7 @@ fn remedy(program: &str) -> String {
         "aria2c" => "aria2",
         "qbittorrent-nox" => "qbittorrent-nox",
         "opentracker" => "opentracker",
+        "miniupnpd" => "miniupnpd-nftables",
         "/usr/bin/python3" => "python3 python3-libtorrent",
         _ => return String::from("it is built with these tests"),
     };

@@ -27,7 +27,7 @@ pub mod settle;
 use super::announcer::Announcer;
 use super::clock::Bell;
 use super::lanes::{Done, Job, Receipt};
-use super::life::Options;
+use super::options::Options;
 use super::report::Report;
 use super::state::State;
 use super::{Refusal, Service};

@@ -81,6 +81,28 @@ fn the_request_names_host_and_program_and_asks_for_no_compression() {
 }
 
 #[test]
+fn what_is_posted_follows_its_length() {
+    let header = ("SOAPAction", "\"urn:x#Do\"");
+    let post = Post { content_type: "text/xml", header, body: b"<a/>" };
+    let mut stream = Scripted {
+        answer: b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nab",
+        segment_bytes: 1,
+        asked: Vec::new(),
+    };
+    let mut buffer = [0; 512];
+    let request_bytes = write_post(&GET, &post, &mut buffer).unwrap();
+    let reply = block_on(converse(&mut stream, request_bytes, &mut buffer)).unwrap();
+    assert_eq!(reply, Reply::Content { status: 500, body: b"ab" });
+    let asked = String::from_utf8(stream.asked).unwrap();
+    assert!(asked.starts_with("POST /a?b=%00 HTTP/1.1\r\nHost: t.example:80\r\n"), "{asked}");
+    let tail = "\r\nConnection: close\r\nContent-Type: text/xml\r\nSOAPAction: \"urn:x#Do\"\r\n\
+                Content-Length: 4\r\n\r\n<a/>";
+    assert!(asked.ends_with(tail), "{asked}");
+    let error = write_post(&GET, &post, &mut [0; 200]).unwrap_err();
+    assert!(matches!(error, HttpError::TooLong(200)), "{error}");
+}
+
+#[test]
 fn bodies_end_by_length_by_chunks_and_by_closing() {
     let bodies = [
         ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", "200 abc"),

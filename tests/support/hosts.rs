@@ -134,6 +134,23 @@ impl Host {
         );
     }
 
+    /// Sends what is not for the link to `gateway`, on the link, instead of to nobody.
+    pub fn route_through(&self, gateway: IpAddr) {
+        let any = if gateway.is_ipv6() { "::/0" } else { "default" };
+        let old = format!("route delete {any} dev eth0\n");
+        let new = format!("route add {any} via {gateway} dev eth0\n");
+        ip_batch(&self.namespace, &(old + &new));
+    }
+
+    /// Lays a wire of its own to another machine: an interface `name` with an address on each end.
+    pub fn wire(&self, name: &str, address: &str, other: &Host, other_address: &str) {
+        let there = &other.namespace;
+        let wire = format!("link add {name} type veth peer name {name} netns {there}\n");
+        let up = |address| format!("address add {address} dev {name}\nlink set {name} up\n");
+        ip_batch(&self.namespace, &(wire + &up(address)));
+        ip_batch(there, &up(other_address));
+    }
+
     /// Runs `work` on this machine: the sockets it opens and the processes it starts stay there.
     ///
     /// It runs on a thread of its own, because only a thread can move between namespaces.
@@ -182,7 +199,7 @@ impl Drop for Host {
 fn demand_root() {
     assert!(
         rustix::process::geteuid().is_root(),
-        "the interop tests make network namespaces: run them as root"
+        "these tests make network namespaces: run them as root"
     );
 }
 

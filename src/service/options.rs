@@ -1,0 +1,129 @@
+//! What the owner asked for, and how it is taken up before anybody is met.
+//!
+//! Paths are hashed or found to be known, torrents begun or gone on with. What is only a name yet, a
+//! magnet link, is left for [`magnet`](super::fetch::magnet) to look for once there is a swarm.
+
+use super::Refusal;
+use super::board::Board;
+use super::fetch::magnet::Lead;
+use super::fetch::open::{self, Taken};
+use super::report::Report;
+use super::share::{Share, Wish, Workshop};
+use log::warn;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::string::String;
+use std::vec::Vec;
+
+/// What the owner asked for on the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Files and folders to share.
+    pub paths: Vec<PathBuf>,
+    /// Torrents to fetch.
+    pub fetch: FetchOptions,
+    /// The torrent they are content of, when it was made elsewhere.
+    pub torrent: Option<PathBuf>,
+    /// Piece length, when it is not left to us.
+    pub piece_bytes: Option<u32>,
+    /// For the house only.
+    pub lan: bool,
+    /// Where to listen, when it is not left to us.
+    pub listen: Option<SocketAddr>,
+    /// The board's sizes.
+    pub board: Board,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Trackers to announce to.
+    pub trackers: Vec<String>,
+}
+
+/// What is to be fetched, and how.
+#[derive(Clone, Debug, Default)]
+pub struct FetchOptions {
+    /// `.torrent` files and magnet links.
+    pub links: Vec<PathBuf>,
+    /// Where content goes.
+    pub output: PathBuf,
+    /// Patterns of the files that are wanted; all are when there is none.
+    pub files: Vec<String>,
+    /// From front to back.
+    pub sequential: bool,
+    /// Over when all of it is there.
+    pub exit: bool,
+    /// Peers to begin with.
+    pub peers: Vec<SocketAddr>,
+    /// What lies in the target folder may be written over.
+    pub force: bool,
+}
+
+/// What was asked for, as far as it can be taken up before anybody is met.
+#[derive(Default)]
+pub struct Opened {
+    /// What is shared, or fetched, or both.
+    pub taken: Vec<Taken>,
+    /// Torrents of which nothing but the name is known.
+    pub leads: Vec<Lead>,
+}
+
+/// Takes up every path and every link, one after the other.
+pub async fn open_all(
+    workshop: &mut Workshop<'_, '_>,
+    options: &Options,
+    report: &mut Report,
+) -> Result<Opened, Refusal> {
+    let (board, fetch) = (&options.board, &options.fetch);
+    let count = options.paths.len() + fetch.links.len();
+    let mut opened = Opened::default();
+    if count > usize::from(board.pools.seeding_max) {
+        let most = std::format!("the board shares {} at a time", board.pools.seeding_max);
+        return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
+    }
+    for link in &fetch.links {
+        let magnet = link.to_str().filter(|link| link.starts_with("magnet:"));
+        let mut lead = magnet.map(Lead::parse).transpose()?;
+        let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
+        let torrent = known.map_or(link.clone(), |known| {
+            lead = None;
+            known.torrent
+        });
+        if let Some(lead) = lead {
+            opened.leads.push(lead);
+            continue;
+        }
+        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
+        let wish = open::Wish { torrent: &torrent, output, files, force };
+        let mut taken = workshop.fetch(wish, report).await?;
+        if let Some(lead) = magnet.and_then(|link| Lead::parse(link).ok()) {
+            let known = taken.share.trackers.len();
+            taken.share.trackers.extend(lead.trackers.into_iter().map(|tracker| (0, tracker)));
+            taken.share.trackers[known..].iter_mut().for_each(|(tier, _)| *tier = 1);
+            taken.peers = lead.peers;
+        }
+        if is_among(&opened.taken, &taken.share) {
+            warn!("{}: is fetched already", link.display());
+            continue;
+        }
+        opened.taken.push(taken);
+    }
+    for path in &options.paths {
+        let wish = Wish {
+            path,
+            torrent: options.torrent.as_deref(),
+            piece_bytes: options.piece_bytes,
+            trackers: &options.trackers,
+            walk_kib: board.disk.walk_kib,
+        };
+        let share = workshop.open(wish, report).await?;
+        if is_among(&opened.taken, &share) {
+            warn!("{}: is shared already", path.display());
+            continue;
+        }
+        opened.taken.push(Taken { share, errand: None, peers: Vec::new() });
+    }
+    Ok(opened)
+}
+
+fn is_among(all: &[Taken], share: &Share) -> bool {
+    all.iter().any(|other| other.share.info_hash == share.info_hash)
+}
