@@ -1,113 +1,18 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+mod cli;
+
+use clap::Parser;
+use cli::{Cli, Command, GetArgs, ShareArgs};
 use perennial::service::board::Board;
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
-use perennial::service::life;
-use perennial::service::options::{FetchOptions, Options};
+use perennial::service::options::FetchOptions;
 use perennial::service::report::{self, Report};
-use perennial::service::units::parse_piece_bytes;
-use perennial::service::{Refusal, state, tracker};
+use perennial::service::{Refusal, life};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// An always-on peer for small hardware: what it shares stays on the air while you sleep.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Share files and folders with everybody, or with the house only
-    Share(ShareArgs),
-    /// Fetch torrents, and share each piece on as soon as it is there
-    Get(GetArgs),
-    /// Show the boards known, and what a board's memory is for
-    Board {
-        /// Its name; without one the board this machine is taken for
-        name: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(clap::Args)]
-struct ShareArgs {
-    /// Files and folders; each becomes one torrent
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Serve what this .torrent describes from PATH, after checking it
-    #[arg(long, value_name = "FILE")]
-    torrent: Option<PathBuf>,
-    /// Piece length, a power of two from 16K to 16M
-    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes, conflicts_with = "torrent")]
-    piece_size: Option<u32>,
-    /// Serve nothing: write an image for a board that runs firmware
-    #[arg(long, value_name = "NAME")]
-    for_board: Option<String>,
-    /// The image's file, or the card it is for
-    #[arg(short, value_name = "FILE")]
-    output: Option<PathBuf>,
-    #[command(flatten)]
-    common: CommonArgs,
-}
-
-#[derive(clap::Args)]
-struct GetArgs {
-    /// Magnet links and `.torrent` files
-    #[arg(required = true, value_name = "LINK")]
-    links: Vec<PathBuf>,
-    /// Put the content into this folder; without it into the one we are in
-    #[arg(short, value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// Fetch only files that match, such as '*.mkv' or 'Season 1/'; may be given several times
-    #[arg(long, value_name = "GLOB")]
-    files: Vec<String>,
-    /// Fetch from front to back, to watch meanwhile
-    #[arg(long)]
-    sequential: bool,
-    /// Stop when all of it is there
-    #[arg(long)]
-    exit: bool,
-    /// Begin with this peer; may be given several times
-    #[arg(long = "peer", value_name = "ADDR:PORT")]
-    peers: Vec<SocketAddr>,
-    /// Write over files that lie there with other content
-    #[arg(long)]
-    force: bool,
-    #[command(flatten)]
-    common: CommonArgs,
-}
-
-/// What `share` and `get` have in common.
-#[derive(clap::Args)]
-struct CommonArgs {
-    /// For the house only: no tracker, and peers from elsewhere are refused
-    #[arg(long, conflicts_with = "trackers")]
-    lan: bool,
-    /// Listen here; without it on port 6881, or the next free one to 6889
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
-    /// Use the sizes of this board; see `perennial board`
-    #[arg(long, value_name = "NAME")]
-    board: Option<String>,
-    /// Keep state here
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Announce to this tracker; may be given several times
-    #[arg(long = "tracker", value_name = "URL")]
-    trackers: Vec<String>,
-    /// Print one JSON object a line on stdout, and nothing else there
-    #[arg(long)]
-    json: bool,
-}
 
 fn main() -> ExitCode {
     log_to_stderr();
@@ -158,29 +63,6 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         force: args.force,
     };
     life::live(&options, report)
-}
-
-impl CommonArgs {
-    /// The options, with nothing to share or to fetch yet.
-    fn options(self) -> Result<Options, Refusal> {
-        for address in &self.trackers {
-            tracker::parse_tracker_url(address).map_err(|error| {
-                let thing = format!("--tracker {address}");
-                Refusal::new(thing, error, "give an http, https or udp URL")
-            })?;
-        }
-        Ok(Options {
-            paths: Vec::new(),
-            fetch: FetchOptions::default(),
-            torrent: None,
-            piece_bytes: None,
-            lan: self.lan,
-            listen: self.listen,
-            board: Board::chosen(self.board.as_deref())?,
-            state: self.state.map_or_else(state::usual_folder, Ok)?,
-            trackers: self.trackers,
-        })
-    }
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@
 
 use super::announcer::{self, Announcer};
 use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
+use super::caps::Caps;
 use super::clock::Clock;
 use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
@@ -202,6 +203,9 @@ fn make_service<'m>(
         swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
         hungry: RefCell::new(VecDeque::with_capacity(pumps)),
         fetched: Desk::default(),
+        up: Caps::new(options.caps.up, pools.seeding_max.into()),
+        down: Caps::new(options.caps.down, pools.seeding_max.into()),
+        caps: options.caps,
         contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
         receive_bytes: sockets.receive_kib as usize * 1024,

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | sizes | [`board`]; [`units`] as people write them |
 //! | time | [`clock`]: one heap, one timer |
-//! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them) |
+//! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
@@ -19,6 +19,7 @@
 
 pub mod announcer;
 pub mod board;
+pub mod caps;
 pub mod clock;
 pub mod content;
 pub mod discovery;
@@ -54,6 +55,7 @@ pub use refusal::Refusal;
 use crate::engine::swarm::fetch::Fetcher;
 use crate::engine::swarm::fetch::store::{self as fetched, Verdict};
 use crate::engine::units::{Deadline, PeerSlot, TorrentSlot};
+use caps::{CapOptions, Caps};
 use clock::Clock;
 use disk::Disk;
 use lan::Lan;
@@ -95,6 +97,12 @@ pub struct Service<'m> {
     pub hungry: RefCell<VecDeque<PeerSlot>>,
     /// What has become of pieces that were fetched.
     pub fetched: fetch::Desk,
+    /// How fast may be sent.
+    pub up: Caps,
+    /// How fast may be read.
+    pub down: Caps,
+    /// For whom that holds.
+    pub caps: CapOptions,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
     /// Receive window of every connection.

@@ -5,6 +5,7 @@
 
 use super::Refusal;
 use super::board::Board;
+use super::caps::CapOptions;
 use super::fetch::magnet::Lead;
 use super::fetch::open::{self, Taken};
 use super::report::Report;
@@ -30,6 +31,8 @@ pub struct Options {
     pub lan: bool,
     /// Where to listen, when it is not left to us.
     pub listen: Option<SocketAddr>,
+    /// Caps on bandwidth.
+    pub caps: CapOptions,
     /// The board's sizes.
     pub board: Board,
     /// The state folder.

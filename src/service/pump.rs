@@ -138,6 +138,8 @@ async fn converse(
         storing: None,
         gathered: None,
         waits_for_buffer: false,
+        capped: service.caps.hold_for(service.lan().contains(address.ip())),
+        waits_for_cap: false,
         greeted: false,
     };
     let ending = poll_fn(|cx| pump.turn(cx)).await;
@@ -170,6 +172,10 @@ struct Pump<'p, 's> {
     gathered: Option<Gathered>,
     /// Payload is to be read, and every buffer is taken.
     waits_for_buffer: bool,
+    /// Caps on bandwidth hold for the peer.
+    capped: bool,
+    /// They allow no more to be read for now.
+    waits_for_cap: bool,
     /// The lobby knows that hands have been shaken.
     greeted: bool,
 }
@@ -236,7 +242,7 @@ impl Pump<'_, '_> {
 
     /// Reads once, as much as the peer has appetite for; what it cannot take stays in the kernel.
     fn feed(&mut self, now: Instant) -> Result<(), Ending> {
-        self.waits_for_buffer = false;
+        (self.waits_for_buffer, self.waits_for_cap) = (false, false);
         if !self.stream.is_readable() {
             return Ok(());
         }
@@ -278,8 +284,9 @@ impl Pump<'_, '_> {
             };
             self.gathered = Some(Gathered { buffer, filled: 0, stores: Stores::new() });
         }
+        let allowed = self.may_read(now);
         let Some(Gathered { buffer, filled, stores }) = &mut self.gathered else { return Ok(()) };
-        let end = buffer.len().min(*filled + appetite);
+        let end = buffer.len().min(*filled + appetite.min(allowed));
         let room = &mut buffer[*filled..end];
         if room.is_empty() {
             return Ok(());
@@ -289,6 +296,9 @@ impl Pump<'_, '_> {
             Some(read) => read,
             None => 0,
         };
+        if let Some(torrent) = self.peer.torrent().filter(|_| self.capped) {
+            self.service.down.take(torrent, read, now);
+        }
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_received(&room[..read], now, &mut swarm).map_err(Ending::Fault)?;
         swarm.fetcher.take_stores(self.slot, *filled, stores);
@@ -296,6 +306,19 @@ impl Pump<'_, '_> {
         *filled += read;
         self.store();
         Ok(())
+    }
+
+    /// How many bytes the caps allow to be read now.
+    fn may_read(&mut self, now: Instant) -> usize {
+        let Some(torrent) = self.peer.torrent().filter(|_| self.capped) else { return usize::MAX };
+        match self.service.down.allowance(torrent, now) {
+            Ok(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            Err(due) => {
+                self.waits_for_cap = true;
+                self.service.clock.ring_at(self.service.clock.slot(self.slot.index()), due);
+                0
+            }
+        }
     }
 
     /// Hands what has been gathered to a lane, unless one has some of it already.
@@ -327,6 +350,7 @@ impl Pump<'_, '_> {
     /// Whether a lane's buffer has room for what is to be read next.
     fn has_room(&self) -> bool {
         !self.waits_for_buffer
+            && !self.waits_for_cap
             && self.gathered.as_ref().is_none_or(|gathered| gathered.filled < gathered.buffer.len())
     }
 
@@ -385,12 +409,19 @@ impl Pump<'_, '_> {
                     let sent = self.stream.send(bytes, true)?;
                     self.peer.handle_sent(sent, now, &mut swarm);
                 }
-                Output::Serve(serving) => {
+                Output::Serve(mut serving) => {
                     drop(swarm);
                     if !self.stream.is_writable() {
                         return Ok(false);
                     }
+                    if self.capped && !self.may_serve(&mut serving, now) {
+                        continue;
+                    }
                     self.serve(&serving, now)?;
+                    // Who is capped takes turns with the others who are.
+                    if self.capped {
+                        return Ok(true);
+                    }
                     // The lane's receipt is looked at in the next turn.
                     if matches!(self.cold, Cold::Lane { .. }) {
                         return Ok(true);
@@ -406,6 +437,27 @@ impl Pump<'_, '_> {
             }
         }
         Ok(true)
+    }
+
+    /// Cuts what is to be served to what the caps allow now; without any of it serving waits.
+    fn may_serve(&mut self, serving: &mut Serving, now: Instant) -> bool {
+        match self.service.up.allowance(serving.torrent, now) {
+            Ok(bytes) => {
+                let (mut room, mut fitting) = (bytes, 0);
+                for item in &serving.items {
+                    if room < item.span.length || fitting == CAPPED_BLOCKS_MAX {
+                        break;
+                    }
+                    (room, fitting) = (room - item.span.length, fitting + 1);
+                }
+                serving.items.truncate(fitting.max(1));
+                true
+            }
+            Err(due) => {
+                self.peer.handle_cold(due.at);
+                false
+            }
+        }
     }
 
     /// Reads and sends the head of the queue once.
@@ -452,6 +504,9 @@ impl Pump<'_, '_> {
 
     fn sent(&mut self, sent: usize, offered: usize, now: Instant) {
         self.smooth = if sent < offered { 0 } else { self.smooth.saturating_add(1) };
+        if let Some(torrent) = self.peer.torrent().filter(|_| self.capped) {
+            self.service.up.take(torrent, sent, now);
+        }
         let mut swarm = self.service.swarm.borrow_mut();
         self.peer.handle_sent(sent, now, &mut swarm);
     }
@@ -514,6 +569,9 @@ impl From<io::Error> for Ending {
         Ending::Gone
     }
 }
+
+/// Blocks that a peer for whom caps hold is sent at a time: small turns, so that all have theirs.
+const CAPPED_BLOCKS_MAX: usize = 4;
 
 /// Before a lane is asked again when all of them were taken.
 const BUSY_RETRY_MS: u64 = 30;

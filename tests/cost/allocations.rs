@@ -7,6 +7,7 @@ use crate::program::Folder;
 use crate::torrent::Metainfo;
 use crate::{fetch_from, film};
 use perennial::service::board::Board;
+use perennial::service::caps::CapOptions;
 use perennial::service::life;
 use perennial::service::options::{FetchOptions, Options};
 use perennial::service::report::Report;
@@ -25,6 +26,7 @@ fn serving_a_block_allocates_nothing() {
     let state = home.path().join("state");
     let options = Options {
         fetch: FetchOptions::default(),
+        caps: CapOptions::default(),
         paths: vec![film],
         torrent: None,
         piece_bytes: None,

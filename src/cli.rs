@@ -1,0 +1,164 @@
+//! What the command line takes, and what follows from it.
+
+use clap::{Parser, Subcommand};
+use perennial::service::board::Board;
+use perennial::service::caps::{CapOptions, Rates};
+use perennial::service::options::{FetchOptions, Options};
+use perennial::service::units::{self, parse_piece_bytes};
+use perennial::service::{Refusal, state, tracker};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// An always-on peer for small hardware: what it shares stays on the air while you sleep.
+#[derive(Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What it is to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Share files and folders with everybody, or with the house only
+    Share(ShareArgs),
+    /// Fetch torrents, and share each piece on as soon as it is there
+    Get(GetArgs),
+    /// Show the boards known, and what a board's memory is for
+    Board {
+        /// Its name; without one the board this machine is taken for
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What `share` takes.
+#[derive(clap::Args)]
+pub struct ShareArgs {
+    /// Files and folders; each becomes one torrent
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Serve what this .torrent describes from PATH, after checking it
+    #[arg(long, value_name = "FILE")]
+    pub torrent: Option<PathBuf>,
+    /// Piece length, a power of two from 16K to 16M
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes, conflicts_with = "torrent")]
+    pub piece_size: Option<u32>,
+    /// Serve nothing: write an image for a board that runs firmware
+    #[arg(long, value_name = "NAME")]
+    pub for_board: Option<String>,
+    /// The image's file, or the card it is for
+    #[arg(short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What `get` takes.
+#[derive(clap::Args)]
+pub struct GetArgs {
+    /// Magnet links and `.torrent` files
+    #[arg(required = true, value_name = "LINK")]
+    pub links: Vec<PathBuf>,
+    /// Put the content into this folder; without it into the one we are in
+    #[arg(short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Fetch only files that match, such as '*.mkv' or 'Season 1/'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub files: Vec<String>,
+    /// Fetch from front to back, to watch meanwhile
+    #[arg(long)]
+    pub sequential: bool,
+    /// Stop when all of it is there
+    #[arg(long)]
+    pub exit: bool,
+    /// Begin with this peer; may be given several times
+    #[arg(long = "peer", value_name = "ADDR:PORT")]
+    pub peers: Vec<SocketAddr>,
+    /// Write over files that lie there with other content
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What `share` and `get` have in common.
+#[derive(clap::Args)]
+pub struct CommonArgs {
+    /// For the house only: no tracker, and peers from elsewhere are refused
+    #[arg(long, conflicts_with = "trackers")]
+    pub lan: bool,
+    /// Listen here; without it on port 6881, or the next free one to 6889
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Use the sizes of this board; see `perennial board`
+    #[arg(long, value_name = "NAME")]
+    pub board: Option<String>,
+    /// Keep state here
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Announce to this tracker; may be given several times
+    #[arg(long = "tracker", value_name = "URL")]
+    pub trackers: Vec<String>,
+    /// Send no more than this: 2MB/s, 10mbit; peers in the house are free of it
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub up: Option<Rate>,
+    /// Read no more than this
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub down: Option<Rate>,
+    /// Of each torrent send no more than this
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub torrent_up: Option<Rate>,
+    /// Of each torrent read no more than this
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub torrent_down: Option<Rate>,
+    /// Caps hold for peers in the house too
+    #[arg(long)]
+    pub cap_lan: bool,
+    /// Print one JSON object a line on stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A cap in bytes a second, or none.
+#[derive(Clone, Copy)]
+pub struct Rate(Option<u64>);
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    units::parse_rate(text).map(Rate)
+}
+
+impl CommonArgs {
+    /// The options, with nothing to share or to fetch yet.
+    pub fn options(self) -> Result<Options, Refusal> {
+        for address in &self.trackers {
+            tracker::parse_tracker_url(address).map_err(|error| {
+                let thing = format!("--tracker {address}");
+                Refusal::new(thing, error, "give an http, https or udp URL")
+            })?;
+        }
+        Ok(Options {
+            paths: Vec::new(),
+            fetch: FetchOptions::default(),
+            torrent: None,
+            piece_bytes: None,
+            lan: self.lan,
+            listen: self.listen,
+            caps: CapOptions {
+                up: rates(self.up, self.torrent_up),
+                down: rates(self.down, self.torrent_down),
+                lan: self.cap_lan,
+            },
+            board: Board::chosen(self.board.as_deref())?,
+            state: self.state.map_or_else(state::usual_folder, Ok)?,
+            trackers: self.trackers,
+        })
+    }
+}
+
+fn rates(all: Option<Rate>, each: Option<Rate>) -> Rates {
+    let rate = |rate: Option<Rate>| rate.and_then(|Rate(rate)| rate);
+    Rates { all: rate(all), each: rate(each) }
+}
