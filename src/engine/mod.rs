@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
+//! announce            <- dht
 //! units limits        <- journal
 //! digest metainfo journal <- library
 //! metainfo            <- image
@@ -15,6 +16,7 @@
 
 pub mod announce;
 pub mod bencode;
+pub mod dht;
 pub mod digest;
 pub mod image;
 pub mod journal;
