@@ -16,9 +16,12 @@ use crate::engine::peer::Serving;
 use crate::engine::units::PieceIndex;
 use std::boxed::Box;
 use std::collections::VecDeque;
+use std::fs::{self, OpenOptions};
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::string::String;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,6 +57,13 @@ pub enum Job {
         /// The first file to look at.
         from: u32,
     },
+    /// Put bytes in the place of a small file.
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// What it is to hold.
+        bytes: Vec<u8>,
+    },
     /// Ask for the addresses of a host.
     Resolve {
         /// Its name, or an address.
@@ -78,6 +88,8 @@ pub enum Done {
     Hash(PieceIndex, Result<[u8; 20], ContentError>),
     /// Of [`Job::Inspect`].
     Inspect(Sight),
+    /// Of [`Job::Save`]; the bytes come back.
+    Saved(Vec<u8>, io::Result<()>),
     /// Of [`Job::Resolve`].
     Resolve(io::Result<Vec<SocketAddr>>),
 }
@@ -291,12 +303,26 @@ impl Job {
             }
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
+            Job::Save { path, bytes } => {
+                let outcome = save(&path, &bytes);
+                Done::Saved(bytes, outcome)
+            }
             Job::Resolve { host, port } => {
                 let found = (host.as_str(), port).to_socket_addrs();
                 Done::Resolve(found.map(|addresses| addresses.take(RESOLVED_MAX).collect()))
             }
         }
     }
+}
+
+/// Puts `bytes` where the file at `path` is: after a cut it is the old one or the new one.
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
 }
 
 /// Addresses of one host that are looked at.

@@ -12,7 +12,7 @@
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
-//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
+//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`] |
 
@@ -20,6 +20,7 @@ pub mod announcer;
 pub mod board;
 pub mod clock;
 pub mod content;
+pub mod dht;
 pub mod discovery;
 pub mod disk;
 pub mod draft;
@@ -112,18 +113,20 @@ pub struct Duties {
     pub scrub: usize,
     /// The live line.
     pub report: usize,
+    /// Nodes of the distributed hash table.
+    pub dht: usize,
 }
 
 impl Duties {
     /// The slots after those of the pumps.
     pub fn after(pumps: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, announces] =
+        let [choke, dials, discovery, scrub, report, dht, announces] =
             std::array::from_fn(|duty| pumps + duty);
-        Duties { choke, dials, announces, discovery, scrub, report }
+        Duties { choke, dials, announces, discovery, scrub, report, dht }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 5 + announcer::EXCHANGES_MAX;
+    pub const COUNT: usize = 6 + announcer::EXCHANGES_MAX;
 }
 
 impl Service<'_> {

@@ -2,19 +2,21 @@
 //! people's on loopback.
 //!
 //! `network` finds every torrent from everywhere, `hostile` puts liars and floods among the nodes,
-//! `idle` counts what a node wakes for, `table` meets the limits of small tables; `world` is the
-//! simulator they share. `loopback` runs the service's own socket code beside `mainline` and
-//! libtorrent.
+//! `idle` counts what a node wakes for; `world` is the simulator they share. `loopback` runs the
+//! service's own socket code beside `mainline` and libtorrent, in the `boxes` it is given.
 //!
 //! A scenario runs for several seeds; one that fails says for which, and `SIM_SEED=n cargo test
 //! --test dht name` runs that one again, step for step.
 
-#[path = "../support/prng.rs"]
-mod prng;
-
+#[cfg(feature = "std")]
+mod boxes;
 mod hostile;
 mod idle;
+#[cfg(feature = "std")]
+mod loopback;
 mod network;
+#[path = "../support/prng.rs"]
+mod prng;
 mod world;
 
 /// Runs `scenario` for each of so many seeds, or for the one in `SIM_SEED` alone.

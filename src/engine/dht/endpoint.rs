@@ -4,6 +4,7 @@
 //! be there, whether it lies in a private network, where no stranger may send us, and who counts as
 //! one crowd, so that nobody is many by having many addresses.
 
+use super::id::NodeId;
 use crate::engine::announce::{Family, can_be_dialled};
 use crate::engine::bencode::Sink;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -92,9 +93,16 @@ impl Endpoint {
         }
     }
 
-    /// One address of IPv4, a network of 64 bits over IPv6: who has it is one, whatever it does.
+    /// Whether a node there may have that name (BEP 42).
+    pub fn may_bear(&self, id: &NodeId) -> bool {
+        self.is_private() || id.suits(self.ip())
+    }
+
+    /// One address of IPv4, a network of 64 bits over IPv6: who has it is one, whatever it does. At
+    /// a private address may be as many as somebody tests with, each at a port of its own.
     pub fn crowd(&self) -> u64 {
         match self.ip() {
+            _ if self.is_private() => self.alone(),
             IpAddr::V4(ip) => ip.to_bits().into(),
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
         }
@@ -103,9 +111,16 @@ impl Endpoint {
     /// A wider circle, as one customer of a provider may have it: 24 bits of IPv4, 48 of IPv6.
     pub fn circle(&self) -> u64 {
         match self.family() {
+            _ if self.is_private() => self.alone(),
             Family::V4 => self.crowd() >> 8,
             Family::V6 => self.crowd() >> 16,
         }
+    }
+
+    /// A number that nobody shares but by a rare chance.
+    fn alone(&self) -> u64 {
+        let ip = u128::from_be_bytes(self.ip);
+        (ip as u64 ^ (ip >> 64) as u64).rotate_left(16) ^ u64::from(self.port)
     }
 }
 
@@ -161,6 +176,9 @@ mod tests {
     fn a_network_of_64_bits_is_one_crowd() {
         assert_eq!(endpoint("[2001:db8::1]:1").crowd(), endpoint("[2001:db8::2]:2").crowd());
         assert_ne!(endpoint("192.0.2.1:1").crowd(), endpoint("192.0.2.2:1").crowd());
+        assert_eq!(endpoint("192.0.2.1:1").crowd(), endpoint("192.0.2.1:2").crowd());
+        assert_ne!(endpoint("127.0.0.1:1").crowd(), endpoint("127.0.0.1:2").crowd());
+        assert_ne!(endpoint("[::1]:1").circle(), endpoint("[::1]:2").circle());
         assert_eq!(endpoint("192.0.2.1:1").circle(), endpoint("192.0.2.2:1").circle());
         assert_ne!(endpoint("192.0.2.1:1").circle(), endpoint("192.0.3.1:1").circle());
     }

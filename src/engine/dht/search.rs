@@ -129,12 +129,8 @@ impl Search {
     /// A silent one gives way, then the farthest; of those whose name does not suit their address
     /// the farthest when they hold more than half.
     pub fn note(&mut self, id: NodeId, endpoint: Endpoint, namer: Option<Endpoint>) {
-        let is_private = endpoint.is_private();
         let namer = namer.map_or(0, |namer| 1 + (namer.crowd() % (NAMERS as u64 - 1)) as u8);
-        let same = |known: &Candidate| {
-            let crowd = !is_private && known.endpoint.crowd() == endpoint.crowd();
-            known.id == id || known.endpoint == endpoint || crowd
-        };
+        let same = |known: &Candidate| known.id == id || known.endpoint.crowd() == endpoint.crowd();
         if let Some(known) = self.candidates.iter_mut().find(|known| same(known)) {
             if known.id == id
                 && known.endpoint == endpoint
@@ -147,7 +143,7 @@ impl Search {
         if self.announcing {
             return;
         }
-        let compliant = is_private || id.suits(endpoint.ip());
+        let compliant = endpoint.may_bear(&id);
         let state = State::New;
         let newcomer = Candidate { id, endpoint, compliant, namer, state, token: Token::new() };
         let distance = id.distance(&self.target);

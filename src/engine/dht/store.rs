@@ -39,7 +39,6 @@ impl<'m> Store<'m> {
     /// One pass over the store.
     pub fn note(&mut self, info_hash: NodeId, endpoint: Endpoint, now: Instant) {
         let said_s = seconds(now);
-        let is_private = endpoint.is_private();
         let (mut of_torrent, mut of_crowd) = (Group::default(), Group::default());
         let (mut oldest, mut again) = (Group::default(), None);
         for (place, peer) in self.peers.iter().enumerate() {
@@ -48,16 +47,14 @@ impl<'m> Store<'m> {
                 continue;
             };
             let same_torrent = peer.info_hash == info_hash;
-            // Behind one private address may be as many peers as somebody tests with.
-            let same = peer.endpoint == endpoint
-                || !is_private && peer.endpoint.crowd() == endpoint.crowd();
-            if same_torrent && same {
+            let same_crowd = peer.endpoint.crowd() == endpoint.crowd();
+            if same_torrent && same_crowd {
                 again = Some(place);
             }
             if same_torrent {
                 of_torrent.count(place, peer.said_s);
             }
-            if same && !is_private {
+            if same_crowd {
                 of_crowd.count(place, peer.said_s);
             }
             oldest.count(place, peer.said_s);

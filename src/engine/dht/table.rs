@@ -70,7 +70,7 @@ impl Contact {
     }
 
     fn is_compliant(&self) -> bool {
-        self.endpoint.is_private() || self.id.suits(self.endpoint.ip())
+        self.endpoint.may_bear(&self.id)
     }
 }
 
@@ -257,20 +257,18 @@ impl<'m> Table<'m> {
     /// Where a newcomer goes, or why it does not.
     fn place_for(&self, newcomer: &Contact, now_s: u32) -> Result<usize, Offer> {
         let bucket = self.own.shared_bits(&newcomer.id);
-        let is_free = newcomer.endpoint.is_private();
         let (crowd, circle) = (newcomer.endpoint.crowd(), newcomer.endpoint.circle());
         let (mut members, mut in_circle, mut weakest) = (0, 0, None);
         for (place, contact) in self.places() {
             if contact.id == newcomer.id || contact.endpoint == newcomer.endpoint {
                 return Err(Offer::Known);
             }
-            // Behind one private address may be as many nodes as somebody tests with.
-            if !is_free && contact.endpoint.crowd() == crowd {
+            if contact.endpoint.crowd() == crowd {
                 return Err(Offer::Refused);
             }
             if self.own.shared_bits(&contact.id) == bucket {
                 members += 1;
-                in_circle += usize::from(!is_free && contact.endpoint.circle() == circle);
+                in_circle += usize::from(contact.endpoint.circle() == circle);
                 let rank = weakness(contact, newcomer);
                 let weaker = |best: &(_, u8, _)| (rank, best.2) > (best.1, contact.due_s);
                 if weakest.as_ref().is_none_or(weaker) {
