@@ -1,11 +1,12 @@
 //! Datagrams coming in: whose they are, and what an answer to a question of ours changes.
 
+use super::ask::JOIN_MS_MIN;
 use super::endpoint::Endpoint;
 use super::id::NodeId;
 use super::inflight::{Purpose, Question};
 use super::message::{self, Answer, Message};
 use super::table::{BUCKET_MAX, Offer};
-use super::{ABSENT_MS, Dht, JOIN_MS_MIN, VOICES_AGREED, whole_minute};
+use super::{ABSENT_MS, Dht, VOICES_AGREED, whole_minute};
 use crate::engine::announce::Family;
 use crate::engine::units::Instant;
 use core::net::SocketAddr;
@@ -176,7 +177,7 @@ impl Dht<'_> {
         // Nobody at all has been heard of since: it is our own line that is silent.
         let is_ours = self.heard_at < question.sent;
         if is_ours {
-            self.table.put_off(question.to, now);
+            self.table.put_off(now);
         } else {
             self.table.handle_silence(question.to, now);
             if question.purpose.is_upkeep() && self.table.at(question.to).is_none() {

@@ -328,7 +328,7 @@ const SILENT_OF_MAX: u8 = 4;
 const CLOSEST: u8 = 8;
 
 /// A token of others at most; 4, 8 and 20 bytes are seen.
-const TOKEN_BYTES_MAX: usize = 32;
+pub const TOKEN_BYTES_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

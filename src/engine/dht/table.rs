@@ -199,12 +199,12 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// A contact was not reached for reasons that are not its own: it is looked after later.
-    pub fn put_off(&mut self, endpoint: Endpoint, now: Instant) {
-        let mut all = self.contacts.iter_mut().flatten();
-        if let Some(contact) = all.find(|contact| contact.endpoint == endpoint) {
-            contact.due_s = seconds(now) + AGAIN_S;
-        }
+    /// Nobody can be reached, for reasons that are not theirs: all are looked after later, so that
+    /// no more than a few questions a minute try the line.
+    pub fn put_off(&mut self, now: Instant) {
+        let again_s = seconds(now) + AGAIN_S;
+        let all = self.contacts.iter_mut().flatten();
+        all.for_each(|contact| contact.due_s = contact.due_s.max(again_s));
     }
 
     /// The contact that has waited longest to be looked after, if one is due. It is not due again
@@ -368,3 +368,126 @@ const MISSES_MAX: u8 = 4;
 
 /// Contacts of one circle in a bucket.
 const CIRCLE_MAX: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: NodeId = NodeId([0; 20]);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1_000)
+    }
+
+    /// A node that shares so many bits with us, at an address of its own circle.
+    fn node(bits: u32, number: u8) -> (NodeId, Endpoint) {
+        let ip = [20 + number, bits as u8, number, 1];
+        (OWN.sharing(bits, [number; 20]), Endpoint::of((ip, 6_881).into()))
+    }
+
+    fn fill(table: &mut Table<'_>, bits: u32, count: u8, now: Instant) {
+        for number in 0..count {
+            let (id, endpoint) = node(bits, number);
+            assert_eq!(table.handle_answer(id, endpoint, now), Offer::Admitted);
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_of_good_contacts_takes_nobody_and_a_questionable_one_is_asked_first() {
+        let mut memory = [None; 32];
+        let mut table = Table::new(&mut memory, OWN);
+        fill(&mut table, 3, 8, at(1_000));
+        let (id, endpoint) = node(3, 9);
+        assert_eq!(table.handle_answer(id, endpoint, at(1_800)), Offer::Refused);
+        (1..8).for_each(|number| {
+            let (id, endpoint) = node(3, number);
+            assert_eq!(table.handle_answer(id, endpoint, at(1_800)), Offer::Known);
+        });
+        // Only the one that was not heard of for 15 minutes is in question.
+        let stale = node(3, 0).1;
+        assert_eq!(table.handle_answer(id, endpoint, at(1_901)), Offer::Ask(stale));
+        assert_eq!(table.handle_rumour(id, endpoint, at(1_901)), Offer::Refused);
+        // It asked us something: that counts too.
+        table.handle_question(&node(3, 0).0, stale, at(1_902));
+        assert_eq!(table.handle_answer(id, endpoint, at(1_902)), Offer::Refused);
+        // Two silences make it bad, and a newcomer has its place.
+        (0..2).for_each(|_| table.handle_silence(stale, at(1_903)));
+        assert_eq!(table.handle_answer(id, endpoint, at(1_904)), Offer::Admitted);
+        assert!(table.at(stale).is_none() && table.contacts().count() == 8);
+    }
+
+    #[test]
+    fn who_is_on_trial_gives_way_to_who_has_answered_and_goes_with_its_first_silence() {
+        let mut memory = [None; 32];
+        let mut table = Table::new(&mut memory, OWN);
+        for number in 0..8 {
+            let (id, endpoint) = node(2, number);
+            assert_eq!(table.handle_rumour(id, endpoint, at(5)), Offer::Admitted);
+        }
+        let (id, endpoint) = node(2, 8);
+        assert_eq!(table.handle_rumour(id, endpoint, at(5)), Offer::Refused);
+        assert_eq!(table.handle_answer(id, endpoint, at(5)), Offer::Admitted);
+        let first = table.take_due(at(5)).unwrap();
+        table.handle_silence(first.endpoint, at(9));
+        assert_eq!((table.at(first.endpoint).map(|_| ()), table.contacts().count()), (None, 7));
+    }
+
+    #[test]
+    fn a_node_under_another_name_is_another_node() {
+        let mut memory = [None; 8];
+        let mut table = Table::new(&mut memory, OWN);
+        let (id, endpoint) = node(1, 1);
+        table.handle_answer(id, endpoint, at(5));
+        let other = OWN.sharing(7, [3; 20]);
+        assert!(!table.handle_question(&other, endpoint, at(6)), "it has just answered");
+        assert!(table.handle_question(&other, endpoint, at(70)));
+        assert_eq!(table.take_due(at(70)).map(|contact| contact.endpoint), Some(endpoint));
+        assert_eq!(table.handle_answer(other, endpoint, at(71)), Offer::Admitted);
+        assert_eq!(table.contacts().map(|contact| contact.id).next(), Some(other));
+    }
+
+    #[test]
+    fn nobody_has_two_places_and_no_circle_more_than_two_of_a_bucket() {
+        let mut memory = [None; 32];
+        let mut table = Table::new(&mut memory, OWN);
+        let place = |last: u8| Endpoint::of(([20, 1, 1, last], 1).into());
+        let mut offer = |bits, number: u8, last| {
+            table.handle_answer(OWN.sharing(bits, [number; 20]), place(last), at(5))
+        };
+        assert_eq!(offer(1, 1, 1), Offer::Admitted);
+        assert_eq!(offer(5, 2, 1), Offer::Admitted, "the same address under another name");
+        assert_eq!(offer(5, 3, 2), Offer::Admitted);
+        assert_eq!(offer(5, 4, 3), Offer::Refused);
+        assert_eq!(offer(6, 4, 3), Offer::Admitted);
+    }
+
+    #[test]
+    fn a_small_table_is_shared_by_all_distances() {
+        let mut memory = [None; 16];
+        let mut table = Table::new(&mut memory, OWN);
+        fill(&mut table, 0, 8, at(5));
+        fill(&mut table, 1, 8, at(5));
+        fill(&mut table, 2, 5, at(6));
+        let count =
+            |bits| table.contacts().filter(|contact| OWN.shared_bits(&contact.id) == bits).count();
+        assert_eq!([count(0), count(1), count(2)].iter().sum::<usize>(), 16);
+        assert!(count(0) >= 5 && count(1) >= 5 && count(2) == 5);
+    }
+
+    #[test]
+    fn the_old_are_looked_after_less_often_and_each_bucket_every_15_minutes() {
+        let mut memory = [None; 8];
+        let mut table = Table::new(&mut memory, OWN);
+        fill(&mut table, 4, 8, at(1_000));
+        let (mut now, mut asked) = (1_000, 0);
+        // A day, in which everybody answers.
+        while now < 1_000 + 86_400 {
+            now = table.next_due().as_millis() / 1_000;
+            let contact = table.take_due(at(now)).unwrap();
+            table.handle_answer(contact.id, contact.endpoint, at(now));
+            asked += u32::from(now > 1_000 + 43_200);
+        }
+        let twelve_hours = 12 * 4;
+        assert!((twelve_hours..twelve_hours * 2).contains(&asked), "{asked}");
+    }
+}

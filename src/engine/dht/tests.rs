@@ -164,6 +164,33 @@ fn nodes_of_the_other_family_are_told_when_they_are_asked_for() {
 }
 
 #[test]
+fn while_we_join_nodes_of_both_families_are_asked_for_and_handed_on() {
+    let mut dht = node(Settings { has_twin: true, ..settings(Family::V4) });
+    dht.add_entry(stranger(1));
+    let asked = sent(&mut dht, START);
+    let Some(Message::Query(query)) = message::parse(&asked[0].1, Family::V4) else { panic!() };
+    assert!(matches!(query.ask, Ask::FindNode(_, Want::BOTH)));
+    let [public, private] =
+        ["[2001:db8::7]:7", "[fe80::1]:7"].map(|text| Endpoint::of(text.parse().unwrap()));
+    let content = message::Content {
+        own: &NodeId([1; 20]),
+        nodes: Some(&[(NodeId([2; 20]), Endpoint::of(stranger(2)))]),
+        nodes6: Some(&[(NodeId([7; 20]), public), (NodeId([8; 20]), private)]),
+        token: None,
+        values: &[],
+    };
+    let mut reply = heapless::Vec::<u8, 512>::new();
+    let to = Endpoint::of(stranger(99));
+    message::write_answer(&mut reply, query.transaction, to, &content).unwrap();
+    dht.handle_datagram(stranger(1), &reply, START, None);
+    assert_eq!(dht.poll_output(START), Output::OtherFamily(public.address()));
+    let asked = sent(&mut dht, START);
+    assert_eq!(asked.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [stranger(2)]);
+    // An entry has no place in the table (BEP 5).
+    assert_eq!(dht.contact_counts(), (1, 0));
+}
+
+#[test]
 fn an_answer_is_no_longer_than_four_times_a_strangers_question() {
     let mut dht = node(settings(Family::V4));
     for number in 0..32 {
@@ -279,9 +306,16 @@ fn a_hundred_thousand_datagrams_of_rubbish_do_no_harm() {
     ];
     let mut now = START;
     let _ = dht.search(HASH.0, Some(1), now);
+    let mut asked: Option<(SocketAddr, [u8; 4])> = None;
     for round in 0..100_000usize {
         let mut bytes = good[round % good.len()].clone();
         let chance = chance.bytes();
+        // Whoever was asked answers with its number and rubbish for the rest.
+        let answerer = asked.take_if(|_| bytes.ends_with(b"1:y1:re"));
+        if let Some((_, number)) = answerer {
+            let place = bytes.windows(4).rposition(|bytes| bytes == b"abcd").unwrap();
+            bytes[place..place + 4].copy_from_slice(&number);
+        }
         for change in 0..round % 5 {
             let at = usize::from(u16::from_be_bytes([chance[change], chance[change + 5]]));
             let at = at % bytes.len();
@@ -297,13 +331,18 @@ fn a_hundred_thousand_datagrams_of_rubbish_do_no_harm() {
             1 => "[2001:db8::1]:4".parse().unwrap(),
             _ => SocketAddr::from(([chance[0], chance[1], chance[2], chance[3]], 7)),
         };
+        let from = answerer.map_or(from, |(asked, _)| asked);
         dht.handle_datagram(from, &bytes, now, Some(&twin));
-        for (_, bytes) in sent(&mut dht, now) {
+        for (to, bytes) in sent(&mut dht, now) {
             assert!(bytes.len() <= ANSWER_BYTES_MAX);
+            if let Some(Message::Query(query)) = message::parse(&bytes, Family::V4) {
+                asked = query.transaction.try_into().ok().map(|number| (to, number));
+            }
         }
         now = now.after(u64::from(chance[4] % 20));
     }
     let counts = dht.counts();
     assert!(counts.dropped > 10_000 && counts.answers_out > 1_000, "{counts:?}");
+    assert!(counts.answers_in > 100, "{counts:?}");
     assert!(dht.contact_counts().0 <= 64);
 }
