@@ -42,6 +42,9 @@ use std::vec::Vec;
 /// What a node needs of the box it runs on.
 #[allow(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
 pub trait World {
+    /// Whether the box is for the house only: then its nodes do nothing.
+    fn lan_only(&self) -> bool;
+
     /// The one clock.
     fn now(&self) -> Instant;
 
@@ -301,9 +304,9 @@ impl Side<'_> {
     }
 }
 
-/// Runs the nodes for ever.
+/// Runs the nodes for ever, or returns at once when there is nothing to run.
 pub async fn run<W: World>(world: &W, node: &Node<'_>) {
-    if node.open_sides().next().is_none() {
+    if world.lan_only() || node.open_sides().next().is_none() {
         return;
     }
     let [v4, v6] = &node.sides;
@@ -453,6 +456,10 @@ pub struct OnService<'a, 's> {
 }
 
 impl World for OnService<'_, '_> {
+    fn lan_only(&self) -> bool {
+        self.service.lan_only
+    }
+
     fn now(&self) -> Instant {
         self.service.clock.now()
     }

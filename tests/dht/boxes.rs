@@ -42,6 +42,10 @@ struct Small {
 }
 
 impl World for Small {
+    fn lan_only(&self) -> bool {
+        false
+    }
+
     fn now(&self) -> Instant {
         self.clock.now()
     }
