@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use perennial::service::board::Board;
 use perennial::service::caps::{CapOptions, Rates};
-use perennial::service::options::{FetchOptions, Options};
+use perennial::service::options::{DhtOptions, FetchOptions, Options};
 use perennial::service::units::{self, parse_piece_bytes};
 use perennial::service::{Refusal, state, tracker};
 use std::net::SocketAddr;
@@ -102,6 +102,15 @@ pub struct CommonArgs {
     /// Announce to this tracker; may be given several times
     #[arg(long = "tracker", value_name = "URL")]
     pub trackers: Vec<String>,
+    /// Take no part in the DHT
+    #[arg(long)]
+    no_dht: bool,
+    /// Ask the DHT and answer nobody: for a router that is easily too small
+    #[arg(long)]
+    dht_read_only: bool,
+    /// Enter the DHT here instead of at the well-known places; may be given several times
+    #[arg(long = "dht-node", value_name = "HOST:PORT", value_parser = parse_host)]
+    dht_nodes: Vec<(String, u16)>,
     /// Send no more than this: 2MB/s, 10mbit; peers in the house are free of it
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub up: Option<Rate>,
@@ -126,6 +135,13 @@ pub struct CommonArgs {
 #[derive(Clone, Copy)]
 pub struct Rate(Option<u64>);
 
+fn parse_host(text: &str) -> Result<(String, u16), String> {
+    let example = "give a host and a port, such as router.example.org:6881";
+    let (host, port) = text.rsplit_once(':').ok_or(example)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or(example)?;
+    Ok((host.trim_matches(['[', ']']).to_string(), port))
+}
+
 fn parse_rate(text: &str) -> Result<Rate, String> {
     units::parse_rate(text).map(Rate)
 }
@@ -146,6 +162,11 @@ impl CommonArgs {
             piece_bytes: None,
             lan: self.lan,
             listen: self.listen,
+            dht: DhtOptions {
+                off: self.no_dht,
+                read_only: self.dht_read_only,
+                entries: self.dht_nodes,
+            },
             caps: CapOptions {
                 up: rates(self.up, self.torrent_up),
                 down: rates(self.down, self.torrent_down),

@@ -35,7 +35,8 @@
 //!    -> [`engine::peer::serve`] (a view of the queue's head) -> `service::disk` (page cache, else a
 //!    lane) -> the socket; nothing is committed until the socket has taken it.
 //! 3. **Be found.** [`engine::announce::schedule`] -> `service::announcer` -> `service::tracker`;
-//!    [`engine::announce::local`] -> `service::discovery`; whoever is met becomes a candidate in
+//!    [`engine::announce::local`] -> `service::discovery`; [`engine::dht`] -> `service::dht`; whoever
+//!    is met becomes a candidate in
 //!    [`engine::swarm::candidates`] -> `service::lobby` (dial) -> journey 2.
 //!
 //! 4. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate

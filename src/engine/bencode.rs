@@ -95,7 +95,7 @@ impl<'a> Value<'a> {
 }
 
 /// The values of a list, in order.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Items<'a> {
     rest: &'a [u8],
 }

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! units limits digest <- bencode <- metainfo wire announce <- swarm <- peer
+//! announce            <- dht
 //! units limits        <- journal magnet
 //! units               <- portmap
 //! digest metainfo journal <- library
@@ -16,6 +17,7 @@
 
 pub mod announce;
 pub mod bencode;
+pub mod dht;
 pub mod digest;
 pub mod image;
 pub mod journal;

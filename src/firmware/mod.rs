@@ -125,7 +125,8 @@ where
     let chance = Chance::new(&share, counter.as_ref(), board.hardware_address(), now);
     let peer_id = chance.peer_id();
     let requests_max = REQUESTS as u16;
-    let identity = Identity { peer_id, listen_port: PORT, requests_max, exchanges: false };
+    let identity =
+        Identity { peer_id, listen_port: PORT, requests_max, exchanges: false, dht_port: 0 };
     let memory_of_swarm = SwarmMemory {
         torrents: &mut memory.torrents,
         members: &mut memory.members,

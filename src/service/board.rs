@@ -10,10 +10,16 @@
 
 use super::announcer::EXCHANGES_MAX;
 use super::content::HASH_SCRATCH_BYTES;
+use super::dht;
 use super::fetch::Goal;
 use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
 use super::store::FILES_MAX as LANE_FILES_MAX;
+use crate::engine::dht::Dht;
+use crate::engine::dht::saved::saved_bytes;
+use crate::engine::dht::search::Search;
+use crate::engine::dht::store::StoredPeer;
+use crate::engine::dht::table::Contact;
 use crate::engine::library::Entry;
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::candidates::Candidate;
@@ -67,6 +73,9 @@ pub struct Pools {
     pub partials_max: u16,
     pub asks_per_peer: u16,
     pub fetch_bits_kib: u32,
+    pub dht_nodes_max: u32,
+    pub dht_peers_max: u32,
+    pub dht_searches_max: u16,
 }
 
 /// Numbers under `[disk]`.
@@ -210,6 +219,7 @@ impl Board {
         let queue = pumps * u64::from(pools.requests_per_peer) * size_of::<Request>() as u64;
         let files = u64::from(pools.open_files_max);
         let seeding = u64::from(pools.seeding_max);
+        let dht_nodes = u64::from(pools.dht_nodes_max);
         let ours = std::vec![
             line("program", "its code and data", PROGRAM_BYTES),
             line(
@@ -267,12 +277,30 @@ impl Board {
             line("journal buffer", "fixed", JOURNAL_BUFFER_BYTES as u64),
             line("trackers", "fixed", TRACKER_BYTES as u64),
             line("asking the router", "fixed", ROUTER_BYTES as u64),
+            line(
+                "DHT nodes, and the file they are saved in",
+                "dht_nodes_max, for each family",
+                each(2 * dht_nodes, size_of::<Option<Contact>>())
+                    + 2 * saved_bytes(dht_nodes as usize) as u64
+            ),
+            line(
+                "peers announced over the DHT",
+                "dht_peers_max, for each family",
+                each(2 * u64::from(pools.dht_peers_max), size_of::<Option<StoredPeer>>())
+            ),
+            line(
+                "DHT searches",
+                "dht_searches_max, for each family",
+                each(2 * u64::from(pools.dht_searches_max), size_of::<Option<Search>>())
+            ),
+            line("DHT", "fixed", each(2, size_of::<Dht<'_>>() + dht::TASK_BYTES)),
         ];
         let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
         let receiving = pumps * kib(self.sockets.receive_kib);
         let kernel = std::vec![
             line("unsent and on its way", "peers_max x unsent_kib", sending),
             line("received and unread", "peers_max x receive_kib", receiving),
+            line("DHT sockets", "fixed, for each family", each(4, dht::RECEIVE_BYTES)),
         ];
         Contract { ours, kernel }
     }

@@ -128,7 +128,7 @@ async fn listen(
 
 impl Service<'_> {
     /// The active torrent of that name, if it may be spoken of (BEP 27).
-    fn public(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
+    pub(super) fn public(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
         let swarm = self.swarm.borrow();
         swarm.find(on_the_wire).filter(|slot| !swarm.torrent(*slot).private)
     }

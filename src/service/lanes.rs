@@ -22,9 +22,12 @@ use crate::engine::swarm::fetch::store::{self, Work};
 use crate::engine::units::{InfoHash, PeerSlot, PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
+use std::fs::{self, OpenOptions};
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::string::String;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -99,6 +102,13 @@ pub enum Job {
         /// The first file to look at.
         from: u32,
     },
+    /// Put bytes in the place of a small file.
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// What it is to hold.
+        bytes: Vec<u8>,
+    },
     /// Ask for the addresses of a host.
     Resolve {
         /// Its name, or an address.
@@ -160,6 +170,8 @@ pub enum Done {
     Hash(PieceIndex, Result<[u8; 20], ContentError>),
     /// Of [`Job::Inspect`].
     Inspect(Sight),
+    /// Of [`Job::Save`]; the bytes come back.
+    Saved(Vec<u8>, io::Result<()>),
     /// Of [`Job::Resolve`].
     Resolve(io::Result<Vec<SocketAddr>>),
 }
@@ -405,12 +417,26 @@ impl Job {
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
+            Job::Save { path, bytes } => {
+                let outcome = save(&path, &bytes);
+                Done::Saved(bytes, outcome)
+            }
             Job::Resolve { host, port } => {
                 let found = (host.as_str(), port).to_socket_addrs();
                 Done::Resolve(found.map(|addresses| addresses.take(RESOLVED_MAX).collect()))
             }
         }
     }
+}
+
+/// Puts `bytes` where the file at `path` is: after a cut it is the old one or the new one.
+fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
 }
 
 /// Addresses of one host that are looked at.

@@ -8,9 +8,9 @@
 //! All memory whose size a board sets is allocated in [`live`], once; the engine borrows it.
 
 use super::announcer::{self, Announcer};
-use super::board::{Board, JOURNAL_BUFFER_BYTES, RECEIVED_BYTES};
+use super::board::{Board, JOURNAL_BUFFER_BYTES, Pools, RECEIVED_BYTES};
 use super::caps::Caps;
-use super::clock::Clock;
+use super::clock::{Bell, Clock};
 use super::content::HASH_SCRATCH_BYTES;
 use super::disk::Disk;
 use super::fetch::magnet;
@@ -19,20 +19,20 @@ use super::fetch::{self, Desk, Goal, Keeper};
 use super::lan::{Lan, magnet};
 use super::lanes::{LaneSizes, Lanes};
 use super::lobby::Lobby;
-use super::options::{Opened, Options, open_all};
+use super::options::{DhtOptions, Opened, Options, open_all};
 use super::portmap::Portmap;
 use super::report::{Report, Totals};
 use super::share::{Share, Workshop};
 use super::state::State;
 use super::streams::Streams;
-use super::{Duties, Refusal, Service, Swarm, discovery, lobby, portmap, pump, scrub};
+use super::{Duties, Refusal, Service, Swarm, dht, discovery, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
 use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
 use crate::engine::swarm::torrent::{Have, Torrent};
 use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
-use crate::engine::units::{InfoHash, PeerId, PeerSlot, PieceIndex, TorrentSlot};
+use crate::engine::units::{InfoHash, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
 use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::{info, warn};
@@ -43,6 +43,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
@@ -129,7 +130,12 @@ async fn serve(
         asks: &mut asks,
         pool: &mut pool,
     });
-    let service = make_service(options, address, memory, fetcher, lanes)?;
+    let hash_table = HashTable::new(options, address, &keeper.state.borrow());
+    let mut nodes = hash_table.memory(board);
+    let dht_port = if hash_table.is_on { address.port() } else { 0 };
+    let service = make_service(options, address, dht_port, memory, fetcher, lanes)?;
+    let node = hash_table.open(&mut nodes, service.clock.now());
+    let world = dht::OnService { service: &service, file: hash_table.file.clone() };
     let announcer = keeper.announcer;
     service.fetched.says_pieces.set(report.is_json());
     for one in opened.taken {
@@ -149,6 +155,10 @@ async fn serve(
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
     executor.spawn(portmap::run(&service)).detach();
+    if let Some(node) = &node {
+        executor.spawn(dht::run(&world, node)).detach();
+        executor.spawn(dht::heed_peers(&world, node)).detach();
+    }
     executor.spawn(report.run_live_line(&service)).detach();
     executor.spawn(fetch::run(&service, keeper, report)).detach();
     executor.spawn(magnet::run(&service, keeper, report)).detach();
@@ -157,7 +167,12 @@ async fn serve(
     }
     report.ready(address);
     let exit = options.fetch.exit;
-    let end = executor.spawn(until_stopped(&service, announcer, exit, signals));
+    let leave_dht = async {
+        if let Some(node) = &node {
+            dht::stop(&world, node).await;
+        }
+    };
+    let end = executor.spawn(until_stopped(&service, announcer, exit, leave_dht, signals));
     drive(&service, &executor, end).await;
     if let Some(failure) = service.fetched.failure().filter(|_| exit) {
         return Err(failure);
@@ -171,10 +186,56 @@ async fn serve(
     Ok(swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect())
 }
 
+/// Whether and how the box takes part in the distributed hash table.
+struct HashTable<'o> {
+    is_on: bool,
+    listen: SocketAddr,
+    options: &'o DhtOptions,
+    entries: Vec<(&'o str, u16)>,
+    /// Where nodes are kept over a restart.
+    file: PathBuf,
+}
+
+impl<'o> HashTable<'o> {
+    fn new(options: &'o Options, listen: SocketAddr, state: &State<'_>) -> HashTable<'o> {
+        let chosen = options.dht.entries.iter().map(|(host, port)| (host.as_str(), *port));
+        let entries: Vec<_> = chosen.collect();
+        // From a loopback address nobody else can be reached, unless the owner says who.
+        let reaches_somebody = !listen.ip().is_loopback() || !entries.is_empty();
+        let is_on = !options.lan && !options.dht.off && reaches_somebody;
+        let file = state.path().join(dht::FILE);
+        HashTable { is_on, listen, options: &options.dht, entries, file }
+    }
+
+    fn memory(&self, board: &Board) -> dht::Memory {
+        let Pools { dht_nodes_max, dht_peers_max, dht_searches_max, .. } = board.pools;
+        match self.is_on {
+            true => dht::Memory::new(dht_nodes_max, dht_peers_max, dht_searches_max),
+            false => dht::Memory::new(0, 0, 0),
+        }
+    }
+
+    fn open<'m>(&'m self, memory: &'m mut dht::Memory, now: Instant) -> Option<dht::Node<'m>> {
+        let own = !self.entries.is_empty();
+        let wish = dht::Wish {
+            listen: self.listen,
+            seeds: std::array::from_fn(|_| std::array::from_fn(|_| announcer::random() as u8)),
+            read_only: self.options.read_only,
+            // Entries of the owner's own may lead into a network of the owner's own.
+            allow_private: own,
+            entries: if own { &self.entries } else { &dht::ENTRIES },
+        };
+        // Without the file, or when it cannot be read, the entries are asked.
+        let saved = std::fs::read(&self.file).unwrap_or_default();
+        self.is_on.then(|| dht::Node::open(wish, &saved, memory, now))
+    }
+}
+
 /// Everything tasks share, in the sizes of the board.
 fn make_service<'m>(
     options: &Options,
     address: SocketAddr,
+    dht_port: u16,
     memory: SwarmMemory<'m>,
     fetcher: Fetcher<'m>,
     lanes: Lanes,
@@ -191,6 +252,7 @@ fn make_service<'m>(
         listen_port: address.port(),
         requests_max: pools.requests_per_peer,
         exchanges: !options.lan,
+        dht_port,
     };
     Ok(Service {
         clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
@@ -203,6 +265,7 @@ fn make_service<'m>(
         swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
         hungry: RefCell::new(VecDeque::with_capacity(pumps)),
         fetched: Desk::default(),
+        dht_told: Bell::default(),
         up: Caps::new(options.caps.up, pools.seeding_max.into()),
         down: Caps::new(options.caps.down, pools.seeding_max.into()),
         caps: options.caps,
@@ -269,6 +332,7 @@ async fn until_stopped(
     service: &Service<'_>,
     announcer: &Announcer,
     exit: bool,
+    leave_dht: impl Future<Output = ()>,
     signals: &mut Signals,
 ) {
     let signal = async {
@@ -284,7 +348,7 @@ async fn until_stopped(
     service.swarm.borrow_mut().close();
     service.ring_nudged();
     let told = smol::future::zip(announcer::stop(service, announcer), portmap::stop(service));
-    let told = smol::future::zip(told, fetch::stop(service));
+    let told = smol::future::zip(told, smol::future::zip(fetch::stop(service), leave_dht));
     let late = service.clock.sleep(STOP_MS, "the end");
     let told = async {
         told.await;
@@ -488,8 +552,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 const STOP_MS: u64 = 1_500;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
-/// then accepting, dialling, discovery twice, stopping three times, and what asks the router.
-const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 7 + portmap::SLEEPERS;
+/// then accepting, dialling, discovery twice, stopping three times, what asks the router, and the DHT's.
+const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 7 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, and one to spare.
 const ODD_JOBS: usize = 2;

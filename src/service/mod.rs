@@ -12,7 +12,7 @@
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
-//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`discovery`], [`lan`] |
+//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`] |
@@ -22,6 +22,7 @@ pub mod board;
 pub mod caps;
 pub mod clock;
 pub mod content;
+pub mod dht;
 pub mod discovery;
 pub mod disk;
 pub mod draft;
@@ -97,6 +98,8 @@ pub struct Service<'m> {
     pub hungry: RefCell<VecDeque<PeerSlot>>,
     /// What has become of pieces that were fetched.
     pub fetched: fetch::Desk,
+    /// Rung when a peer has told of a DHT node.
+    pub dht_told: clock::Bell,
     /// How fast may be sent.
     pub up: Caps,
     /// How fast may be read.
@@ -142,19 +145,21 @@ pub struct Duties {
     pub fetch: usize,
     /// Routers to ask: the first of as many slots as there are families.
     pub portmap: usize,
+    /// Nodes of the distributed hash table.
+    pub dht: usize,
 }
 
 impl Duties {
     /// The slots after those of the pumps.
     pub fn after(pumps: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, fetch, announces] =
+        let [choke, dials, discovery, scrub, report, fetch, dht, announces] =
             std::array::from_fn(|duty| pumps + duty);
         let portmap = announces + announcer::EXCHANGES_MAX;
-        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap }
+        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap, dht }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 6 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
+    pub const COUNT: usize = 7 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
 }
 
 impl Service<'_> {
@@ -216,6 +221,9 @@ impl Service<'_> {
             self.clock.bell(self.clock.slot(slot.index())).ring();
         }
         self.clock.ring_at(self.clock.slot(self.duties.choke), swarm.deadline());
+        if !swarm.fetcher.dht_nodes.is_empty() {
+            self.dht_told.ring();
+        }
     }
 
     /// Whether a peer at that address is wanted at all.

@@ -31,6 +31,8 @@ pub struct Options {
     pub lan: bool,
     /// Where to listen, when it is not left to us.
     pub listen: Option<SocketAddr>,
+    /// The distributed hash table.
+    pub dht: DhtOptions,
     /// Caps on bandwidth.
     pub caps: CapOptions,
     /// The board's sizes.
@@ -39,6 +41,17 @@ pub struct Options {
     pub state: PathBuf,
     /// Trackers to announce to.
     pub trackers: Vec<String>,
+}
+
+/// How the box takes part in the distributed hash table.
+#[derive(Clone, Debug, Default)]
+pub struct DhtOptions {
+    /// Not at all.
+    pub off: bool,
+    /// It asks and does not answer (BEP 43).
+    pub read_only: bool,
+    /// Entries to the network: host and port. Well-known ones when there is none.
+    pub entries: Vec<(String, u16)>,
 }
 
 /// What is to be fetched, and how.

@@ -3,6 +3,7 @@
 //! ```text
 //! STATE/lock                      held by the one process that uses it, whose number it holds
 //! STATE/journal                   which torrents exist (engine/journal, engine/library)
+//! STATE/dht                       nodes of the DHT that were known last (service/dht)
 //! STATE/torrents/HASH-CRC/facts     what is known of one; CRC is theirs
 //! STATE/torrents/HASH-CRC/extents   which file holds which bytes
 //! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
@@ -79,6 +80,11 @@ impl<'m> State<'m> {
         let state = State { folder, journal, library, made, _lock: lock };
         state.clear_away();
         Ok(state)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.folder
     }
 
     /// Every torrent that exists.

@@ -221,6 +221,7 @@ fn a_whole_conversation_allocates_nothing() {
             SwarmLimits { peers_max: PEERS as u16, unchoked_max: 2, per_address_max: PEERS as u16 };
         let identity = Identity {
             exchanges: false,
+            dht_port: 0,
             peer_id: PeerId([b'x'; 20]),
             listen_port: 6_881,
             requests_max: REQUESTS as u16,

@@ -9,7 +9,7 @@ use crate::{fetch_from, film};
 use perennial::service::board::Board;
 use perennial::service::caps::CapOptions;
 use perennial::service::life;
-use perennial::service::options::{FetchOptions, Options};
+use perennial::service::options::{DhtOptions, FetchOptions, Options};
 use perennial::service::report::Report;
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
@@ -26,6 +26,7 @@ fn serving_a_block_allocates_nothing() {
     let state = home.path().join("state");
     let options = Options {
         fetch: FetchOptions::default(),
+        dht: DhtOptions::default(),
         caps: CapOptions::default(),
         paths: vec![film],
         torrent: None,

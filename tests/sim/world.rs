@@ -120,6 +120,7 @@ impl World {
             listen_port: 6_881,
             requests_max: board.requests_per_peer,
             exchanges: false,
+            dht_port: 0,
         };
         World {
             clock: SimClock::default(),

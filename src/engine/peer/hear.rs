@@ -18,6 +18,7 @@ use crate::engine::wire::PeerFault;
 use crate::engine::wire::extended::{self, EXCHANGE_ID, METADATA_ID, Metadata, PeerHello};
 use crate::engine::wire::frame::{Decoder, Frame};
 use crate::engine::wire::handshake::Handshake;
+use core::net::SocketAddr;
 
 impl Peer<'_> {
     /// A whole handshake has come.
@@ -55,6 +56,7 @@ impl Peer<'_> {
             metadata_id: 0,
             metadata_denied: Default::default(),
             bitfield_at: Some(0),
+            port_due: features.dht && swarm.identity().dht_port != 0,
             exchange_id: 0,
             exchange_after: Instant::default(),
             exchanged: Instant::default(),
@@ -79,7 +81,9 @@ impl Peer<'_> {
         // Without metadata nobody can say which pieces there are.
         let known = layout.total_bytes > 0;
         match frame {
-            Frame::KeepAlive | Frame::Skipped | Frame::Advice | Frame::Port(_) => {
+            Frame::KeepAlive | Frame::Skipped | Frame::Advice => return self.count_pointless(),
+            Frame::Port(port) => {
+                swarm.fetcher.note_dht_node(SocketAddr::new(self.address.ip(), port));
                 return self.count_pointless();
             }
             Frame::Choke(choked) => {

@@ -108,6 +108,8 @@ struct Session {
     metadata_denied: heapless::Deque<u32, METADATA_REQUESTS_MAX>,
     /// The next byte of our bitfield to be sent; `None` when it has gone.
     bitfield_at: Option<u32>,
+    /// It is still to be told where our DHT node listens.
+    port_due: bool,
     /// The number it gave to peer exchange; 0 when it has none.
     exchange_id: u8,
     /// It is told of no peers before.

@@ -22,7 +22,7 @@ impl Peer<'_> {
         let handshake = Handshake {
             info_hash: swarm.torrent(torrent).info_hash.on_the_wire(),
             peer_id: swarm.identity().peer_id,
-            features: Features { fast: true, extended: true },
+            features: Features { fast: true, extended: true, dht: swarm.identity().dht_port != 0 },
         };
         // There is room: nothing has been put out before it.
         let _ = self.out.extend_from_slice(&handshake.write());
@@ -94,6 +94,10 @@ impl Peer<'_> {
                     written.map_err(|_| Default::default())
                 }
             };
+        }
+        if F::FETCHES && core::mem::take(&mut session.port_due) {
+            // Without room it is not told: others tell it of nodes as well.
+            let _ = self.out.extend_from_slice(&message::port(swarm.identity().dht_port));
         }
         if F::FETCHES {
             session.exchange_peers(self.slot, &mut self.out, now, swarm);

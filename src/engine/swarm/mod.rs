@@ -46,6 +46,8 @@ pub struct Identity {
     pub requests_max: u16,
     /// Peers may be told of others (BEP 11).
     pub exchanges: bool,
+    /// Where our DHT node listens; 0 when there is none.
+    pub dht_port: u16,
 }
 
 /// What the service lends a swarm. Each length is a number of the board's profile.

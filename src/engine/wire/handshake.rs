@@ -26,6 +26,8 @@ pub struct Features {
     pub fast: bool,
     /// Message 20 (BEP 10).
     pub extended: bool,
+    /// It has a DHT node (BEP 5).
+    pub dht: bool,
 }
 
 impl Handshake {
@@ -35,6 +37,7 @@ impl Handshake {
         bytes[..20].copy_from_slice(PROTOCOL);
         bytes[25] = if self.features.extended { EXTENDED_BIT } else { 0 };
         bytes[27] = if self.features.fast { FAST_BIT } else { 0 };
+        bytes[27] |= if self.features.dht { DHT_BIT } else { 0 };
         bytes[28..48].copy_from_slice(&self.info_hash);
         bytes[48..].copy_from_slice(&self.peer_id.0);
         bytes
@@ -48,8 +51,11 @@ impl Handshake {
         let (mut info_hash, mut peer_id) = ([0; 20], PeerId::default());
         info_hash.copy_from_slice(&bytes[28..48]);
         peer_id.0.copy_from_slice(&bytes[48..]);
-        let features =
-            Features { fast: bytes[27] & FAST_BIT != 0, extended: bytes[25] & EXTENDED_BIT != 0 };
+        let features = Features {
+            fast: bytes[27] & FAST_BIT != 0,
+            extended: bytes[25] & EXTENDED_BIT != 0,
+            dht: bytes[27] & DHT_BIT != 0,
+        };
         Some(Handshake { info_hash, peer_id, features })
     }
 }
@@ -63,6 +69,7 @@ pub fn could_begin(bytes: &[u8]) -> bool {
 const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 const EXTENDED_BIT: u8 = 0x10;
 const FAST_BIT: u8 = 0x04;
+const DHT_BIT: u8 = 0x01;
 
 #[cfg(test)]
 mod tests {
@@ -70,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let features = Features { fast: true, extended: false };
+        let features = Features { fast: true, extended: false, dht: true };
         let hello = Handshake { info_hash: [7; 20], peer_id: PeerId([9; 20]), features };
         assert_eq!(Handshake::parse(&hello.write()), Some(hello));
         let mut bytes = hello.write();

@@ -57,6 +57,12 @@ pub fn have(piece: PieceIndex) -> [u8; 9] {
     bytes
 }
 
+/// Where our DHT node listens (BEP 5).
+pub fn port(port: u16) -> [u8; 7] {
+    let [high, low] = port.to_be_bytes();
+    [0, 0, 0, 3, id::PORT, high, low]
+}
+
 /// What stands before the bytes of a block.
 pub fn piece_header(block: Block) -> [u8; PIECE_HEADER_BYTES] {
     let mut bytes = [0; PIECE_HEADER_BYTES];

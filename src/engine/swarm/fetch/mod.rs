@@ -165,6 +165,8 @@ pub struct Fetcher<'m> {
     stores: Stores,
     /// Some link has something to look at.
     nudged: bool,
+    /// DHT nodes that peers have told of, for the service to hand on.
+    pub dht_nodes: heapless::Deque<core::net::SocketAddr, DHT_NODES_MAX>,
     /// Crowds that have sent bad data.
     banned: heapless::Deque<core::net::IpAddr, BANNED_MAX>,
 }
@@ -182,6 +184,7 @@ impl<'m> Fetcher<'m> {
             pool: Pool::new(memory.pool),
             stores: Stores::default(),
             nudged: false,
+            dht_nodes: heapless::Deque::new(),
             banned: heapless::Deque::new(),
         }
     }
@@ -421,6 +424,9 @@ fn weigh(link: &mut Link, fetch: &Fetch, pool: &mut Pool<'_>) {
 
 /// The place of a link whose fetch is over.
 const OVER: u16 = u16::MAX;
+
+/// DHT nodes that wait to be handed on.
+const DHT_NODES_MAX: usize = 8;
 
 /// Crowds that have sent bad data and are remembered; the one that did so first is forgotten.
 const BANNED_MAX: usize = 32;

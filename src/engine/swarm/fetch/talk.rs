@@ -8,6 +8,7 @@ use super::link::{Has, Link};
 use super::{Fetch, Fetcher, OVER};
 use crate::engine::limits::{HAVE_GATHER_MS, VERIFIED_TOLD_MAX};
 use crate::engine::units::{Block, Deadline, Instant, PeerSlot, PieceIndex, TorrentSlot};
+use core::net::SocketAddr;
 
 /// What a connection tells the fetcher, and asks of it. The defaults are those of a box that
 /// fetches nothing.
@@ -76,6 +77,9 @@ pub trait Fetching {
 
     /// The peer refuses to give metadata.
     fn note_metadata_reject(&mut self, _slot: PeerSlot, _now: Instant) {}
+
+    /// A peer has a DHT node there (BEP 5).
+    fn note_dht_node(&mut self, _address: SocketAddr) {}
 
     /// Blocks are to come: reads are for payload, and need a lane's buffer.
     fn awaits_payload(&self, _slot: PeerSlot) -> bool {
@@ -292,6 +296,11 @@ impl Fetching for Fetcher<'_> {
             return None;
         }
         self.next_ask(slot, now).map(Say::Ask)
+    }
+
+    fn note_dht_node(&mut self, address: SocketAddr) {
+        // There are more nodes than anybody needs: one that finds no place is not missed.
+        let _ = self.dht_nodes.push_back(address);
     }
 
     fn awaits_payload(&self, slot: PeerSlot) -> bool {
