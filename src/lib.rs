@@ -34,12 +34,17 @@
 //!    -> [`engine::peer`] (requests into their one queue) -> [`engine::swarm::choker`] (whose turn)
 //!    -> [`engine::peer::serve`] (a view of the queue's head) -> `service::disk` (page cache, else a
 //!    lane) -> the socket; nothing is committed until the socket has taken it.
-//! 3. **Be found.** [`engine::announce::schedule`] -> `service::announcer` -> `service::tracker`;
-//!    [`engine::announce::local`] -> `service::discovery`; [`engine::dht`] -> `service::dht`; whoever
-//!    is met becomes a candidate in
-//!    [`engine::swarm::candidates`] -> `service::lobby` (dial) -> journey 2.
-//!
-//! 4. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
+//! 3. **Fetch, verify, store, serve on.** `main` -> `service::fetch` (files made, or a name to look
+//!    for) -> [`engine::swarm::fetch`] (whom to ask for what) -> `service::pump` (payload into a
+//!    lane's buffer) -> `service::store` (written, and hashed on the way) -> *verified*: told to the
+//!    others, journey 2 -> synced and in [`engine::library::progress`]: *recorded* -> nothing
+//!    lacking: a share like any other.
+//! 4. **Be found.** [`engine::announce::schedule`] -> `service::announcer` -> `service::tracker`;
+//!    [`engine::announce::local`] -> `service::discovery`; [`engine::dht`] -> `service::dht`; peers
+//!    tell of peers; whoever is met becomes a candidate in [`engine::swarm::candidates`] ->
+//!    `service::lobby` (dial) -> journeys 2 and 3. [`engine::portmap`] -> `service::portmap`: the
+//!    router lets in who comes by himself.
+//! 5. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
 //!

@@ -95,6 +95,12 @@ pub const UNCHOKE_TERM_MS: u64 = 20_000;
 /// An unchoked peer that takes nothing for so long loses its slot when others wait for one.
 pub const UNCHOKE_UNUSED_MS: u64 = 5_000;
 
+/// Peers served at a time of torrents that we are fetching ourselves.
+pub const RECIPROCAL_MAX: u16 = 20;
+
+/// How often those who give most are found anew (BEP 3: ten seconds).
+pub const RECIPROCAL_TERM_MS: u64 = 10_000;
+
 /// A connection younger than this is not pushed out by a newcomer.
 pub const GRACE_MS: u64 = 20_000;
 

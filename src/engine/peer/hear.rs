@@ -104,6 +104,7 @@ impl Peer<'_> {
                 swarm.fetcher.note_payload(self.slot, offset, read - bytes.len(), bytes.len());
                 // Whoever gives may say this and that.
                 if offset == 0 {
+                    swarm.count_given(self.slot);
                     self.pointless = self.pointless.saturating_sub(1);
                 }
             }

@@ -7,21 +7,30 @@
 //! time, nobody can hold a slot by doing nothing, and while nobody waits no timer runs.
 //!
 //! BEP 3 leaves a seed's policy open; rate-based ones starve the slow, whom a seed is there for.
+//!
+//! Of a torrent that we are fetching ourselves, [`RECIPROCAL_MAX`] peers are served at a time, and
+//! while more than that want something it is those who give most: every [`RECIPROCAL_TERM_MS`] all
+//! but one of the slots go to whoever sent the most blocks since the last time, and one to who has
+//! waited for longest, so that newcomers can show what they have (BEP 3).
 
 use super::roster::{Member, Roster};
-use crate::engine::limits::{UNCHOKE_TERM_MS, UNCHOKE_UNUSED_MS};
+use crate::engine::limits::{
+    RECIPROCAL_MAX, RECIPROCAL_TERM_MS, UNCHOKE_TERM_MS, UNCHOKE_UNUSED_MS,
+};
 use crate::engine::units::{Deadline, Instant, PeerSlot};
 
 /// The policy; its state is in the roster.
 pub struct Choker {
     unchoked_max: u16,
     deadline: Deadline,
+    /// When those who give were last ranked.
+    ranked: Instant,
 }
 
 impl Choker {
     /// A policy with so many slots.
     pub fn new(unchoked_max: u16) -> Choker {
-        Choker { unchoked_max, deadline: Deadline::NONE }
+        Choker { unchoked_max, deadline: Deadline::NONE, ranked: Instant::default() }
     }
 
     /// Hands out free slots, and takes back those whose term is over while others wait.
@@ -43,13 +52,70 @@ impl Choker {
         self.deadline
     }
 
+    /// Hands out the slots of torrents that are being fetched; after [`Choker::review`].
+    ///
+    /// # Work
+    /// One pass over the roster for each slot.
+    pub fn rank(&mut self, roster: &mut Roster<'_>, now: Instant) {
+        let most = usize::from(self.unchoked_max.min(RECIPROCAL_MAX));
+        while let Some(slot) = first(roster, |m| m.reciprocal && m.unchoked && !m.interested) {
+            set(roster, slot, false, now);
+        }
+        let wants =
+            |member: &Member| member.reciprocal && member.interested && member.farewell.is_none();
+        let crowded = roster.members().filter(|member| wants(member)).count() > most;
+        let next = self.ranked.after(RECIPROCAL_TERM_MS);
+        if crowded && now >= next {
+            self.ranked = now;
+            self.rank_anew(roster, most, now);
+        }
+        let served = |roster: &Roster<'_>| {
+            roster.members().filter(|member| member.reciprocal && member.unchoked).count()
+        };
+        while served(roster) < most
+            && let Some(slot) = first(roster, |member| wants(member) && !member.unchoked)
+        {
+            set(roster, slot, true, now);
+        }
+        if crowded {
+            let at = self.ranked.after(RECIPROCAL_TERM_MS);
+            self.deadline = self.deadline.or(Deadline { at, why: "who gives most is served" });
+        }
+    }
+
+    fn rank_anew(&self, roster: &mut Roster<'_>, most: usize, now: Instant) {
+        let waits = |m: &Member| m.reciprocal && m.interested && m.farewell.is_none();
+        let hopeful = first(roster, |member| waits(member) && !member.unchoked);
+        let mut kept = 0;
+        // Those who gave something, the most generous first, stay or come in; they are marked by
+        // what they gave being taken for counted.
+        while kept + 1 < most {
+            let giving = roster.slots().filter(|(_, member)| waits(member) && member.given > 0);
+            let Some((slot, _)) = giving.max_by_key(|(_, member)| member.given) else { break };
+            let Some(member) = roster.get_mut(slot) else { break };
+            (member.given, member.kept) = (0, true);
+            kept += 1;
+        }
+        for index in 0..roster.len() {
+            let slot = PeerSlot(index as u16);
+            let Some(member) = roster.get_mut(slot).filter(|member| member.reciprocal) else {
+                continue;
+            };
+            let stays = core::mem::take(&mut member.kept) || Some(slot) == hopeful;
+            member.given = 0;
+            if member.unchoked != stays && (stays || member.unchoked) {
+                set(roster, slot, stays, now);
+            }
+        }
+    }
+
     fn hand_out(&self, roster: &mut Roster<'_>, now: Instant) {
-        while let Some(slot) = first(roster, |member| member.unchoked && !member.interested) {
+        while let Some(slot) = first(roster, |m| !m.reciprocal && m.unchoked && !m.interested) {
             set(roster, slot, false, now);
         }
         while let Some(next) = longest_waiting(roster) {
             if unchoked(roster).count() >= self.unchoked_max.into() {
-                let Some(over) = first(roster, |member| member.unchoked && end(member) <= now)
+                let Some(over) = first(roster, |m| !m.reciprocal && m.unchoked && end(m) <= now)
                 else {
                     return;
                 };
@@ -67,13 +133,12 @@ fn end(member: &Member) -> Instant {
 }
 
 fn unchoked<'r>(roster: &'r Roster<'_>) -> impl Iterator<Item = &'r Member> {
-    roster.members().filter(|member| member.unchoked)
+    roster.members().filter(|member| member.unchoked && !member.reciprocal)
 }
 
 /// Of those who came at the same moment, the one that has been given least.
 fn longest_waiting(roster: &Roster<'_>) -> Option<PeerSlot> {
-    let waits =
-        |member: &Member| member.interested && !member.unchoked && member.farewell.is_none();
+    let waits = |m: &Member| !m.reciprocal && m.interested && !m.unchoked && m.farewell.is_none();
     let waiting = roster.slots().filter(|(_, member)| waits(member));
     waiting.min_by_key(|(_, member)| (member.since, member.sent_bytes)).map(|(slot, _)| slot)
 }
@@ -149,6 +214,33 @@ mod tests {
                 now = now.after(UNCHOKE_TERM_MS);
             }
             assert!(turns.iter().all(|turns| *turns == 20), "{turns:?}");
+        });
+    }
+
+    #[test]
+    fn while_fetching_those_who_give_are_served_and_one_who_hopes() {
+        let count = RECIPROCAL_MAX + 10;
+        with_roster(count, |roster| {
+            let mut choker = Choker::new(count);
+            (0..count).for_each(|slot| roster.get_mut(PeerSlot(slot)).unwrap().reciprocal = true);
+            let (mut now, mut hopeful) = (Instant::from_millis(10), Vec::new());
+            for _ in 0..12 {
+                // The last few give, the others only take.
+                for slot in count - 5..count {
+                    roster.get_mut(PeerSlot(slot)).unwrap().given = slot;
+                }
+                choker.review(roster, now);
+                choker.rank(roster, now);
+                let served = served(roster);
+                assert_eq!(served.len(), usize::from(RECIPROCAL_MAX));
+                hopeful.extend(served.iter().filter(|slot| **slot < count - 5).copied());
+                now = choker.deadline().at.max(now.after(1));
+            }
+            let served = served(roster);
+            assert!((count - 5..count).all(|slot| served.contains(&slot)), "{served:?}");
+            hopeful.sort_unstable();
+            hopeful.dedup();
+            assert_eq!(hopeful.len(), usize::from(count - 5), "everybody has a turn");
         });
     }
 

@@ -232,11 +232,17 @@ impl<'m, F: Fetching> Swarm<'m, F> {
     ///
     /// # When full
     /// The least useful connection is told to make room; when all are of use, the newcomer goes.
-    pub fn join(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
+    pub fn join(
+        &mut self,
+        slot: PeerSlot,
+        mut member: Member,
+        now: Instant,
+    ) -> Result<(), Refused> {
         if self.fetcher.is_banned(roster::crowd_of(member.address.ip())) {
             return Err(Refused::Banned);
         }
         let torrent = member.torrent;
+        member.reciprocal = F::FETCHES && self.fetcher.is_fetched(torrent);
         self.roster.admit(slot, member, now)?;
         self.fetcher.greet(slot, torrent, now);
         Ok(())
@@ -246,7 +252,7 @@ impl<'m, F: Fetching> Swarm<'m, F> {
     pub fn leave(&mut self, slot: PeerSlot, now: Instant) {
         self.fetcher.leave(slot);
         if self.roster.remove(slot).is_some_and(|member| member.interested) {
-            self.choker.review(&mut self.roster, now);
+            self.review(now);
         }
     }
 
@@ -323,7 +329,7 @@ impl<'m, F: Fetching> Swarm<'m, F> {
             if complete && !interested && !self.fetcher.is_fetched(torrent) {
                 self.roster.end(slot, Farewell::Complete);
             }
-            self.choker.review(&mut self.roster, now);
+            self.review(now);
         }
     }
 
@@ -354,7 +360,21 @@ impl<'m, F: Fetching> Swarm<'m, F> {
 
     /// Reviews whose turn it is; to be called at [`Swarm::deadline`].
     pub fn handle_time(&mut self, now: Instant) {
+        self.review(now);
+    }
+
+    fn review(&mut self, now: Instant) {
         self.choker.review(&mut self.roster, now);
+        if F::FETCHES {
+            self.choker.rank(&mut self.roster, now);
+        }
+    }
+
+    /// A block of ours begins to come from a peer.
+    pub fn count_given(&mut self, slot: PeerSlot) {
+        if let Some(member) = self.roster.get_mut(slot) {
+            member.given = member.given.saturating_add(1);
+        }
     }
 
     /// When upload slots are next to change hands; [`Deadline::NONE`] while nobody waits for one.
@@ -491,6 +511,7 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
         if (0..count).all(|piece| torrent.have.contains(&self.bits, count, piece)) {
             torrent.have = Have::All;
         }
+        self.roster.settle(slot);
         self.roster.let_go(|member| {
             let idle = member.torrent == slot && member.complete && !member.interested;
             idle.then_some(Farewell::Complete)

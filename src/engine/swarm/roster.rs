@@ -35,6 +35,12 @@ pub struct Member {
     pub last_sent: Instant,
     /// Bytes of content that went to it.
     pub sent_bytes: u64,
+    /// We are fetching the torrent ourselves: it is served for what it gives.
+    pub reciprocal: bool,
+    /// Blocks it has sent since those who give were last ranked.
+    pub given: u16,
+    /// It gives enough to be served on.
+    pub kept: bool,
     /// It has to go, and why.
     pub farewell: Option<Farewell>,
     /// It is listed among those to ring.
@@ -82,6 +88,9 @@ impl Member {
             since: now,
             last_sent: now,
             sent_bytes: 0,
+            reciprocal: false,
+            given: 0,
+            kept: false,
             farewell: None,
             nudged: false,
         }
@@ -158,6 +167,16 @@ impl<'m> Roster<'m> {
         Some(member)
     }
 
+    /// How many slots there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Nobody is past the handshake.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// How many.
     pub fn count(&self) -> u16 {
         self.count
@@ -192,6 +211,12 @@ impl<'m> Roster<'m> {
                 self.end(PeerSlot(index as u16), reason);
             }
         }
+    }
+
+    /// A torrent is fetched no longer: nobody has to give for being served.
+    pub fn settle(&mut self, torrent: TorrentSlot) {
+        let members = self.members.iter_mut().flatten();
+        members.filter(|member| member.torrent == torrent).for_each(|m| m.reciprocal = false);
     }
 
     /// Lists `slot` among those to ring.
