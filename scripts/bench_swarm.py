@@ -83,10 +83,10 @@ class Box(Perennial):
         self.address = (swarm.address_of(self.port), self.port)
 
     def argv(self):
-        what = (["share", str(self.torrent.data), "--torrent", str(self.torrent.path),
-                 "--tracker", self.swarm.tracker.url] if self.number == 0 else
-                ["get", str(self.swarm.path), "-o", str(self.folder)])
-        return [self.program, *what, "--up", CAP, "--cap-lan", "--json", "--board", self.board,
+        # A tracker on loopback is asked only when the owner names it.
+        what = (["share", str(self.torrent.data), "--torrent", str(self.torrent.path)]
+                if self.number == 0 else ["get", str(self.swarm.path), "-o", str(self.folder)])
+        return [self.program, *what, "--tracker", self.swarm.tracker.url, "--up", CAP, "--cap-lan", "--json", "--board", self.board,
                 "--listen", f"{self.address[0]}:{self.port}", "--state", str(self.dir / "state")]
 
     def same(self):

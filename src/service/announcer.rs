@@ -17,7 +17,7 @@ use smol::future;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::string::ToString;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 /// Every torrent's trackers.
@@ -84,6 +84,19 @@ impl Announcer {
             .for_each(|one| one.schedule.complete(now));
         drop(all);
         ring_workers(service);
+    }
+
+    /// What became of asking a torrent's trackers, in words.
+    pub fn tried(&self, torrent: TorrentSlot) -> String {
+        let all = self.torrents.borrow();
+        let known = all.iter().filter(|one| one.torrent == torrent).flat_map(|one| &one.trackers);
+        let each: Vec<String> = known
+            .map(|tracker| {
+                let answer = if tracker.failing { "does not answer" } else { "knows nobody" };
+                std::format!("{} {answer}", tracker.url)
+            })
+            .collect();
+        if each.is_empty() { "none".into() } else { each.join(", ") }
     }
 
     /// When the next announce is due.
@@ -186,7 +199,7 @@ async fn tell(
     let announce = Announce {
         info_hash,
         peer_id: identity.peer_id,
-        port: identity.listen_port,
+        port: service.external_port(),
         uploaded,
         downloaded: service.fetched.received_bytes(service, torrent),
         left: service.fetched.left_bytes(torrent).unwrap_or(left),

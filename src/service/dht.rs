@@ -197,6 +197,11 @@ impl<'m> Node<'m> {
         world.ring_at(at_once(world));
     }
 
+    /// How many nodes answer, over both families.
+    pub fn contact_count(&self, now: Instant) -> usize {
+        [Family::V4, Family::V6].map(|family| self.stats(family, now).nodes.1).iter().sum()
+    }
+
     /// What the node of a family has done and knows.
     pub fn stats(&self, family: Family, now: Instant) -> Stats {
         let [v4, v6] = &self.sides;

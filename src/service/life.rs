@@ -25,7 +25,7 @@ use super::report::{Report, Totals};
 use super::share::{Share, Workshop};
 use super::state::State;
 use super::streams::Streams;
-use super::{Duties, Refusal, Service, Swarm, dht, discovery, lobby, portmap, pump, scrub};
+use super::{Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
@@ -159,7 +159,8 @@ async fn serve(
         executor.spawn(dht::run(&world, node)).detach();
         executor.spawn(dht::heed_peers(&world, node)).detach();
     }
-    executor.spawn(report.run_live_line(&service)).detach();
+    let dht_nodes = || node.as_ref().map(|node| node.contact_count(service.clock.now()));
+    executor.spawn(live::run(&service, announcer, report, dht_nodes)).detach();
     executor.spawn(fetch::run(&service, keeper, report)).detach();
     executor.spawn(magnet::run(&service, keeper, report)).detach();
     for worker in 0..announcer::EXCHANGES_MAX {

@@ -15,7 +15,7 @@
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | files that change | [`scrub`] |
-//! | a life from start to end | [`life`] |
+//! | a life from start to end | [`life`], [`options`], [`live`] |
 
 pub mod announcer;
 pub mod board;
@@ -34,6 +34,7 @@ pub mod known;
 pub mod lan;
 pub mod lanes;
 pub mod life;
+pub mod live;
 pub mod lobby;
 pub mod options;
 pub mod portmap;

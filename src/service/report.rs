@@ -3,12 +3,11 @@
 //! With `--json` stdout holds nothing but events. Progress, the live line and the log go to
 //! stderr; the live line only when that is a terminal, and progress as a bar only then.
 
-use super::Service;
 use super::board::{Board, Holder, ImageSizes};
 use super::fetch::Goal;
 use super::lan::magnet;
 use super::share::{Progress, Share};
-use crate::engine::units::{Deadline, InfoHash, PieceIndex};
+use crate::engine::units::{InfoHash, PieceIndex};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::{info, warn};
 use serde_json::{Value, json};
@@ -16,7 +15,6 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::string::{String, ToString};
-use std::time::Duration;
 use std::vec::Vec;
 
 /// How things are said.
@@ -57,6 +55,11 @@ impl Report {
     pub fn new(json: bool) -> Report {
         let terminal = std::io::stderr().is_terminal();
         Report { json, terminal, progress: None, minutes_said: 0 }
+    }
+
+    /// Somebody looks at stderr.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Events for programs, not sentences.
@@ -203,27 +206,6 @@ impl Report {
         bar.set_message(what.to_string());
         self.progress = Some(bar);
         self.minutes_said = 0;
-    }
-
-    /// Shows peers, rate and total while the service runs, if anybody looks.
-    pub async fn run_live_line(&self, service: &Service<'_>) {
-        if !self.terminal {
-            return std::future::pending().await;
-        }
-        let bar = ProgressBar::new_spinner().with_style(style("{msg}"));
-        let slot = service.clock.slot(service.duties.report);
-        let mut before = 0;
-        loop {
-            let at = service.clock.now().after(LIVE_MS);
-            while service.clock.now() < at {
-                service.clock.wait(slot, Deadline { at, why: "the live line" }).await;
-            }
-            let swarm = service.swarm.borrow();
-            let (peers, sent) = (swarm.member_count(), swarm.sent_bytes);
-            let rate = HumanBytes((sent - before) * 1_000 / LIVE_MS);
-            before = sent;
-            bar.set_message(std::format!("{peers} peers   {rate}/s   {} sent", HumanBytes(sent)));
-        }
     }
 }
 
@@ -389,7 +371,8 @@ pub fn trouble(info_hash: &InfoHash, what: &str, json: bool) {
     }
 }
 
-fn style(look: &str) -> ProgressStyle {
+/// How a bar or a line looks.
+pub fn style(look: &str) -> ProgressStyle {
     // The templates are constants above; a wrong one shows nothing rather than stopping a box.
     ProgressStyle::with_template(look).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -405,6 +388,3 @@ fn say(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(&out).and_then(|()| stdout.flush());
 }
-
-/// Between two looks at the live line.
-const LIVE_MS: u64 = Duration::from_secs(1).as_millis() as u64;

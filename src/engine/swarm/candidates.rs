@@ -115,6 +115,11 @@ impl<'m> Candidates<'m> {
         }
     }
 
+    /// How many addresses are known for a torrent.
+    pub fn count_of(&self, torrent: TorrentSlot) -> usize {
+        self.table.iter().flatten().filter(|known| known.torrent == torrent).count()
+    }
+
     /// How many addresses are known.
     pub fn count(&self) -> usize {
         self.table.iter().flatten().count()

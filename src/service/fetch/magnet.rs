@@ -90,6 +90,18 @@ pub struct Hunt {
     file: PathBuf,
 }
 
+impl Hunt {
+    /// Its place in the swarm.
+    pub fn torrent(&self) -> TorrentSlot {
+        self.torrent
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> &str {
+        &self.lead.name
+    }
+}
+
 /// Begins to look for the metadata of a torrent.
 pub fn seek(service: &Service<'_>, keeper: &Keeper<'_, '_>, lead: Lead) -> Result<(), Refusal> {
     let folder = keeper.state.borrow().new_folder()?;
