@@ -26,6 +26,7 @@ use crate::engine::swarm::candidates::Candidate;
 use crate::engine::swarm::fetch::Fetch;
 use crate::engine::swarm::fetch::link::{Ask, Link};
 use crate::engine::swarm::fetch::partial::Partial;
+use crate::engine::swarm::fetch::unveil::Veil;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::PeerSlot;
@@ -260,7 +261,7 @@ impl Board {
                 "requests of ours",
                 "peers_max x asks_per_peer",
                 pumps * (u64::from(pools.asks_per_peer) * size_of::<Ask>() as u64)
-                    + each(pumps, size_of::<Option<Link>>())
+                    + each(pumps, size_of::<Option<Link>>() + size_of::<Veil>())
             ),
             line("what peers have", "fetch_bits_kib", kib(pools.fetch_bits_kib)),
             line("records of fetches", "2 x bits_kib", 2 * kib(pools.bits_kib)),

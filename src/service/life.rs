@@ -29,6 +29,7 @@ use super::{Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portma
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
+use crate::engine::swarm::fetch::unveil::Veil;
 use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
 use crate::engine::swarm::torrent::{Have, Torrent};
 use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
@@ -122,12 +123,14 @@ async fn serve(
     let mut partials: Vec<_> = (0..pools.partials_max).map(|_| None).collect();
     let mut links: Vec<_> = (0..pumps).map(|_| None).collect();
     let mut asks = std::vec![Ask::default(); pumps * asks_each];
+    let mut veils = std::vec![Veil::default(); pumps];
     let mut pool = std::vec![0; pools.fetch_bits_kib as usize * 1024];
     let fetcher = Fetcher::new(FetchMemory {
         fetches: &mut fetches,
         partials: &mut partials,
         links: &mut links,
         asks: &mut asks,
+        veils: &mut veils,
         pool: &mut pool,
     });
     let hash_table = HashTable::new(options, address, &keeper.state.borrow());

@@ -128,6 +128,9 @@ async fn converse(
             Peer::dialled(slot, address, requests, torrent, now, &service.swarm.borrow())
         }
     };
+    let in_the_house = service.lan().contains(address.ip());
+    let capped = service.caps.hold_for(in_the_house);
+    service.swarm.borrow_mut().set_scarce(slot, capped || !in_the_house);
     let mut pump = Pump {
         service,
         slot,
@@ -138,7 +141,7 @@ async fn converse(
         storing: None,
         gathered: None,
         waits_for_buffer: false,
-        capped: service.caps.hold_for(service.lan().contains(address.ip())),
+        capped,
         waits_for_cap: false,
         greeted: false,
     };

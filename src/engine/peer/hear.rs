@@ -13,7 +13,7 @@ use crate::engine::metainfo::layout::OutOfRange;
 use crate::engine::swarm::Swarm;
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Member;
-use crate::engine::units::{Block, Instant, PeerSlot};
+use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex};
 use crate::engine::wire::PeerFault;
 use crate::engine::wire::extended::{self, EXCHANGE_ID, METADATA_ID, Metadata, PeerHello};
 use crate::engine::wire::frame::{Decoder, Frame};
@@ -119,6 +119,7 @@ impl Peer<'_> {
             Frame::Have(_) if !known => return self.count_pointless(),
             Frame::Have(piece) => {
                 swarm.fetcher.note_have(self.slot, piece);
+                swarm.fetcher.note_spread(self.slot, torrent, piece);
                 session.count_pieces(1, self.slot, swarm);
                 if session.their_pieces > layout.piece_count() {
                     return self.count_pointless();
@@ -140,6 +141,11 @@ impl Peer<'_> {
                 }
                 let count = bytes.iter().map(|byte| byte.count_ones()).sum();
                 swarm.fetcher.note_bits(self.slot, (offset, total), bytes);
+                if F::FETCHES {
+                    for piece in pieces_of(offset, bytes) {
+                        swarm.fetcher.note_spread(self.slot, torrent, piece);
+                    }
+                }
                 session.count_pieces(count, self.slot, swarm);
             }
             Frame::HaveAll | Frame::HaveNone if !session.features.fast => {
@@ -291,4 +297,12 @@ impl Session {
             swarm.set_complete(slot);
         }
     }
+}
+
+/// The pieces whose bit is set in a part of a bitfield.
+fn pieces_of(offset: u32, bytes: &[u8]) -> impl Iterator<Item = PieceIndex> + '_ {
+    let each = (offset..).zip(bytes).filter(|(_, byte)| **byte != 0);
+    each.flat_map(|(at, byte)| {
+        (0..8).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| PieceIndex(at * 8 + bit))
+    })
 }

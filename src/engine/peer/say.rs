@@ -50,7 +50,8 @@ impl Peer<'_> {
     ) {
         let Stage::Member(session) = &mut self.stage else { return };
         if let Some(offset) = session.bitfield_at {
-            session.bitfield_at = write_bitfield(&mut self.out, offset, session, swarm);
+            let veiled = swarm.fetcher.is_veiled(self.slot);
+            session.bitfield_at = write_bitfield(&mut self.out, offset, session, veiled, swarm);
             if session.bitfield_at.is_some() {
                 return;
             }
@@ -165,10 +166,16 @@ fn write_bitfield(
     out: &mut heapless::Vec<u8, OUT_BYTES>,
     offset: u32,
     session: &Session,
+    veiled: bool,
     swarm: &Swarm<'_, impl Fetching>,
 ) -> Option<u32> {
     let torrent = swarm.torrent(session.torrent);
+    if veiled && !session.features.fast {
+        // It is told of pieces one by one (BEP 16).
+        return None;
+    }
     let short = match torrent.have {
+        Have::All if veiled => Some(id::HAVE_NONE),
         Have::All if session.features.fast => Some(id::HAVE_ALL),
         Have::Nothing if session.features.fast => Some(id::HAVE_NONE),
         _ => None,

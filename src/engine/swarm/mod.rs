@@ -245,6 +245,15 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         member.reciprocal = F::FETCHES && self.fetcher.is_fetched(torrent);
         self.roster.admit(slot, member, now)?;
         self.fetcher.greet(slot, torrent, now);
+        if F::FETCHES && self.torrent(torrent).have == Have::All {
+            let of = |(other, member): &(PeerSlot, &Member)| {
+                *other != slot && member.torrent == torrent && member.farewell.is_none()
+            };
+            let mut others = self.roster.slots().filter(of).peekable();
+            let alone = others.peek().is_some() && others.all(|(_, member)| !member.complete);
+            let count = self.torrent(torrent).layout.piece_count();
+            self.fetcher.veil(slot, torrent, count, alone, now);
+        }
         Ok(())
     }
 
@@ -340,6 +349,7 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         member.complete = true;
         let (interested, torrent) = (member.interested, member.torrent);
         self.fetcher.note_all(slot);
+        self.fetcher.unveil(torrent);
         if !interested && !self.fetcher.is_fetched(torrent) {
             self.roster.end(slot, Farewell::Complete);
         }
@@ -415,6 +425,11 @@ impl<'m, F: Fetching> Swarm<'m, F> {
 }
 
 impl<'m> Swarm<'m, Fetcher<'m>> {
+    /// Whether what goes to a connection is scarce: bandwidth that others want too.
+    pub fn set_scarce(&mut self, slot: PeerSlot, scarce: bool) {
+        self.fetcher.set_scarce(slot, scarce);
+    }
+
     /// Begins to fetch what is `wanted` of a torrent and not offered already. Says how many pieces
     /// are lacking.
     ///

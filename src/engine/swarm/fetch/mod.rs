@@ -19,6 +19,7 @@
 //! - [`picker`]: what a peer is asked for next
 //! - [`store`]: payload on its way to a lane, and what comes back
 //! - [`talk`]: what a connection tells the fetcher, and asks of it
+//! - [`unveil`]: a share of ours that nobody else has, given out piece by piece
 //!
 //! # When full
 //!
@@ -38,6 +39,7 @@ pub mod picker;
 pub mod pool;
 pub mod store;
 pub mod talk;
+pub mod unveil;
 
 pub use talk::{Fetching, Say, SeedOnly};
 
@@ -49,6 +51,7 @@ use metadata::Sought;
 use partial::Partial;
 use pool::{Pool, Span};
 use store::Stores;
+use unveil::{Unveilings, Veil};
 
 /// In which order pieces are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +152,8 @@ pub struct FetchMemory<'m> {
     pub links: &'m mut [Option<Link>],
     /// Requests of ours: `asks_per_peer` for each connection.
     pub asks: &'m mut [Ask],
+    /// What each connection is told of shares that nobody else has: as long as the roster.
+    pub veils: &'m mut [Veil],
     /// Bitmaps: `fetch_bits_kib`.
     pub pool: &'m mut [u8],
 }
@@ -161,6 +166,7 @@ pub struct Fetcher<'m> {
     asks: &'m mut [Ask],
     asks_each: usize,
     pool: Pool<'m>,
+    unveilings: Unveilings<'m>,
     /// Payload of the last read, on its way to a lane.
     stores: Stores,
     /// Some link has something to look at.
@@ -182,6 +188,7 @@ impl<'m> Fetcher<'m> {
             asks: memory.asks,
             asks_each,
             pool: Pool::new(memory.pool),
+            unveilings: Unveilings::new(memory.veils),
             stores: Stores::default(),
             nudged: false,
             dht_nodes: heapless::Deque::new(),
@@ -303,6 +310,11 @@ impl<'m> Fetcher<'m> {
         }
         // There is room now.
         let _ = self.banned.push_back(crowd);
+    }
+
+    /// Whether what goes to a connection is scarce.
+    pub fn set_scarce(&mut self, slot: PeerSlot, scarce: bool) {
+        self.unveilings.set_scarce(slot.index(), scarce);
     }
 
     /// Nothing more is lacking: what it held is given back, but for its place, which stays until

@@ -81,6 +81,30 @@ pub trait Fetching {
     /// A peer has a DHT node there (BEP 5).
     fn note_dht_node(&mut self, _address: SocketAddr) {}
 
+    /// A peer has come for a torrent of `count` pieces that is whole here; `alone` when nobody else
+    /// has it whole and others want it. Whether it is told of pieces one by one (BEP 16).
+    fn veil(
+        &mut self,
+        _slot: PeerSlot,
+        _torrent: TorrentSlot,
+        _count: u32,
+        _alone: bool,
+        _now: Instant,
+    ) -> bool {
+        false
+    }
+
+    /// A peer is told of pieces one by one.
+    fn is_veiled(&self, _slot: PeerSlot) -> bool {
+        false
+    }
+
+    /// A peer of a torrent that may be given out so has a piece.
+    fn note_spread(&mut self, _slot: PeerSlot, _torrent: TorrentSlot, _piece: PieceIndex) {}
+
+    /// Another has a torrent whole: nobody is kept from anything.
+    fn unveil(&mut self, _torrent: TorrentSlot) {}
+
     /// Blocks are to come: reads are for payload, and need a lane's buffer.
     fn awaits_payload(&self, _slot: PeerSlot) -> bool {
         false
@@ -145,7 +169,32 @@ impl Fetching for Fetcher<'_> {
         self.links[slot.index()] = Some(link);
     }
 
+    fn veil(
+        &mut self,
+        slot: PeerSlot,
+        torrent: TorrentSlot,
+        count: u32,
+        alone: bool,
+        now: Instant,
+    ) -> bool {
+        let (index, chance) = (slot.index(), now.as_millis() as u32);
+        self.unveilings.greet(index, torrent, count, alone, chance, &mut self.pool)
+    }
+
+    fn is_veiled(&self, slot: PeerSlot) -> bool {
+        self.unveilings.is_veiled(slot.index())
+    }
+
+    fn note_spread(&mut self, slot: PeerSlot, torrent: TorrentSlot, piece: PieceIndex) {
+        self.unveilings.note_have(slot.index(), torrent, piece.0, &mut self.pool);
+    }
+
+    fn unveil(&mut self, torrent: TorrentSlot) {
+        self.unveilings.end(torrent, &mut self.pool);
+    }
+
     fn leave(&mut self, slot: PeerSlot) {
+        self.unveilings.leave(slot.index());
         let last = self.links[slot.index()].as_ref().map(|link| link.last_block);
         self.give_up_source(slot, last.unwrap_or_default());
         self.give_up_asks(slot);
@@ -266,6 +315,9 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn next_say(&mut self, slot: PeerSlot, now: Instant) -> Option<Say> {
+        if let Some(piece) = self.unveilings.next_have(slot.index(), now, &mut self.pool) {
+            return Some(Say::Have(piece));
+        }
         let (link, fetch, pool) = self.link(slot)?;
         let interesting = link.useful > 0;
         if link.told_interested != interesting {
@@ -335,8 +387,8 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn deadline(&self, slot: PeerSlot) -> Deadline {
-        let Some(Some(link)) = self.links.get(slot.index()) else { return Deadline::NONE };
-        let mut due = Deadline::NONE;
+        let mut due = self.unveilings.deadline(slot.index());
+        let Some(Some(link)) = self.links.get(slot.index()) else { return due };
         if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
             due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
         }
@@ -358,6 +410,9 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn take_nudged(&mut self) -> Option<PeerSlot> {
+        if let Some(index) = self.unveilings.take_nudged() {
+            return Some(PeerSlot(index as u16));
+        }
         if !self.nudged {
             return None;
         }

@@ -1,0 +1,332 @@
+//! A share whose only source we are, given out piece by piece (BEP 16).
+//!
+//! When several peers come for a torrent that nobody else has whole, and what we can send is scarce,
+//! each is told of a few pieces that no other has yet, and of the next when it has them. So every
+//! piece goes out once before any goes out twice, and the rest of the copying is done by those who
+//! come: sixteen of them take hardly longer than one.
+//!
+//! ```text
+//!  seen   1 1 0 1 0 0 0     some peer has said that it has the piece
+//!             ^ front: the next to be told of; each peer has up to PENDING_MAX that it was told of
+//!               and has not fetched
+//! ```
+//!
+//! It ends by itself, for good, once every piece has gone out or another source has come; then
+//! everybody is told of everything. A peer that does not take what it is told of is told of more
+//! after a while, so nobody waits for nothing.
+//!
+//! # When full
+//! A torrent for which there is no place, or no bits, is offered whole as any other.
+
+use super::pool::{Pool, Span};
+use crate::engine::units::{Deadline, Instant, PieceIndex, TorrentSlot};
+
+/// A torrent that is given out piece by piece.
+struct Unveiling {
+    torrent: TorrentSlot,
+    count: u32,
+    seen: Span,
+    /// Steps gone through the pieces.
+    front: u32,
+    /// Pieces are gone through in steps of this, from here on: not two boxes in the same order.
+    stride: u32,
+    start: u32,
+}
+
+impl Unveiling {
+    fn is_over(&self) -> bool {
+        self.front == self.count
+    }
+
+    /// The next piece that no peer has said it has.
+    fn next(&mut self, pool: &Pool<'_>) -> Option<u32> {
+        while !self.is_over() {
+            let step = u64::from(self.front) * u64::from(self.stride) + u64::from(self.start);
+            self.front += 1;
+            let piece = (step % u64::from(self.count)) as u32;
+            if !pool.get(self.seen, piece) {
+                return Some(piece);
+            }
+        }
+        None
+    }
+}
+
+/// What a connection is told of a torrent that is given out so.
+#[derive(Clone, Debug, Default)]
+pub struct Veil {
+    /// What goes to it is scarce, so it may be veiled.
+    pub scarce: bool,
+    told: Option<Told>,
+    /// Something has changed that it has to look at.
+    pub nudge: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    torrent: TorrentSlot,
+    pending: heapless::Vec<(u32, Instant), PENDING_MAX>,
+    /// Once it is over: pieces told of, from the first on.
+    swept: u32,
+}
+
+/// All of it.
+pub struct Unveilings<'m> {
+    torrents: heapless::Vec<Unveiling, UNVEILINGS_MAX>,
+    veils: &'m mut [Veil],
+    /// Some connection has something to look at.
+    nudged: bool,
+}
+
+impl<'m> Unveilings<'m> {
+    /// Nothing is given out so, yet.
+    pub fn new(veils: &'m mut [Veil]) -> Unveilings<'m> {
+        Unveilings { torrents: heapless::Vec::new(), veils, nudged: false }
+    }
+
+    /// What goes to that connection is scarce, or is not.
+    pub fn set_scarce(&mut self, index: usize, scarce: bool) {
+        self.veils[index] = Veil { scarce, ..Veil::default() };
+    }
+
+    /// A peer has come for a torrent of `count` pieces that is whole here; `alone` when nobody else
+    /// is known to have it whole, and others have come who lack something. Whether it is veiled.
+    pub fn greet(
+        &mut self,
+        index: usize,
+        torrent: TorrentSlot,
+        count: u32,
+        alone: bool,
+        chance: u32,
+        pool: &mut Pool<'_>,
+    ) -> bool {
+        let Some(veil) = self.veils.get_mut(index) else { return false };
+        if !veil.scarce || count < PIECES_MIN {
+            return false;
+        }
+        let known = self.torrents.iter().find(|one| one.torrent == torrent);
+        let under_way = match known {
+            Some(unveiling) => !unveiling.is_over(),
+            None if !alone || self.torrents.is_full() => false,
+            None => {
+                let Some(seen) = pool.take(count) else { return false };
+                let (start, stride) = (chance % count, coprime(chance, count));
+                let one = Unveiling { torrent, count, seen, front: 0, stride, start };
+                self.torrents.push(one).is_ok()
+            }
+        };
+        if under_way {
+            veil.told = Some(Told { torrent, pending: heapless::Vec::new(), swept: 0 });
+        }
+        under_way
+    }
+
+    /// A connection has ended.
+    pub fn leave(&mut self, index: usize) {
+        if let Some(veil) = self.veils.get_mut(index) {
+            *veil = Veil::default();
+        }
+    }
+
+    /// The connection is told of pieces one by one.
+    pub fn is_veiled(&self, index: usize) -> bool {
+        self.veils.get(index).is_some_and(|veil| veil.told.is_some())
+    }
+
+    /// A peer of a torrent has a piece.
+    pub fn note_have(
+        &mut self,
+        index: usize,
+        torrent: TorrentSlot,
+        piece: u32,
+        pool: &mut Pool<'_>,
+    ) {
+        let of = |one: &&mut Unveiling| one.torrent == torrent && !one.is_over();
+        if let Some(unveiling) = self.torrents.iter_mut().find(of) {
+            pool.set(unveiling.seen, piece);
+        }
+        if let Some(told) = self.veils.get_mut(index).and_then(|veil| veil.told.as_mut()) {
+            told.pending.retain(|(pending, _)| *pending != piece);
+        }
+    }
+
+    /// Another has a torrent whole: everybody is told of everything. As when all has gone out.
+    pub fn end(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) -> bool {
+        let of = |one: &&mut Unveiling| one.torrent == torrent && !one.is_over();
+        let Some(unveiling) = self.torrents.iter_mut().find(of) else { return false };
+        unveiling.front = unveiling.count;
+        self.settle(torrent, pool)
+    }
+
+    /// The next piece to tell a peer of.
+    pub fn next_have(
+        &mut self,
+        index: usize,
+        now: Instant,
+        pool: &mut Pool<'_>,
+    ) -> Option<PieceIndex> {
+        let veil = self.veils.get_mut(index)?;
+        let told = veil.told.as_mut()?;
+        let torrent = told.torrent;
+        let unveiling = self.torrents.iter_mut().find(|one| one.torrent == torrent)?;
+        if unveiling.is_over() {
+            let piece = PieceIndex(told.swept);
+            told.swept += 1;
+            if told.swept == unveiling.count {
+                veil.told = None;
+            }
+            return Some(piece);
+        }
+        told.pending.retain(|(_, at)| now < at.after(UNTAKEN_MS));
+        if told.pending.is_full() {
+            return None;
+        }
+        let next = unveiling.next(pool);
+        if let Some(piece) = next {
+            // There is room: that was looked at.
+            let _ = told.pending.push((piece, now));
+        }
+        if unveiling.is_over() {
+            self.settle(torrent, pool);
+        }
+        next.map(PieceIndex)
+    }
+
+    /// When the next piece is to be told of although none has been taken.
+    pub fn deadline(&self, index: usize) -> Deadline {
+        let told = self.veils.get(index).and_then(|veil| veil.told.as_ref());
+        let first = told.and_then(|told| told.pending.iter().map(|(_, at)| *at).min());
+        match first {
+            Some(at) => Deadline { at: at.after(UNTAKEN_MS), why: "a piece nobody takes" },
+            None => Deadline::NONE,
+        }
+    }
+
+    /// The next connection that has something to look at.
+    pub fn take_nudged(&mut self) -> Option<usize> {
+        if !self.nudged {
+            return None;
+        }
+        let next = self.veils.iter().position(|veil| veil.nudge);
+        self.nudged = next.is_some();
+        let at = next?;
+        self.veils[at].nudge = false;
+        Some(at)
+    }
+
+    /// Everything has gone out: the bits are given back, and everybody has to hear it.
+    fn settle(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) -> bool {
+        if let Some(unveiling) = self.torrents.iter_mut().find(|one| one.torrent == torrent) {
+            pool.give_back(core::mem::replace(&mut unveiling.seen, Span::EMPTY));
+        }
+        self.nudged = true;
+        for veil in self.veils.iter_mut() {
+            veil.nudge |= veil.told.as_ref().is_some_and(|told| told.torrent == torrent);
+        }
+        true
+    }
+}
+
+/// A number that has no divisor in common with `count`, so that steps of it meet every piece.
+fn coprime(chance: u32, count: u32) -> u32 {
+    let divides = |mut a: u32, mut b: u32| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    let first = chance / 2 % count;
+    (first..count).chain(0..first).find(|step| divides(*step, count)).unwrap_or(1)
+}
+
+/// Torrents that are, or were, given out so.
+const UNVEILINGS_MAX: usize = 16;
+
+/// Pieces a peer is told of and has not fetched: one comes, the others are asked for.
+const PENDING_MAX: usize = 8;
+
+/// A piece that has not been fetched after so long does not keep others from being told of.
+const UNTAKEN_MS: u64 = 5_000;
+
+/// With fewer pieces there is too little to be gained.
+const PIECES_MIN: u32 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const TORRENT: TorrentSlot = TorrentSlot(3);
+
+    #[test]
+    fn every_piece_goes_to_one_peer_before_any_goes_to_two() {
+        let (mut lent, mut veils) = ([0; 1_024], std::vec![Veil::default(); 3]);
+        let (mut pool, now) = (Pool::new(&mut lent), Instant::from_millis(7));
+        let free = pool.free_bytes();
+        let mut unveilings = Unveilings::new(&mut veils);
+        for index in 0..3 {
+            unveilings.set_scarce(index, true);
+            assert!(unveilings.greet(index, TORRENT, 100, true, 99, &mut pool));
+        }
+        // One has some already.
+        (0..10).for_each(|piece| unveilings.note_have(2, TORRENT, piece, &mut pool));
+        let mut out = Vec::new();
+        for round in 0..100 {
+            let index = round % 3;
+            while let Some(piece) = unveilings.next_have(index, now, &mut pool) {
+                if unveilings.torrents[0].is_over() {
+                    break;
+                }
+                out.push(piece.0);
+            }
+            // It takes what it was told of.
+            (0..100).filter(|piece| out.contains(piece)).for_each(|piece| {
+                unveilings.note_have(index, TORRENT, piece, &mut pool);
+            });
+        }
+        let count = out.len();
+        out.sort_unstable();
+        out.dedup();
+        assert!(out.len() == count && count >= 89, "{count}");
+        assert_eq!(pool.free_bytes(), free);
+        assert!((0..3).all(|index| !unveilings.is_veiled(index) || {
+            while unveilings.next_have(index, now, &mut pool).is_some() {}
+            !unveilings.is_veiled(index)
+        }));
+        assert!(!unveilings.greet(0, TORRENT, 100, true, 1, &mut pool), "it is over for good");
+    }
+
+    #[test]
+    fn who_takes_nothing_is_told_of_more_after_a_while() {
+        let (mut lent, mut veils) = ([0; 1_024], std::vec![Veil::default(); 1]);
+        let (mut pool, mut now) = (Pool::new(&mut lent), Instant::from_millis(7));
+        let mut unveilings = Unveilings::new(&mut veils);
+        assert!(!unveilings.greet(0, TORRENT, 100, true, 1, &mut pool), "nothing is scarce");
+        unveilings.set_scarce(0, true);
+        assert!(!unveilings.greet(0, TORRENT, 100, false, 1, &mut pool), "another has it");
+        assert!(unveilings.greet(0, TORRENT, 100, true, 1, &mut pool));
+        let mut told = 0;
+        for _ in 0..3 {
+            while unveilings.next_have(0, now, &mut pool).is_some() {
+                told += 1;
+            }
+            now = unveilings.deadline(0).at;
+        }
+        assert_eq!(told, 3 * PENDING_MAX);
+        assert!(unveilings.end(TORRENT, &mut pool) && !unveilings.end(TORRENT, &mut pool));
+        assert_eq!(unveilings.take_nudged(), Some(0));
+        assert_eq!(unveilings.next_have(0, now, &mut pool), Some(PieceIndex(0)));
+    }
+
+    #[test]
+    fn steps_meet_every_piece() {
+        for (chance, count) in [(0, 32), (u32::MAX, 100), (77, 97), (1 << 20, 65_536)] {
+            let stride = coprime(chance, count);
+            let mut met = std::vec![false; count as usize];
+            (0..count).for_each(|step| {
+                met[(u64::from(step) * u64::from(stride) % u64::from(count)) as usize] = true;
+            });
+            assert!(met.into_iter().all(|met| met), "{chance} {count}");
+        }
+    }
+}
