@@ -188,6 +188,8 @@ struct Gathered {
     buffer: Buffer,
     filled: usize,
     stores: Stores,
+    /// When it goes to a lane, however little it holds.
+    due: Instant,
 }
 
 /// What is known of a read that would have slept.
@@ -285,10 +287,13 @@ impl Pump<'_, '_> {
                 self.service.wait_for_buffer(self.slot);
                 return Ok(());
             };
-            self.gathered = Some(Gathered { buffer, filled: 0, stores: Stores::new() });
+            let due = now.after(GATHER_MS);
+            self.gathered = Some(Gathered { buffer, filled: 0, stores: Stores::new(), due });
         }
         let allowed = self.may_read(now);
-        let Some(Gathered { buffer, filled, stores }) = &mut self.gathered else { return Ok(()) };
+        let Some(Gathered { buffer, filled, stores, .. }) = &mut self.gathered else {
+            return Ok(());
+        };
         let end = buffer.len().min(*filled + appetite.min(allowed));
         let room = &mut buffer[*filled..end];
         if room.is_empty() {
@@ -307,7 +312,7 @@ impl Pump<'_, '_> {
         swarm.fetcher.take_stores(self.slot, *filled, stores);
         drop(swarm);
         *filled += read;
-        self.store();
+        self.store(now);
         Ok(())
     }
 
@@ -324,10 +329,19 @@ impl Pump<'_, '_> {
         }
     }
 
-    /// Hands what has been gathered to a lane, unless one has some of it already.
-    fn store(&mut self) {
+    /// Hands what has been gathered to a lane, unless one has some of it already, or more of it is
+    /// to come any moment: a lane that is woken for little costs more than its work.
+    fn store(&mut self, now: Instant) {
+        let Some(gathered) = &self.gathered else { return };
+        let half_full = gathered.filled >= gathered.buffer.len() / 2;
+        let more = self.service.swarm.borrow().fetcher.awaits_payload(self.slot);
+        let is_due = now >= gathered.due || half_full || !more || gathered.stores.is_empty();
         if self.storing.is_some() {
             return;
+        }
+        if !is_due {
+            let due = Deadline { at: gathered.due, why: "payload gathered for a lane" };
+            return self.service.clock.ring_at(self.service.clock.slot(self.slot.index()), due);
         }
         let Some(Gathered { buffer, stores, .. }) = self.gathered.take() else { return };
         let work = self.service.swarm.borrow_mut().fetcher.make_work(self.slot, stores);
@@ -342,12 +356,13 @@ impl Pump<'_, '_> {
 
     /// Takes what a lane has written.
     fn collect_stored(&mut self, cx: &mut Context<'_>) {
-        let Some(receipt) = &mut self.storing else { return };
-        if let Poll::Ready(done) = Pin::new(receipt).poll(cx) {
+        if let Some(receipt) = &mut self.storing
+            && let Poll::Ready(done) = Pin::new(receipt).poll(cx)
+        {
             self.storing = None;
             self.service.handle_done(done);
-            self.store();
         }
+        self.store(self.service.clock.now());
     }
 
     /// Whether a lane's buffer has room for what is to be read next.
@@ -572,6 +587,9 @@ impl From<io::Error> for Ending {
         Ending::Gone
     }
 }
+
+/// How long payload is gathered for a lane before it goes there, half a buffer or not.
+const GATHER_MS: u64 = 2;
 
 /// Blocks that a peer for whom caps hold is sent at a time: small turns, so that all have theirs.
 const CAPPED_BLOCKS_MAX: usize = 4;
