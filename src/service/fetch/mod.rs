@@ -314,6 +314,7 @@ fn record(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
         if goal.trouble.as_ref().is_some_and(|trouble| trouble.again_at <= now) {
             goal.trouble = None;
             service.swarm.borrow_mut().fetcher.pause(goal.torrent, false);
+            service.ring_nudged();
         }
         let whole = !service.swarm.borrow().fetcher.is_fetched(goal.torrent);
         let due = goal.record_at <= now || goal.unrecorded_bytes >= RECORD_BYTES || whole;
