@@ -149,6 +149,13 @@ async fn converse(
     if let Some(receipt) = pump.storing.take() {
         service.handle_done(receipt.await);
     }
+    // What came before the other side hung up is as good as any.
+    if ending == Ending::Gone {
+        pump.store();
+        if let Some(receipt) = pump.storing.take() {
+            service.handle_done(receipt.await);
+        }
+    }
     if let Some(gathered) = pump.gathered.take() {
         service.swarm.borrow_mut().fetcher.drop_stores(slot, gathered.stores);
         service.give_back(gathered.buffer);
