@@ -88,6 +88,8 @@ pub enum Job {
     },
     /// Make the files of a torrent that is to be fetched.
     Make(Box<Plan>),
+    /// Remove them again.
+    Unmake(Box<Made>),
     /// Hash a piece.
     Hash {
         /// Whose content.
@@ -166,6 +168,8 @@ pub enum Done {
     },
     /// Of [`Job::Make`].
     Made(Box<Result<Made, Refusal>>),
+    /// Of [`Job::Unmake`].
+    Unmade,
     /// Of [`Job::Hash`].
     Hash(PieceIndex, Result<[u8; 20], ContentError>),
     /// Of [`Job::Inspect`].
@@ -415,6 +419,10 @@ impl Job {
                 Done::Judged { torrent, from, result }
             }
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
+            Job::Unmake(made) => {
+                made.remove();
+                Done::Unmade
+            }
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
             Job::Save { path, bytes } => {

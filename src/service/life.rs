@@ -141,12 +141,14 @@ async fn serve(
     let world = dht::OnService { service: &service, file: hash_table.file.clone() };
     let announcer = keeper.announcer;
     service.fetched.says_pieces.set(report.is_json());
+    let mut told = Vec::with_capacity(opened.taken.len());
     for one in opened.taken {
-        take_in(&service, keeper, one, report)?;
+        told.push(take_in(&service, keeper, one)?);
     }
     for lead in opened.leads {
         magnet::seek(&service, keeper, lead)?;
     }
+    told.iter().for_each(|(slot, share)| tell(&service, *slot, share, options, report));
     let executor = LocalExecutor::new();
     for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
         executor.spawn(pump::run(&service, PeerSlot(slot as u16), queue)).detach();
@@ -365,15 +367,10 @@ fn take_in(
     service: &Service<'_>,
     keeper: &Keeper<'_, '_>,
     taken: Taken,
-    report: &Report,
-) -> Result<(), Refusal> {
+) -> Result<(TorrentSlot, Share), Refusal> {
     let (options, Taken { share, errand, peers }) = (keeper.options, taken);
     let slot = activate(service, keeper.announcer, &share, options)?;
-    let magnet = magnet_of(service, &share, options);
-    let Some(errand) = errand else {
-        report.share(&share, &magnet);
-        return Ok(());
-    };
+    let Some(errand) = errand else { return Ok((slot, share)) };
     let (order, chance) = (keeper.order(), announcer::random());
     let wanted = |piece: u32| errand.wants(piece);
     let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, chance);
@@ -382,10 +379,23 @@ fn take_in(
     for peer in options.fetch.peers.iter().chain(&peers) {
         service.swarm.borrow_mut().candidates.note(slot, *peer, now);
     }
-    let goal = Goal::new(slot, &share, errand);
-    report.added(&share, &magnet, &goal);
-    service.fetched.goals.borrow_mut().push(goal);
-    Ok(())
+    service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
+    Ok((slot, share))
+}
+
+/// Says what has been taken in.
+fn tell(
+    service: &Service<'_>,
+    slot: TorrentSlot,
+    share: &Share,
+    options: &Options,
+    report: &Report,
+) {
+    let magnet = magnet_of(service, share, options);
+    match service.fetched.goals.borrow().iter().find(|goal| goal.torrent == slot) {
+        Some(goal) => report.added(share, &magnet, goal),
+        None => report.share(share, &magnet),
+    }
 }
 
 /// Why a torrent cannot be fetched for now.

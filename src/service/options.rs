@@ -110,6 +110,7 @@ pub async fn open_all(
         let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
         let wish = open::Wish { torrent: &torrent, output, files, force };
         let mut taken = workshop.fetch(wish, report).await?;
+        taken.share.add_trackers(&options.trackers);
         if let Some(lead) = magnet.and_then(|link| Lead::parse(link).ok()) {
             let known = taken.share.trackers.len();
             taken.share.trackers.extend(lead.trackers.into_iter().map(|tracker| (0, tracker)));

@@ -363,6 +363,13 @@ pub fn piece(info_hash: &InfoHash, piece: PieceIndex) {
     line(&json!({ "event": "piece", "info_hash": info_hash, "piece": piece.0 }));
 }
 
+/// A torrent that was fetched is a share like any other, and its `.torrent` has moved.
+pub fn settled(info_hash: &InfoHash, torrent: &Path) {
+    let info_hash = info_hash.to_string();
+    let torrent = torrent.to_string_lossy();
+    line(&json!({ "event": "settled", "info_hash": info_hash, "torrent": torrent }));
+}
+
 /// Something stands in the way of a fetch; it goes on when that is gone.
 pub fn trouble(info_hash: &InfoHash, what: &str, json: bool) {
     if json {

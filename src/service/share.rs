@@ -68,6 +68,19 @@ pub struct Share {
     pub hashed_bytes: u64,
 }
 
+impl Share {
+    /// Trackers the owner names beside those of the torrent, each in a tier of its own.
+    pub fn add_trackers(&mut self, addresses: &[String]) {
+        for address in addresses {
+            if self.trackers.iter().any(|(_, known)| known == address) {
+                continue;
+            }
+            let tier = self.trackers.iter().map(|(tier, _)| tier.saturating_add(1)).max();
+            self.trackers.push((tier.unwrap_or(0), address.clone()));
+        }
+    }
+}
+
 /// Told how hashing goes.
 pub trait Progress {
     /// Hashing of so many bytes begins.
@@ -105,17 +118,7 @@ impl Workshop<'_, '_> {
             None => self.open_own(&path, wish, progress).await?,
             Some(torrent) => self.open_theirs(&path, torrent, progress).await?,
         };
-        for address in wish.trackers {
-            if !share.trackers.iter().any(|(_, known)| known == address) {
-                let tier = share
-                    .trackers
-                    .iter()
-                    .map(|(tier, _)| tier.saturating_add(1))
-                    .max()
-                    .unwrap_or(0);
-                share.trackers.push((tier, address.clone()));
-            }
-        }
+        share.add_trackers(wish.trackers);
         share.sent_bytes = self.entry(&share.info_hash).map_or(0, |entry| entry.sent_bytes);
         Ok(share)
     }

@@ -202,7 +202,12 @@ impl Files {
         let holds = |open: &Open| {
             Arc::ptr_eq(&open.content, content) && open.span.at <= at && at < open.span.end()
         };
-        let place = match self.open.iter().position(holds) {
+        let mut place = self.open.iter().position(holds);
+        if let Some(stale) = place.filter(|place| !self.open[*place].is_in_place()) {
+            self.open.remove(stale);
+            place = None;
+        }
+        let place = match place {
             Some(place) => place,
             None => {
                 let extent = extent_at(content, at)?;
@@ -230,14 +235,28 @@ impl Files {
     }
 }
 
+impl Open {
+    /// Whether it is still a file of its length under some name. One that has been cut short or
+    /// removed takes what is written to it all the same, and the innocent would be blamed for what
+    /// is then read back.
+    fn is_in_place(&self) -> bool {
+        let seen = rustix::fs::fstat(&self.file);
+        seen.is_ok_and(|seen| seen.st_nlink > 0 && seen.st_size as u64 == self.span.length)
+    }
+}
+
 /// Opens the file that was made for a torrent, to write to it.
 fn open(content: &Content, extent: &Extent) -> io::Result<OwnedFd> {
     let path = content.path_of(extent)?;
-    let file = content::open_beneath_with(&content.root, &path, OFlags::RDWR)?;
-    let (length, stamp) = content::look(&file)?;
+    let named = |error: io::Error| {
+        let path = content.path_at(extent.span.at);
+        io::Error::new(error.kind(), std::format!("{}: {error}", path.display()))
+    };
+    let file = content::open_beneath_with(&content.root, &path, OFlags::RDWR).map_err(named)?;
+    let (length, stamp) = content::look(&file).map_err(named)?;
     if length != extent.span.length || stamp.inode != extent.stamp.inode {
-        let problem = std::format!("{path}: another file has taken its place");
-        return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+        let problem = "another file has taken its place, or it was cut short";
+        return Err(named(io::Error::new(io::ErrorKind::NotFound, problem)));
     }
     Ok(file)
 }

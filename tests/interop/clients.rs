@@ -1,4 +1,4 @@
-//! Other people's clients, as Debian ships them, fetching on machines of their own.
+//! Other people's clients, as Debian ships them, fetching and seeding on machines of their own.
 //!
 //! Each runs with its defaults but for what would reach outside the test (DHT, port mapping), what
 //! would keep it waiting (queues, Transmission's uTP), and local discovery, which a test turns on
@@ -45,17 +45,47 @@ impl Client {
         self != Client::Transmission
     }
 
+    /// Where it listens unless told otherwise.
+    pub fn port(self) -> u16 {
+        if self == Client::Transmission { 51_413 } else { 6_881 }
+    }
+
     /// Starts fetching `links`, each a magnet link or the path of a `.torrent`, on `host`.
     pub fn fetch<'h>(self, host: &'h Host, links: &[String], discovery: Discovery) -> Fetch<'h> {
+        self.start(host, links, Errand { discovery, seeds: false, upload_kib: 0 })
+    }
+
+    /// Starts seeding `torrents`, whose content is in the folder [`downloads`] of `host`, with so
+    /// many KiB a second at most; 0 is no limit. It is complete once it has checked it.
+    pub fn seed<'h>(
+        self,
+        host: &'h Host,
+        torrents: &[String],
+        discovery: Discovery,
+        upload_kib: u32,
+    ) -> Fetch<'h> {
+        self.start(host, torrents, Errand { discovery, seeds: true, upload_kib })
+    }
+
+    fn start<'h>(self, host: &'h Host, links: &[String], errand: Errand) -> Fetch<'h> {
         let downloads = downloads(host);
         let process = match self {
-            Client::Transmission => start_transmission(host, links, discovery),
-            Client::Aria2 => start_aria2(host, links, discovery),
-            Client::Qbittorrent => start_qbittorrent(host, links, discovery),
-            Client::Libtorrent => start_libtorrent(host, links, discovery),
+            Client::Transmission => start_transmission(host, links, errand),
+            Client::Aria2 => start_aria2(host, links, errand),
+            Client::Qbittorrent => start_qbittorrent(host, links, errand),
+            Client::Libtorrent => start_libtorrent(host, links, errand),
         };
-        Fetch { client: self, host, process, downloads, links: links.len() }
+        let (links, seeds) = (links.len(), errand.seeds);
+        Fetch { client: self, host, process, downloads, links, seeds }
     }
+}
+
+/// What a client is started for.
+#[derive(Clone, Copy)]
+struct Errand {
+    discovery: Discovery,
+    seeds: bool,
+    upload_kib: u32,
 }
 
 /// Where a client on `host` puts what it fetches.
@@ -80,6 +110,7 @@ pub struct Fetch<'h> {
     process: Process,
     downloads: PathBuf,
     links: usize,
+    seeds: bool,
 }
 
 impl Fetch<'_> {
@@ -96,6 +127,8 @@ impl Fetch<'_> {
         let mut words = self.process.last_words();
         if self.client == Client::Transmission {
             words += &transmission_remote(self.host, &["--list"]).unwrap_or_default();
+            let peers = ["--torrent", "all", "--info-peers"];
+            words += &transmission_remote(self.host, &peers).unwrap_or_default();
         }
         words
     }
@@ -111,7 +144,7 @@ impl Fetch<'_> {
         }
         match self.client {
             Client::Transmission => self.complete_by_transmission() == self.links,
-            Client::Aria2 => false,
+            Client::Aria2 => self.seeds && self.checked_by_aria2() == self.links,
             Client::Qbittorrent => self.complete_by_qbittorrent() == self.links,
             Client::Libtorrent => self.host.home().join("complete").exists(),
         }
@@ -123,6 +156,10 @@ impl Fetch<'_> {
         list.lines().filter(|line| line.split_whitespace().nth(1) == Some("100%")).count()
     }
 
+    fn checked_by_aria2(&self) -> usize {
+        self.process.said("Verification finished successfully")
+    }
+
     fn complete_by_qbittorrent(&self) -> usize {
         let api = SocketAddr::from(([127, 0, 0, 1], WEB_PORT));
         let list = http_body(self.host, api, "/api/v2/torrents/info").unwrap_or_default();
@@ -130,7 +167,7 @@ impl Fetch<'_> {
     }
 }
 
-fn start_transmission(host: &Host, links: &[String], discovery: Discovery) -> Process {
+fn start_transmission(host: &Host, links: &[String], errand: Errand) -> Process {
     if host.addresses().iter().all(IpAddr::is_ipv6) {
         // Its control port is IPv4 only, and is not opened, not even on loopback, on a machine
         // without any IPv4 address. Nobody else on the link has one.
@@ -138,13 +175,15 @@ fn start_transmission(host: &Host, links: &[String], discovery: Discovery) -> Pr
     }
     let settings = host.home().join("transmission");
     fs::create_dir(&settings).expect("the test's own folder is writable");
-    let lpd = discovery == Discovery::Local;
+    let lpd = errand.discovery == Discovery::Local;
+    let (upload, upload_kib) = (errand.upload_kib > 0, errand.upload_kib);
     // With uTP on, 3.00 takes more than a minute to try TCP with a peer that has no uTP.
     let json = format!(
         r#"{{
             "dht-enabled": false, "utp-enabled": false, "lpd-enabled": {lpd},
             "port-forwarding-enabled": false,
             "download-queue-enabled": false, "queue-stalled-enabled": false,
+            "speed-limit-up-enabled": {upload}, "speed-limit-up": {upload_kib},
             "rpc-port": {WEB_PORT}, "rpc-whitelist-enabled": false
         }}"#
     );
@@ -176,7 +215,7 @@ fn transmission_remote(host: &Host, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn start_aria2(host: &Host, links: &[String], discovery: Discovery) -> Process {
+fn start_aria2(host: &Host, links: &[String], errand: Errand) -> Process {
     // One link a line: on the command line several would be taken for mirrors of one download.
     let list = host.home().join("links");
     fs::write(&list, links.join("\n")).expect("the test's own folder is writable");
@@ -186,8 +225,6 @@ fn start_aria2(host: &Host, links: &[String], discovery: Discovery) -> Process {
         "--enable-dht=true",
         "--dht-file-path=dht.dat",
         "--enable-dht6=false",
-        // It ends when all is here instead of seeding, and its ending is how it says so.
-        "--seed-time=0",
         "--max-concurrent-downloads=16",
         "--file-allocation=none",
         "--listen-port=6881",
@@ -196,7 +233,14 @@ fn start_aria2(host: &Host, links: &[String], discovery: Discovery) -> Process {
         "--show-console-readout=false",
         "--no-conf=true",
     ]);
-    if discovery == Discovery::Local {
+    if errand.seeds {
+        command.args(["--check-integrity=true", "--seed-ratio=0"]);
+        command.arg(format!("--max-overall-upload-limit={}K", errand.upload_kib));
+    } else {
+        // It ends when all is here instead of seeding, and its ending is how it says so.
+        command.arg("--seed-time=0");
+    }
+    if errand.discovery == Discovery::Local {
         command.args(["--bt-enable-lpd=true", "--bt-lpd-interface=eth0"]);
     }
     command.arg("--input-file").arg(list);
@@ -204,16 +248,17 @@ fn start_aria2(host: &Host, links: &[String], discovery: Discovery) -> Process {
     Process::start(host, &mut command)
 }
 
-fn start_qbittorrent(host: &Host, links: &[String], discovery: Discovery) -> Process {
+fn start_qbittorrent(host: &Host, links: &[String], errand: Errand) -> Process {
     let config = host.home().join("qBittorrent/config");
     fs::create_dir_all(&config).expect("the test's own folder is writable");
     let mut text = String::from("[LegalNotice]\nAccepted=true\n\n[BitTorrent]\n");
-    let lsd = discovery == Discovery::Local;
+    let lsd = errand.discovery == Discovery::Local;
     for setting in [
         "DHTEnabled=false",
         &format!("LSDEnabled={lsd}"),
         "QueueingSystemEnabled=false",
         &format!("DefaultSavePath={}", downloads(host).display()),
+        &format!("GlobalUPSpeedLimit={}", errand.upload_kib),
         "Port=6881",
     ] {
         writeln!(text, "Session\\{setting}").expect("a String takes all");
@@ -229,14 +274,15 @@ fn start_qbittorrent(host: &Host, links: &[String], discovery: Discovery) -> Pro
     process.also_logs_to(host.home().join("qBittorrent/data/logs/qbittorrent.log"))
 }
 
-fn start_libtorrent(host: &Host, links: &[String], discovery: Discovery) -> Process {
+fn start_libtorrent(host: &Host, links: &[String], errand: Errand) -> Process {
     let script = host.home().join("libtorrent_client.py");
     let text = include_str!("libtorrent_client.py");
     fs::write(&script, text).expect("the test's own folder is writable");
     // Debian's own interpreter: another one that comes first in PATH has no libtorrent.
     let mut command = program("/usr/bin/python3");
     command.arg(script).arg(downloads(host));
-    command.arg(if discovery == Discovery::Local { "1" } else { "0" }).args(links);
+    command.arg(if errand.discovery == Discovery::Local { "1" } else { "0" });
+    command.arg(errand.upload_kib.to_string()).args(links);
     Process::start(host, &mut command)
 }
 

@@ -8,6 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -50,6 +51,34 @@ pub fn leave_a_hole(shared: &Path, folder: &Path) {
     let name = shared.file_name().expect("a share has a name");
     let file = File::create(folder.join(name)).expect("the test's own folder is writable");
     file.set_len(bytes).expect("there is room for a hole");
+}
+
+/// Puts a copy of `shared` into `folder`, under the same name.
+pub fn copy(shared: &Path, folder: &Path) {
+    let name = shared.file_name().expect("a share has a name");
+    for file in files_under(shared) {
+        // As in `compare`: a single file has an empty name below itself.
+        let is_root = file.as_os_str().is_empty();
+        let join = |root: PathBuf| if is_root { root } else { root.join(&file) };
+        let to = join(folder.join(name));
+        fs::create_dir_all(to.parent().expect("it lies in a folder")).expect("the folder is ours");
+        fs::copy(join(shared.to_owned()), to).expect("there is room for a copy");
+    }
+}
+
+/// How many bytes there are of `shared`.
+pub fn bytes(shared: &Path) -> u64 {
+    let length = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+    if shared.is_file() {
+        return length(shared);
+    }
+    files_under(shared).iter().map(|file| length(&shared.join(file))).sum()
+}
+
+/// How many bytes of the disk all that is in `folder` takes.
+pub fn bytes_on_disk(folder: &Path) -> u64 {
+    let blocks = |path: &Path| fs::metadata(path).map_or(0, |found| found.blocks());
+    files_under(folder).iter().map(|file| blocks(&folder.join(file)) * 512).sum()
 }
 
 /// Whether `shared` is meant to be fetched by magnet link.

@@ -1,8 +1,8 @@
 """A client made of libtorrent's defaults: fetches torrents and magnet links, then goes on seeding.
 
-Usage: libtorrent_client.py FOLDER LSD LINK...
+Usage: libtorrent_client.py FOLDER LSD UPLOAD LINK...
 
-LSD is 1 or 0 (local discovery, BEP 14). A LINK is a magnet link or the path of a .torrent. A file
+LSD is 1 or 0 (local discovery, BEP 14), UPLOAD the most it sends in KiB a second, 0 for no limit. A LINK is a magnet link or the path of a .torrent. A file
 named "complete" is made in the working directory once all of them are; alerts are printed as they
 come.
 """
@@ -15,11 +15,12 @@ try:
 except ImportError:
     sys.exit("install libtorrent with: apt install python3-libtorrent")
 
-folder, lsd, links = sys.argv[1], sys.argv[2] == "1", sys.argv[3:]
+folder, lsd, upload_kib, links = sys.argv[1], sys.argv[2] == "1", int(sys.argv[3]), sys.argv[4:]
 
 session = lt.session({
     "listen_interfaces": "0.0.0.0:6881,[::]:6881",
     "enable_lsd": lsd,
+    "upload_rate_limit": upload_kib * 1024,
     # Nothing outside the test may tell it about us.
     "enable_dht": False,
     "enable_upnp": False,

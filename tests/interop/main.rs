@@ -1,10 +1,10 @@
-//! Interop: other people's clients fetch from `perennial share`, over real sockets, on this
-//! machine.
+//! Interop: other people's clients fetch from `perennial share`, and `perennial get` from them, over
+//! real sockets, on this machine.
 //!
 //! For anyone whose friend uses another client than they do, which is everyone. Each test builds a
 //! small network of namespaces ([`hosts`]), starts our program on one machine ([`seed`]) and
 //! clients from Debian on others ([`clients`]), and compares what arrives byte by byte
-//! ([`content`]).
+//! ([`content`]). Where ours fetches ([`get`]), a client is the seed, or everybody is both.
 //!
 //! A test fails, rather than being skipped, when it is not run as root or a program is missing: it
 //! then names the package. Clients wait more than they work, so run more tests at once than there
@@ -18,9 +18,11 @@
 
 mod clients;
 mod content;
+mod get;
 #[allow(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/hosts.rs"]
 mod hosts;
+mod ours;
 mod process;
 mod scenario;
 mod seed;
@@ -257,7 +259,8 @@ fn fetches_through_opentracker(client: Client, scheme: &str) {
     let learned = Seed::learn(&seed_host, &paths, &["--lan"]);
     let (opentracker, url) = start_opentracker(&tracker_host, &learned, scheme);
     let seed = Seed::start(&seed_host, &paths, &["--tracker", &url]);
-    wait_until_seeded_at_opentracker(&tracker_host, &opentracker, &seed);
+    let words = || seed.last_words();
+    wait_until_seeded_at_opentracker(&tracker_host, &opentracker, &seed.shares, words);
     let machines = machines(&lan, &[client]);
     let fetches = fetch_all(&machines, &links(&seed.shares), Discovery::TrackersOnly);
     expect_everything(&fetches, &seed, FETCH_LIMIT);

@@ -79,6 +79,12 @@ impl Process {
         self
     }
 
+    /// How often these words are in its logs.
+    pub fn said(&self, words: &str) -> usize {
+        let text = |log| String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+        self.logs.iter().map(|log| text(log).matches(words).count()).sum()
+    }
+
     /// The last lines of its logs, under its name.
     pub fn last_words(&self) -> String {
         let mut words = String::new();

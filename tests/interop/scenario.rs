@@ -51,17 +51,27 @@ pub fn fetch_all<'h>(
 
 /// Waits until every client is done and compares what each of them got with what was shared.
 pub fn expect_everything(fetches: &[Fetch], seed: &Seed, limit: Duration) {
+    expect_shares(fetches, &seed.shares, limit, || seed.last_words());
+}
+
+/// As [`expect_everything`], whoever it is that `shares` came from and has `words` to say.
+pub fn expect_shares(
+    fetches: &[Fetch],
+    shares: &[Share],
+    limit: Duration,
+    words: impl Fn() -> String,
+) {
     let deadline = Instant::now() + limit;
     for fetch in fetches {
         wait_until(
             &format!("{:?} has everything", fetch.client()),
             deadline.saturating_duration_since(Instant::now()),
             || fetch.is_complete().then_some(()),
-            || fetch.last_words() + &seed.last_words(),
+            || fetch.last_words() + &words(),
         );
     }
     for fetch in fetches {
-        for share in &seed.shares {
+        for share in shares {
             let name = share.path.file_name().expect("a share has a name");
             let arrived = fetch.downloads().join(name);
             let empty_files = fetch.client().makes_empty_files();
@@ -115,10 +125,15 @@ pub fn start_opentracker(host: &Host, shares: &[Share], scheme: &str) -> (Proces
     (Process::start(host, &mut command), format!("{scheme}://{address}/announce"))
 }
 
-/// Waits until opentracker counts `seed` for each of its shares.
-pub fn wait_until_seeded_at_opentracker(host: &Host, opentracker: &Process, seed: &Seed) {
+/// Waits until opentracker counts one seed for each of `shares`.
+pub fn wait_until_seeded_at_opentracker(
+    host: &Host,
+    opentracker: &Process,
+    shares: &[Share],
+    words: impl Fn() -> String,
+) {
     let escaped = |byte: u8| format!("%{byte:02x}");
-    let queries = seed.shares.iter().map(|share| {
+    let queries = shares.iter().map(|share| {
         let info_hash = share.info_hash_bytes().map(escaped).concat();
         format!("info_hash={info_hash}")
     });
@@ -130,9 +145,9 @@ pub fn wait_until_seeded_at_opentracker(host: &Host, opentracker: &Process, seed
             let answer = http_body(host, opentracker_address(host), &path).ok()?;
             let answer = String::from_utf8_lossy(&answer);
             let seeded = answer.matches("8:completei1e").count();
-            (seeded == seed.shares.len()).then_some(())
+            (seeded == shares.len()).then_some(())
         },
-        || opentracker.last_words() + &seed.last_words(),
+        || opentracker.last_words() + &words(),
     );
 }
 

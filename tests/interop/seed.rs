@@ -111,7 +111,7 @@ impl Seed {
 }
 
 /// The lines of `stdout`, read for as long as the program lives.
-fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+pub fn read_lines(stdout: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -138,7 +138,7 @@ fn share(line: &str, paths: &[PathBuf]) -> Share {
 /// The string under `key` in a JSON object without nested ones.
 ///
 /// A quote inside a string is escaped, so `"key":` cannot be found there.
-fn text(line: &str, key: &str) -> Option<String> {
+pub fn text(line: &str, key: &str) -> Option<String> {
     let (_, rest) = line.split_once(&format!("\"{key}\":"))?;
     let mut rest = rest.trim_start().strip_prefix('"')?.chars();
     // UTF-16, because that is what `\u` escapes are made of.

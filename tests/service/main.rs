@@ -8,6 +8,10 @@
 //! | files that change while they are shared | [`changes`] |
 //! | Ctrl-C, and what is still told then | [`endings`] |
 //! | everything that is refused | [`refusals`] |
+//! | what is fetched, gone on with, and not fetched | [`get`] |
+//! | names that must not meet a file system | [`names`] |
+//! | disks and files that fail a fetch | [`trouble`] |
+//! | a fetch that is killed | [`killed`] |
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
 //! | boards, and limits small enough to be met | [`boards`] |
 //! | images for boards that run firmware | [`image`] |
@@ -19,12 +23,16 @@
 
 #![cfg(feature = "std")]
 
+#[path = "../support/author.rs"]
+mod author;
 #[path = "../support/leecher.rs"]
 mod leecher;
 #[path = "../support/prng.rs"]
 mod prng;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/seeder.rs"]
+mod seeder;
 #[path = "../support/torrent.rs"]
 mod torrent;
 #[allow(dead_code, reason = "each test crate uses what it needs")]
@@ -37,11 +45,15 @@ mod boards;
 mod changes;
 mod endings;
 mod fetch;
+mod get;
 mod hostile;
 mod image;
+mod killed;
+mod names;
 mod network;
 mod refusals;
 mod tracker;
+mod trouble;
 
 use leecher::{Leecher, Manners};
 use program::{Folder, Program, Share};

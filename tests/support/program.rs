@@ -80,10 +80,19 @@ impl Call {
     /// `perennial share` of `paths`, on the board `small`, at a free port of 127.0.0.1; its log
     /// and its state folder, `state`, are kept in `home`.
     pub fn share(home: &Folder, paths: &[&Path]) -> Call {
-        let shares = paths.iter().map(|path| path.as_os_str().to_owned());
+        Call::of("share", home, paths)
+    }
+
+    /// `perennial get` of `torrents` into the folder `got` of `home`; the rest as for a share.
+    pub fn get(home: &Folder, torrents: &[&Path]) -> Call {
+        Call::of("get", home, torrents).with(&[Path::new("-o"), &home.path().join("got")])
+    }
+
+    fn of(command: &str, home: &Folder, paths: &[&Path]) -> Call {
+        let paths = paths.iter().map(|path| path.as_os_str().to_owned());
         Call {
             wrapper: Vec::new(),
-            arguments: std::iter::once("share".into()).chain(shares).collect(),
+            arguments: std::iter::once(command.into()).chain(paths).collect(),
             listen: Some("127.0.0.1:0".into()),
             board: Some("small".into()),
             home: home.path().to_owned(),
@@ -159,7 +168,8 @@ impl Call {
         let events = read_lines(child.stdout.take().expect("stdout was asked to be a pipe"));
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let state = self.state;
-        Program { child, events, log, state, shares: Vec::new(), address, ready_at: None }
+        let (shares, added) = (Vec::new(), Vec::new());
+        Program { child, events, log, state, shares, added, address, ready_at: None }
     }
 
     /// Runs it to its end.
@@ -232,6 +242,8 @@ pub struct Program {
     state: PathBuf,
     /// What it said of its shares.
     pub shares: Vec<Share>,
+    /// What it said of what it fetches.
+    pub added: Vec<Added>,
     /// Where it listens.
     pub address: SocketAddr,
     ready_at: Option<Instant>,
@@ -256,6 +268,19 @@ pub struct Share {
     pub piece_bytes: u32,
 }
 
+/// One torrent that is to be fetched, as the program announced it.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// What it says of a share too.
+    pub share: Share,
+    /// Bytes of pieces that are wanted.
+    pub wanted_bytes: u64,
+    /// Bytes of these that were there.
+    pub here_bytes: u64,
+    /// Where its content goes.
+    pub path: PathBuf,
+}
+
 /// What the program said as it stopped.
 #[derive(Clone, Copy, Debug)]
 pub struct Totals {
@@ -272,6 +297,7 @@ impl Program {
             let event = self.next_event().unwrap_or_else(|| panic!("it ended\n{}", self.log()));
             match event["event"].as_str() {
                 Some("share") => self.shares.push(Share::from(&event)),
+                Some("added") => self.added.push(Added::from(&event)),
                 Some("ready") => {
                     let listen = event["listen"][0].as_str().expect("it says where it listens");
                     self.address = listen.parse().expect("it listens at an address");
@@ -318,6 +344,16 @@ impl Program {
         lines
     }
 
+    /// Events it gives, up to the first of that name, which is the last of them.
+    pub fn events_until(&self, name: &str) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::new();
+        while events.last().is_none_or(|event| event["event"] != name) {
+            let event = self.next_event();
+            events.push(event.unwrap_or_else(|| panic!("no {name}: {events:?}\n{}", self.log())));
+        }
+        events
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         // A child not yet waited for keeps its id, so this reaches nobody else.
@@ -355,16 +391,25 @@ impl Program {
         self.stopped()
     }
 
-    /// Waits for a good end: status 0, and its totals as its last event.
+    /// Waits for a good end: status 0, and its totals as its only event.
     pub fn stopped(self) -> Totals {
         let log = self.log.clone();
-        let (status, events) = self.wait();
+        let (totals, before) = self.ended();
+        let log = || fs::read_to_string(&log).unwrap_or_default();
+        assert!(before.is_empty(), "not one event: {before:?}\n{}", log());
+        totals
+    }
+
+    /// Waits for a good end: status 0, and its totals as its last event; what it said before.
+    pub fn ended(self) -> (Totals, Vec<Value>) {
+        let log = self.log.clone();
+        let (status, mut events) = self.wait();
         let log = || fs::read_to_string(&log).unwrap_or_default();
         assert!(status.success(), "{status}\n{}", log());
-        let [stopped] = &events[..] else { panic!("not one event: {events:?}\n{}", log()) };
+        let stopped = events.pop().unwrap_or_else(|| panic!("no event\n{}", log()));
         assert_eq!(stopped["event"], "stopped");
         let number = |key: &str| stopped[key].as_u64().expect("totals are numbers");
-        Totals { sent_bytes: number("sent_bytes"), read_bytes: number("read_bytes") }
+        (Totals { sent_bytes: number("sent_bytes"), read_bytes: number("read_bytes") }, events)
     }
 
     /// Ends it as a power cut does, as far as a process can have one.
@@ -439,6 +484,19 @@ impl Share {
             bytes: number("bytes"),
             files: number("files"),
             piece_bytes: number("piece_bytes") as u32,
+        }
+    }
+}
+
+impl Added {
+    fn from(event: &Value) -> Added {
+        let number = |key: &str| event[key].as_u64().unwrap_or_else(|| panic!("no {key}: {event}"));
+        let path = event["path"].as_str().unwrap_or_else(|| panic!("no path: {event}"));
+        Added {
+            share: Share::from(event),
+            wanted_bytes: number("wanted_bytes"),
+            here_bytes: number("here_bytes"),
+            path: path.into(),
         }
     }
 }

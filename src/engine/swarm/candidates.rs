@@ -120,6 +120,18 @@ impl<'m> Candidates<'m> {
         self.table.iter().flatten().filter(|known| known.torrent == torrent).count()
     }
 
+    /// A connection to somebody who may have what we lack has ended: it is dialled again soon, and
+    /// later each time in a row that it was brief.
+    pub fn ended(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) {
+        let same = |known: &&mut Candidate| known.torrent == torrent && known.address == address;
+        let Some(known) = self.table.iter_mut().flatten().find(same) else { return };
+        // As `take_due` has left it.
+        let dialled_ms = known.after.as_millis().saturating_sub(AGAIN_MS);
+        let brief = now.as_millis() < dialled_ms + BRIEF_MS;
+        known.misses = if brief { (known.misses + 1).min(MISSES_MAX - 1) } else { 0 };
+        known.after = now.after(HUNGRY_MS << (2 * known.misses.saturating_sub(1)));
+    }
+
     /// How many addresses are known.
     pub fn count(&self) -> usize {
         self.table.iter().flatten().count()
@@ -142,6 +154,13 @@ pub const RETRY_MS: u64 = 60_000;
 
 /// After a connection that ended as connections do.
 pub const AGAIN_MS: u64 = 120_000;
+
+/// After a connection that ended while we lacked something; four times that after a second one in
+/// a row that was brief, sixteen times after a third.
+pub const HUNGRY_MS: u64 = 5_000;
+
+/// A connection that lasted no longer was brief.
+const BRIEF_MS: u64 = 60_000;
 
 /// After it turned out to have everything.
 pub const COMPLETE_MS: u64 = 3_600_000;
@@ -177,6 +196,24 @@ mod tests {
             now = candidates.deadline().at;
         }
         assert_eq!(now, Instant::from_millis(AGAIN_MS));
+    }
+
+    #[test]
+    fn somebody_of_use_who_hangs_up_is_dialled_again_soon_and_later_each_time() {
+        let mut table = [None; 1];
+        let mut candidates = Candidates::new(&mut table);
+        let mut now = Instant::from_millis(0);
+        candidates.note(TorrentSlot(0), address(1), now);
+        for wait_s in [5, 20, 80, 80] {
+            assert!(candidates.take_due(now).is_some());
+            candidates.ended(TorrentSlot(0), address(1), now.after(1_000));
+            assert_eq!(candidates.deadline().at, now.after(1_000 + wait_s * 1_000));
+            now = candidates.deadline().at;
+        }
+        // It stayed for long.
+        assert!(candidates.take_due(now).is_some());
+        candidates.ended(TorrentSlot(0), address(1), now.after(BRIEF_MS));
+        assert_eq!(candidates.deadline().at, now.after(BRIEF_MS + HUNGRY_MS));
     }
 
     #[test]

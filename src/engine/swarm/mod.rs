@@ -412,6 +412,9 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         now: Instant,
     ) {
         let shunned = |fault: PeerFault| fault.penalty() == super::wire::Penalty::Shun;
+        if end == DialEnd::Ended && self.fetcher.is_fetched(torrent) {
+            return self.candidates.ended(torrent, address, now);
+        }
         let (torrent, wait_ms) = match end {
             DialEnd::Unreachable => (None, candidates::RETRY_MS),
             DialEnd::Fault(fault) if shunned(fault) => (None, candidates::SHUN_MS),

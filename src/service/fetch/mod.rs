@@ -73,6 +73,8 @@ pub struct Goal {
     record_at: Instant,
     /// It could not be written, and since when it is not tried.
     trouble: Option<Trouble>,
+    /// Why it could not be recorded, last time.
+    unrecorded_why: Option<io::ErrorKind>,
     stage: Stage,
     /// The owner has been told that nothing is lacking.
     said_complete: bool,
@@ -109,6 +111,7 @@ impl Goal {
             unrecorded_bytes: 0,
             record_at: Instant::NEVER,
             trouble: None,
+            unrecorded_why: None,
             stage: Stage::Fetching,
             said_complete: false,
         }
@@ -314,6 +317,7 @@ fn record(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
         if goal.trouble.as_ref().is_some_and(|trouble| trouble.again_at <= now) {
             goal.trouble = None;
             service.swarm.borrow_mut().fetcher.pause(goal.torrent, false);
+            service.ring_nudged();
         }
         let whole = !service.swarm.borrow().fetcher.is_fetched(goal.torrent);
         let due = goal.record_at <= now || goal.unrecorded_bytes >= RECORD_BYTES || whole;
@@ -347,11 +351,17 @@ fn recorded(
     goal.progress = Some(progress);
     match result {
         Ok(bytes) => {
+            goal.unrecorded_why = None;
             let all = &service.fetched.journal_bytes;
             all.set(all.get() + bytes);
         }
         Err(error) => {
             let what = std::format!("{}: what is fetched cannot be recorded", goal.name);
+            if goal.unrecorded_why.replace(error.kind()) != Some(error.kind()) {
+                let (what, json) =
+                    (std::format!("{what}: {error}"), service.fetched.says_pieces.get());
+                super::report::trouble(&goal.info_hash, &what, json);
+            }
             service.complain(what, &error);
             // Nothing is lost by trying again, and what is not recorded is not claimed.
             goal.unrecorded_bytes = goal.unrecorded_bytes.max(1);

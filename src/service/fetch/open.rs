@@ -8,7 +8,7 @@
 //!
 //! Journey 3 begins here: `main` -> here -> `service/fetch` keeps what is fetched.
 
-use super::make::{FORCE, Made, Plan, wanted_pieces};
+use super::make::{Before, FORCE, Found, Made, Plan, wanted_pieces};
 use super::progress::Progress;
 use crate::engine::library::extents::Stamp;
 use crate::engine::library::{Entry, ExtentMap, Facts, root_key};
@@ -110,7 +110,7 @@ impl Workshop<'_, '_> {
                 return Ok(taken);
             }
         }
-        self.begin(&summary, info_hash, wish, progress).await
+        self.begin(info_hash, wish, progress).await
     }
 
     /// Goes on with a fetch where it was; `None` when its files are no longer those it made, or
@@ -141,7 +141,6 @@ impl Workshop<'_, '_> {
 
     async fn begin(
         &mut self,
-        summary: &Summary,
         info_hash: InfoHash,
         wish: Wish<'_>,
         progress: &mut impl Hashing,
@@ -151,21 +150,48 @@ impl Workshop<'_, '_> {
             return Err(self.full());
         }
         let folder = self.state.borrow().new_folder()?;
-        // What we have made ourselves may be written to again.
-        let force = wish.force || known.is_some_and(|entry| entry.fetching);
         let plan = Plan {
             torrent: wish.torrent.to_path_buf(),
             folder: folder.clone(),
             output: wish.output.to_path_buf(),
             files: wish.files.to_vec(),
-            force,
+            force: wish.force,
+            // What we have made ourselves may be written to again.
+            before: known.and_then(|entry| {
+                let content = self.load(&entry)?.content;
+                Some(Before { content, fetching: entry.fetching })
+            }),
         };
         // It may sleep long: a lane does it.
         let made = match self.lanes.run(Job::Make(Box::new(plan))).await {
             Some(Done::Made(made)) => (*made)?,
-            _ => return Err(Refusal::new(&summary.name, "every lane is taken", "try again")),
+            _ => {
+                return Err(Refusal::new(
+                    wish.torrent.display(),
+                    "every lane is taken",
+                    "try again",
+                ));
+            }
         };
-        let have = adopt_existing(self, &made, force, progress).await?;
+        let taken = self.admit_made(&made, &folder, info_hash, wish, progress).await;
+        if taken.is_err() {
+            // Should no lane have a place, hollow files stay, which are in nobody's way.
+            let _ = self.lanes.run(Job::Unmake(Box::new(made))).await;
+        }
+        taken
+    }
+
+    /// What has been made is looked at, and exists from then on.
+    async fn admit_made(
+        &mut self,
+        made: &Made,
+        folder: &Path,
+        info_hash: InfoHash,
+        wish: Wish<'_>,
+        progress: &mut impl Hashing,
+    ) -> Result<Taken, Refusal> {
+        let summary = &made.summary;
+        let have = adopt_existing(self, made, wish.force, progress).await?;
         let key = root_key(made.content.root.as_os_str().as_encoded_bytes());
         let facts = Facts {
             info_hash,
@@ -180,24 +206,26 @@ impl Workshop<'_, '_> {
             extents_crc: made.extents_crc,
             have_crc: None,
         };
-        let crc = draft::write_facts(&folder, &facts)?;
-        let mut record = Progress::open(&folder, summary.layout.bitfield_bytes())?;
+        let crc = draft::write_facts(folder, &facts)?;
+        let mut record = Progress::open(folder, summary.layout.bitfield_bytes())?;
         record.verified.copy_from_slice(&have);
-        let folder = self.state.borrow_mut().begin(&folder, info_hash, key, crc)?;
+        let folder = self.state.borrow_mut().begin(folder, info_hash, key, crc)?;
         record.move_to(&folder);
         let share = Share {
             info_hash,
             name: summary.name.as_str().into(),
             torrent: folder.join(&made.torrent_name),
             trackers: trackers_of(&made.content.metainfo),
-            content: Arc::new(made.content),
+            content: Arc::new(
+                made.content.again().map_err(|error| unreadable(&made.content.root, error))?,
+            ),
             have: Some(have),
             private: summary.private,
             sent_bytes: 0,
             left_out: LeftOut::default(),
             hashed_bytes: 0,
         };
-        Ok(errand(share, made.wanted, folder, key, record))
+        Ok(errand(share, made.wanted.clone(), folder, key, record))
     }
 }
 
@@ -209,13 +237,14 @@ async fn adopt_existing(
     progress: &mut impl Hashing,
 ) -> Result<Vec<u8>, Refusal> {
     let layout = made.content.layout;
-    if made.existing.is_empty() {
+    if made.found.iter().all(|(_, found)| *found == Found::Hollow) {
         return Ok(std::vec![0; layout.bitfield_bytes() as usize]);
     }
     let content = made.content.again().map_err(|error| unreadable(&made.content.root, error))?;
     let have = check(workshop.lanes, content, &made.summary.name, progress).await?;
     let has = |piece: u32| have[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
-    for index in made.existing.iter().filter(|_| !force) {
+    let foreign = |(_, found): &&(u32, Found)| *found == Found::Foreign && !force;
+    for (index, _) in made.found.iter().filter(foreign) {
         let mut source = FileSource(&made.content.extents);
         let extent = ExtentMap::new(&mut source, made.content.file_count).read(*index);
         let extent = extent.ok().flatten().unwrap_or_default();

@@ -153,8 +153,13 @@ fn sync(content: &Content, verified: &[u8], recorded: &[u8]) -> io::Result<()> {
     for index in files {
         let mut source = FileSource(&content.extents);
         let extent = ExtentMap::new(&mut source, content.file_count).read(index)?;
-        let path = content.path_of(&extent.unwrap_or_default())?;
-        rustix::fs::fdatasync(open_beneath(&content.root, &path)?)?;
+        let extent = extent.unwrap_or_default();
+        let path = content.path_of(&extent)?;
+        let file = open_beneath(&content.root, &path).map_err(|error| {
+            let path = content.path_at(extent.span.at);
+            io::Error::new(error.kind(), std::format!("{}: {error}", path.display()))
+        })?;
+        rustix::fs::fdatasync(file)?;
     }
     Ok(())
 }

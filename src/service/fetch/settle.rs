@@ -13,6 +13,7 @@ use crate::engine::units::{InfoHash, TorrentSlot};
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft::{self, Counted};
 use crate::service::known::Known;
+use crate::service::report;
 use crate::service::state::refused;
 use crate::service::walk::unreadable;
 use crate::service::{Refusal, Service};
@@ -112,6 +113,11 @@ pub fn finish(
     let admitted = made.and_then(|Settled { folder, facts_crc }| {
         let (info_hash, key) = (goal.info_hash, goal.root_key);
         let folder = keeper.state.borrow_mut().admit(&folder, info_hash, key, facts_crc)?;
+        // The old one is gone, whatever comes now.
+        goal.folder.clone_from(&folder);
+        if service.fetched.says_pieces.get() {
+            report::settled(&goal.info_hash, &folder.join(&goal.torrent_name));
+        }
         Known::load(&folder, facts_crc).ok_or_else(|| {
             let problem = "does not hold what has just been written to it";
             Refusal::new(folder.display(), problem, "check the disk it is on")

@@ -275,8 +275,13 @@ impl<'m> Fetcher<'m> {
 
     /// Pauses a fetch, or goes on with it: nothing is asked for meanwhile.
     pub fn pause(&mut self, torrent: TorrentSlot, paused: bool) {
-        if let Some(fetch) = self.fetches.iter_mut().flatten().find(|f| f.torrent == torrent) {
+        let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|f| f.torrent == torrent);
+        let Some(place) = self.fetches.iter().position(of) else { return };
+        if let Some(fetch) = &mut self.fetches[place] {
             fetch.paused = paused;
+        }
+        if !paused {
+            self.wake(place as u16);
         }
     }
 

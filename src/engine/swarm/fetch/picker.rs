@@ -19,7 +19,7 @@
 //! that is helped with; a peer from which nothing more is to be had is not looked through again
 //! until something changes.
 
-use super::link::{Ask, AskState, Has};
+use super::link::{Ask, AskState, Has, Link};
 use super::partial::Partial;
 use super::{Fetch, Fetcher, Order};
 use crate::engine::units::{Block, Instant, PeerSlot};
@@ -156,7 +156,7 @@ impl Fetcher<'_> {
     }
 
     /// A block that others were asked for and have not sent, when nothing is left to begin.
-    fn ask_twice(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
+    fn ask_twice(&self, slot: PeerSlot) -> Option<(usize, u16)> {
         let link = self.links[slot.index()].as_ref()?;
         let (has, place, on_parole) = (link.has, link.fetch, link.on_parole);
         let open = self.fetches[usize::from(place)].as_ref()?.open_count;
@@ -164,24 +164,33 @@ impl Fetcher<'_> {
         if open > 0 || on_parole || link.asks_count() >= TWICE_MAX {
             return None;
         }
-        for at in 0..self.partials.len() {
-            let Some(partial) = &self.partials[at] else { continue };
-            let fits = partial.fetch == place && partial.is_for(slot) && !partial.is_whole();
-            if !fits || !has.contains(&self.pool, partial.piece) {
-                continue;
-            }
-            let (piece, mut from) = (partial.piece, 0);
-            while let Some(block) = self.partials[at].as_ref()?.first_missing(&self.pool, from) {
-                let asked = self.asks(slot)?.find(piece, block).is_some();
-                let coming = self.links[slot.index()].as_ref()?.receiving;
-                let coming = coming.is_some_and(|ask| (ask.piece, ask.block) == (piece, block));
-                if !asked && !coming {
-                    return Some((at, block));
+        let coming = link.receiving;
+        let others = self.links.iter().enumerate().filter(|(index, _)| *index != slot.index());
+        for (index, other) in others {
+            let Some(other) = other.as_ref().filter(|other| other.fetch == place) else { continue };
+            // What has come and is not written yet is nobody's to send.
+            for ask in other.receiving.iter().chain(self.asked(index, other)) {
+                let same = |known: &Ask| (known.piece, known.block) == (ask.piece, ask.block);
+                let own = self.asked(slot.index(), link);
+                if coming.as_ref().is_some_and(same) || own.iter().any(same) {
+                    continue;
                 }
-                from = block + 1;
+                let Some(at) = self.find(place, ask.piece) else { continue };
+                let Some(partial) = &self.partials[at] else { continue };
+                // What has been hashed of it could not be written over.
+                let is_open = !partial.has_arrived(&self.pool, ask.block)
+                    && partial.hashed_bytes <= partial.block(ask.block).begin;
+                if is_open && partial.is_for(slot) && has.contains(&self.pool, ask.piece) {
+                    return Some((at, ask.block));
+                }
             }
         }
         None
+    }
+
+    /// The requests of a link.
+    fn asked(&self, index: usize, link: &Link) -> &[Ask] {
+        &self.asks[index * self.asks_each..][..usize::from(link.asks_count())]
     }
 }
 

@@ -448,7 +448,7 @@ impl Fetcher<'_> {
     }
 
     /// Where a piece is among those under way.
-    fn find(&self, place: u16, piece: u32) -> Option<usize> {
+    pub(super) fn find(&self, place: u16, piece: u32) -> Option<usize> {
         let of = |partial: &Partial| partial.fetch == place && partial.piece == piece;
         self.partials.iter().position(|partial| partial.as_ref().is_some_and(of))
     }

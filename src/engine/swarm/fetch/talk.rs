@@ -339,12 +339,15 @@ impl Fetching for Fetcher<'_> {
         if let Some(over) = self.asks(slot)?.take_over() {
             return Some(Say::Cancel(self.block_of(slot, over)?));
         }
-        let (_, fetch, _) = self.link(slot)?;
+        let (link, fetch, _) = self.link(slot)?;
         if fetch.sought.is_some() {
             return self.next_metadata(slot, now);
         }
         if fetch.lacking_count == 0 {
-            self.retire(slot);
+            // Not before it has been told of the last pieces: there will be no other news.
+            if link.told_verified == fetch.verified_count {
+                self.retire(slot);
+            }
             return None;
         }
         self.next_ask(slot, now).map(Say::Ask)
