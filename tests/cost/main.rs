@@ -9,17 +9,22 @@
 
 #![cfg(feature = "std")]
 
+#[path = "../support/author.rs"]
+mod author;
 #[path = "../support/count_alloc.rs"]
 mod count_alloc;
 #[path = "../support/leecher.rs"]
 mod leecher;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/seeder.rs"]
+mod seeder;
 #[path = "../support/torrent.rs"]
 mod torrent;
 
 mod allocations;
 mod calls;
+mod fetching;
 mod memory;
 
 use leecher::{Leecher, MODERN, Manners};
