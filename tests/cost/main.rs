@@ -1,4 +1,4 @@
-//! What serving costs, counted and never timed: system calls, bytes read, memory, wake-ups.
+//! What serving and fetching cost, counted and never timed: system calls, bytes read, memory, wake-ups.
 //!
 //! Everything is counted from outside, on the program as it is: calls and reads by `strace`,
 //! memory and wake-ups in `/proc`. What is counted is said, so that a run shows how far each figure

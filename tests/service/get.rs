@@ -270,6 +270,28 @@ fn a_seed_that_hangs_up_again_and_again_is_called_again() {
 }
 
 #[test]
+fn a_peer_that_stops_in_the_middle_of_a_block_does_not_hold_up_the_others() {
+    let home = Folder::new("get-stuck");
+    let torrent = Arc::new(Torrent::single("film.mkv", 16 << 10, bytes(42, 32 << 14)));
+    let habits = Habits { stalls_inside: Some(0), has: Some(0..1), ..Habits::default() };
+    let stuck = Seeder::start_at("127.0.3.1:0".parse().unwrap(), &torrent, habits);
+    let path = torrent.write(home.path(), "film.torrent");
+    let program = Call::get(&home, &[&path]).with(&stuck.as_peer()).start();
+    let is_stuck = || (stuck.tallies().sent[0] == 1).then_some(());
+    wait_until("it is stuck", PATIENCE, is_stuck, || program.log());
+    let honest = Seeder::start(&torrent, Habits::default());
+    honest.call(program.address);
+    let others = || (honest.tallies().sent.iter().sum::<u32>() >= 31).then_some(());
+    wait_until("all else is there", PATIENCE, others, || program.log());
+    let limit = Duration::from_secs(40);
+    let last = || (honest.tallies().sent[0] == 1).then_some(());
+    wait_until("it is late, and the block asked for elsewhere", limit, last, || program.log());
+    program.events_until("complete");
+    assert_eq!(fs::read(home.path().join("got/film.mkv")).unwrap(), torrent.content.all());
+    program.ended_by_signal();
+}
+
+#[test]
 fn a_piece_that_is_wrong_is_never_there_and_others_send_it() {
     let home = Folder::new("get-spoilt");
     let torrent = film();
