@@ -1,4 +1,4 @@
-//! What serving costs, counted and never timed: system calls, bytes read, memory, wake-ups.
+//! What serving and fetching cost, counted and never timed: system calls, bytes read, memory, wake-ups.
 //!
 //! Everything is counted from outside, on the program as it is: calls and reads by `strace`,
 //! memory and wake-ups in `/proc`. What is counted is said, so that a run shows how far each figure
@@ -9,17 +9,22 @@
 
 #![cfg(feature = "std")]
 
+#[path = "../support/author.rs"]
+mod author;
 #[path = "../support/count_alloc.rs"]
 mod count_alloc;
 #[path = "../support/leecher.rs"]
 mod leecher;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/seeder.rs"]
+mod seeder;
 #[path = "../support/torrent.rs"]
 mod torrent;
 
 mod allocations;
 mod calls;
+mod fetching;
 mod memory;
 
 use leecher::{Leecher, MODERN, Manners};

@@ -66,15 +66,6 @@ pub fn copy(shared: &Path, folder: &Path) {
     }
 }
 
-/// How many bytes there are of `shared`.
-pub fn bytes(shared: &Path) -> u64 {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
-    if shared.is_file() {
-        return length(shared);
-    }
-    files_under(shared).iter().map(|file| length(&shared.join(file))).sum()
-}
-
 /// How many bytes of the disk all that is in `folder` takes.
 pub fn bytes_on_disk(folder: &Path) -> u64 {
     let blocks = |path: &Path| fs::metadata(path).map_or(0, |found| found.blocks());

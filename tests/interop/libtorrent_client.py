@@ -26,6 +26,7 @@ session = lt.session({
     "enable_upnp": False,
     "enable_natpmp": False,
     "active_downloads": -1,
+    "active_seeds": -1,
     "active_limit": -1,
     "alert_mask": lt.alert.category_t.error_notification
     | lt.alert.category_t.status_notification

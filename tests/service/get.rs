@@ -75,7 +75,8 @@ fn one_file_arrives_and_exit_ends_it_with_status_0() {
     let mut said = pieces(&events);
     said.sort_unstable();
     assert_eq!(said, (0..torrent.piece_count()).collect::<Vec<u32>>());
-    assert_eq!(events.last().unwrap()["event"], "complete");
+    let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert!(names.ends_with(&["complete", "settled"]), "{names:?}");
     assert_eq!(fs::read(home.path().join("got/film.mkv")).unwrap(), torrent.content.all());
     let tallies = seeder.tallies();
     assert_eq!(tallies.sent_bytes, 1_000_000, "no block twice");
@@ -117,7 +118,7 @@ fn what_is_fetched_is_shared_at_once_and_by_the_next_get_and_by_share() {
     let seeder = Seeder::start(&torrent, Habits::default());
     let path = torrent.write(home.path(), "film.torrent");
     let program = Call::get(&home, &[&path]).with(&seeder.as_peer()).start();
-    let events = program.events_until("complete");
+    let events = program.events_until("settled");
     let kept = events.last().unwrap()["torrent"].as_str().unwrap();
     assert_eq!(fs::read(kept).unwrap(), torrent.metainfo);
     let got = home.path().join("got/film.mkv");
@@ -265,6 +266,28 @@ fn a_seed_that_hangs_up_again_and_again_is_called_again() {
     let program = Call::get(&home, &[&path]).with(&seeder.as_peer()).start();
     program.events_until("complete");
     assert!(seeder.tallies().connections >= 2);
+    program.ended_by_signal();
+}
+
+#[test]
+fn a_peer_that_stops_in_the_middle_of_a_block_does_not_hold_up_the_others() {
+    let home = Folder::new("get-stuck");
+    let torrent = Arc::new(Torrent::single("film.mkv", 16 << 10, bytes(42, 32 << 14)));
+    let habits = Habits { stalls_inside: Some(0), has: Some(0..1), ..Habits::default() };
+    let stuck = Seeder::start_at("127.0.3.1:0".parse().unwrap(), &torrent, habits);
+    let path = torrent.write(home.path(), "film.torrent");
+    let program = Call::get(&home, &[&path]).with(&stuck.as_peer()).start();
+    let is_stuck = || (stuck.tallies().sent[0] == 1).then_some(());
+    wait_until("it is stuck", PATIENCE, is_stuck, || program.log());
+    let honest = Seeder::start(&torrent, Habits::default());
+    honest.call(program.address);
+    let others = || (honest.tallies().sent.iter().sum::<u32>() >= 31).then_some(());
+    wait_until("all else is there", PATIENCE, others, || program.log());
+    let limit = Duration::from_secs(40);
+    let last = || (honest.tallies().sent[0] == 1).then_some(());
+    wait_until("it is late, and the block asked for elsewhere", limit, last, || program.log());
+    program.events_until("complete");
+    assert_eq!(fs::read(home.path().join("got/film.mkv")).unwrap(), torrent.content.all());
     program.ended_by_signal();
 }
 

@@ -89,6 +89,7 @@ fn piece_bytes(torrent: &Torrent, piece: u32) -> u64 {
 const SILENT: Habits = Habits {
     rate: None,
     stalls_after: Some(0),
+    stalls_inside: None,
     hangs_up_after: None,
     spoils: None,
     plain: false,

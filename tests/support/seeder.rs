@@ -24,6 +24,8 @@ pub struct Habits {
     pub rate: Option<u32>,
     /// After so many blocks, counted over all connections, it sends no more and stays there.
     pub stalls_after: Option<u32>,
+    /// In the middle of this block, counted as above, it stops sending and stays there.
+    pub stalls_inside: Option<u32>,
     /// It hangs up after each so many blocks of a connection.
     pub hangs_up_after: Option<u32>,
     /// Every block it sends of this piece is wrong.
@@ -93,15 +95,17 @@ impl Seeder {
                     return;
                 }
                 lock(&accepting.streams).extend(stream.try_clone());
-                let shared = Arc::clone(&accepting);
-                // However it ends, it is the other side's to notice.
-                thread::spawn(move || {
-                    let _ = shared.converse(&stream);
-                    hang_up(&stream);
-                });
+                carry(&accepting, stream, false);
             }
         });
         Seeder { address, shared }
+    }
+
+    /// Calls somebody who listens at `address`.
+    pub fn call(&self, address: SocketAddr) {
+        let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        lock(&self.shared.streams).extend(stream.try_clone());
+        carry(&self.shared, stream, true);
     }
 
     /// `--peer` and where it listens.
@@ -138,8 +142,11 @@ impl Drop for Seeder {
 }
 
 impl Shared {
-    fn converse(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn converse(&self, mut stream: &TcpStream, calls: bool) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        if calls {
+            stream.write_all(&self.handshake())?;
+        }
         let mut input = BufReader::new(stream.try_clone()?);
         let mut theirs = [0; 68];
         input.read_exact(&mut theirs)?;
@@ -148,8 +155,10 @@ impl Shared {
         }
         let habits = lock(&self.habits).clone();
         lock(&self.tallies).connections += 1;
-        let fast = !habits.plain && theirs[27] & 0x04 != 0;
-        stream.write_all(&self.greeting(&habits, fast))?;
+        if !calls {
+            stream.write_all(&self.handshake())?;
+        }
+        stream.write_all(&self.offer(&habits, theirs[27] & 0x04 != 0))?;
         let mut sent = 0;
         loop {
             let mut head = [0; 4];
@@ -171,25 +180,25 @@ impl Shared {
         }
     }
 
-    fn greeting(&self, habits: &Habits, fast: bool) -> Vec<u8> {
+    fn handshake(&self) -> Vec<u8> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mut greeting = b"\x13BitTorrent protocol\0\0\0\0\0\0\0".to_vec();
-        greeting.push(if fast { 0x04 } else { 0 });
-        greeting.extend(self.torrent.info_hash);
-        greeting.extend(format!("-TS0001-{:012}", COUNT.fetch_add(1, Ordering::Relaxed)).bytes());
-        if fast && habits.has.is_none() {
-            greeting.extend([0, 0, 0, 1, 14]);
-            return greeting;
+        let mut handshake = b"\x13BitTorrent protocol\0\0\0\0\0\0\0".to_vec();
+        handshake.push(if lock(&self.habits).plain { 0 } else { 0x04 });
+        handshake.extend(self.torrent.info_hash);
+        handshake.extend(format!("-TS0001-{:012}", COUNT.fetch_add(1, Ordering::Relaxed)).bytes());
+        handshake
+    }
+
+    fn offer(&self, habits: &Habits, fast: bool) -> Vec<u8> {
+        if fast && !habits.plain && habits.has.is_none() {
+            return vec![0, 0, 0, 1, 14];
         }
         let count = self.torrent.piece_count();
         let mut bits = vec![0; count.div_ceil(8) as usize];
         for piece in habits.has.clone().unwrap_or(0..count) {
             bits[piece as usize / 8] |= 0x80 >> (piece % 8);
         }
-        greeting.extend((bits.len() as u32 + 1).to_be_bytes());
-        greeting.push(5);
-        greeting.extend(bits);
-        greeting
+        [&(bits.len() as u32 + 1).to_be_bytes()[..], &[5], &bits].concat()
     }
 
     fn answer(
@@ -240,8 +249,14 @@ impl Shared {
         tallies.sent[piece as usize] += 1;
         tallies.sent_bytes += u64::from(length);
         drop(tallies);
-        self.blocks_sent.fetch_add(1, Ordering::Relaxed);
+        let before = self.blocks_sent.fetch_add(1, Ordering::Relaxed);
         *sent += 1;
+        if habits.stalls_inside == Some(before) {
+            stream.write_all(&block[..block.len() / 2])?;
+            while !self.closed.load(Ordering::Relaxed) {
+                thread::sleep(POLL);
+            }
+        }
         stream.write_all(&block)
     }
 }
@@ -256,6 +271,15 @@ impl Tallies {
     pub fn asked_for(&self) -> Vec<u32> {
         (0..self.asked.len()).filter(|piece| self.asked[*piece] > 0).map(|p| p as u32).collect()
     }
+}
+
+/// Carries a connection to its end. However it ends, it is the other side's to notice.
+fn carry(shared: &Arc<Shared>, stream: TcpStream, calls: bool) {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        let _ = shared.converse(&stream, calls);
+        hang_up(&stream);
+    });
 }
 
 /// What was sent before arrives: a stream that is closed with something unread is reset.

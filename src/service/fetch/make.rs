@@ -477,3 +477,18 @@ const SEEN_WORDS_MAX: u32 = 64 << 10;
 
 /// A smaller file is in one place anyway.
 const RESERVED_MIN: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_knows_what_it_was_given_and_seldom_takes_another_for_it() {
+        // Neighbours, as a file system numbers files that are made one after the other.
+        let mut seen = Seen::of(10_000);
+        (0..10_000).for_each(|number| seen.add(1_000_000 + number));
+        assert!((0..10_000).all(|number| seen.may_hold(1_000_000 + number)));
+        let wrong = (0..100_000).filter(|number| seen.may_hold(2_000_000 + number)).count();
+        assert!(wrong < 1_000, "{wrong}");
+    }
+}

@@ -82,6 +82,8 @@ pub struct Link {
     pub on_parole: bool,
     /// The block it is sending.
     pub receiving: Option<Ask>,
+    /// Bytes of it that have come, and how many of them had when the clock was last looked at.
+    pub received: [u32; 2],
     /// That block is wanted; else it is read and dropped.
     pub receiving_wanted: bool,
     /// Blocks it may still send although we no longer ask for them.
@@ -92,7 +94,7 @@ pub struct Link {
     pub have_after: Instant,
     /// No request before: it has just rejected one.
     pub ask_after: Instant,
-    /// When it last sent a block, or was first asked after having nothing to send.
+    /// When it last sent of a block, or was first asked after having nothing to send.
     pub last_block: Instant,
     /// It had its time and sent nothing.
     pub snubbed: bool,
@@ -125,6 +127,7 @@ impl Link {
             dry: false,
             on_parole: false,
             receiving: None,
+            received: [0; 2],
             receiving_wanted: false,
             forgiven: 0,
             told_verified: 0,
@@ -156,9 +159,22 @@ impl Link {
         self.blocks[1]
     }
 
-    /// It has been asked and sends nothing: others get its blocks.
+    /// It has been asked, or is in the middle of a block, and sends nothing: others get its blocks.
     pub fn is_late(&self, now: Instant) -> bool {
-        self.asks_count > 0 && now >= self.late_at()
+        self.owes() && now >= self.late_at()
+    }
+
+    /// Something is to come.
+    pub fn owes(&self) -> bool {
+        self.asks_count > 0 || self.receiving.is_some()
+    }
+
+    /// Looks whether more of a block has come.
+    pub fn look(&mut self, now: Instant) {
+        if self.received[0] != self.received[1] {
+            self.received[1] = self.received[0];
+            self.last_block = now;
+        }
     }
 
     /// When it will be late.

@@ -132,8 +132,9 @@ impl Fetcher<'_> {
         at: usize,
         length: usize,
     ) {
-        let Some(link) = self.links.get(slot.index()).and_then(Option::as_ref) else { return };
+        let Some(link) = self.links.get_mut(slot.index()).and_then(Option::as_mut) else { return };
         let Some(ask) = link.receiving else { return };
+        link.received[0] = offset + length as u32;
         let (place, wanted) = (link.fetch, link.receiving_wanted);
         let Some(found) = self.find(place, ask.piece) else { return self.stop_receiving(slot) };
         let Some(partial) = &self.partials[found] else { return };

@@ -360,8 +360,7 @@ impl Fetching for Fetcher<'_> {
 
     fn awaits_payload(&self, slot: PeerSlot) -> bool {
         let link = self.links.get(slot.index()).and_then(Option::as_ref);
-        link.is_some_and(|link| link.asks_count() > 0 || link.receiving.is_some())
-            || self.metadata_late_at(slot).is_some()
+        link.is_some_and(Link::owes) || self.metadata_late_at(slot).is_some()
     }
 
     fn handle_time(&mut self, slot: PeerSlot, now: Instant) -> bool {
@@ -376,6 +375,7 @@ impl Fetching for Fetcher<'_> {
         } else if untold > 0 && link.have_after == Instant::NEVER {
             link.have_after = now.after(HAVE_GATHER_MS);
         }
+        link.look(now);
         let late = link.is_late(now) && !link.snubbed;
         if self.metadata_late_at(slot).is_some_and(|at| at <= now) {
             self.give_up_source(slot, now);
@@ -383,7 +383,11 @@ impl Fetching for Fetcher<'_> {
         let Some((link, ..)) = self.link(slot) else { return true };
         if late {
             link.snubbed = true;
+            let stuck = link.receiving.take();
             self.give_up_asks(slot);
+            if let Some(ask) = stuck {
+                self.interrupt(slot, ask);
+            }
             self.free_lone_pieces(slot);
         }
         untold <= VERIFIED_TOLD_MAX as u32
@@ -395,7 +399,7 @@ impl Fetching for Fetcher<'_> {
         if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
             due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
         }
-        if link.asks_count() > 0 && !link.snubbed {
+        if link.owes() && !link.snubbed {
             due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
         }
         if let Some(at) = self.metadata_late_at(slot) {
