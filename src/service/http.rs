@@ -21,8 +21,13 @@
 //! lasts, for the records of 64 KiB of body, and the first leaves 18 KiB of roots and settings
 //! behind (both measured): a line of the profile.
 //!
+//! Bodies that fit no buffer come in parts, over [`stream`]; [`follow`] goes after redirects.
+//!
 //! Journey 3: [`tracker`](super::tracker) writes the target of a [`Get`] and reads the body of
 //! [`Reply::Content`].
+
+pub mod follow;
+pub mod stream;
 
 use async_io::Async;
 use core::fmt;
@@ -158,7 +163,7 @@ async fn exchange<'b, S: AsyncRead + AsyncWrite + Unpin>(
     get: &Get<'_>,
     buffer: &'b mut [u8],
 ) -> Result<Reply<'b>, HttpError> {
-    let request_bytes = write_get(get, buffer)?;
+    let request_bytes = write_request(get, format_args!("Connection: close\r\n"), buffer)?;
     converse(stream, request_bytes, buffer).await
 }
 
@@ -184,11 +189,16 @@ async fn converse<'b, S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Reply::Content { status: head.status, body: &inbox.buffer[..body_bytes] })
 }
 
-/// Writes the request to the front of `buffer` and gives its length.
-fn write_get(get: &Get<'_>, buffer: &mut [u8]) -> Result<usize, HttpError> {
+/// Writes a request to the front of `buffer` and gives its length. `lines` are headers beside those
+/// that every request has.
+fn write_request(
+    get: &Get<'_>,
+    lines: fmt::Arguments<'_>,
+    buffer: &mut [u8],
+) -> Result<usize, HttpError> {
     write(buffer, |rest| {
         write_head("GET", get, rest)?;
-        rest.write_all(b"\r\n")
+        write!(rest, "{lines}\r\n")
     })
 }
 
@@ -197,7 +207,7 @@ fn write_post(get: &Get<'_>, post: &Post<'_>, buffer: &mut [u8]) -> Result<usize
     write(buffer, |rest| {
         write_head("POST", get, rest)?;
         let Post { content_type, header: (name, value), body } = post;
-        write!(rest, "Content-Type: {content_type}\r\n{name}: {value}\r\n")?;
+        write!(rest, "Connection: close\r\nContent-Type: {content_type}\r\n{name}: {value}\r\n")?;
         write!(rest, "Content-Length: {}\r\n\r\n", body.len())?;
         rest.write_all(body)
     })
@@ -222,7 +232,7 @@ fn write_head(method: &str, get: &Get<'_>, rest: &mut &mut [u8]) -> io::Result<(
     write!(
         rest,
         " HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\
-         Accept-Encoding: identity\r\nConnection: close\r\n",
+         Accept-Encoding: identity\r\n",
         get.authority
     )
 }
@@ -232,8 +242,31 @@ struct Head {
     status: u16,
     framing: Framing,
     location: Option<String>,
+    /// Which part of the whole the body is (`Content-Range`).
+    part: Option<Part>,
+    /// Another request may follow on the same connection.
+    keep: bool,
     /// The head's own length.
     bytes: usize,
+}
+
+/// A part of something longer (RFC 9110, section 14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Offset of the first byte.
+    pub first: u64,
+    /// Offset of the last byte.
+    pub last: u64,
+    /// Length of the whole, if it is known.
+    pub whole: Option<u64>,
+}
+
+/// Parses `bytes 0-99/1000`; one of which no byte can be given (`*`) is none.
+fn parse_part(value: &str) -> Option<Part> {
+    let (range, whole) = value.strip_prefix("bytes ")?.trim_start().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(Part { first, last, whole: whole.parse().ok() })
 }
 
 /// How to tell where a body ends (RFC 9112, section 6.3).
@@ -254,7 +287,15 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
         Err(_) => return Err(HttpError::Foreign("its first lines are something else")),
     };
     let status = response.code.unwrap_or_default();
-    let mut head = Head { status, framing: Framing::UntilClosed, location: None, bytes };
+    let mut head = Head {
+        status,
+        framing: Framing::UntilClosed,
+        location: None,
+        part: None,
+        keep: false,
+        bytes,
+    };
+    head.keep = response.version == Some(1);
     let moved = matches!(status, 301 | 302 | 303 | 307 | 308);
     for header in response.headers.iter() {
         let value = header.value.trim_ascii();
@@ -272,6 +313,10 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, HttpError> {
             let length = core::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
             let length = length.ok_or(HttpError::Foreign("a content length that is no number"))?;
             head.framing = Framing::Length(length);
+        } else if is("content-range") {
+            head.part = core::str::from_utf8(value).ok().and_then(parse_part);
+        } else if is("connection") {
+            head.keep &= !value.eq_ignore_ascii_case(b"close");
         } else if is("content-encoding") && !value.eq_ignore_ascii_case(b"identity") {
             return Err(HttpError::Foreign("a compressed body, which nobody asked for"));
         }

@@ -14,10 +14,12 @@
 //!
 //! - [`open`]: a torrent is taken up, begun or gone on with
 //! - [`magnet`]: what it is, when only its name is known
+//! - [`download`]: its `.torrent` is brought from the web
 //! - [`make`]: its files
 //! - [`progress`]: what is recorded of it
 //! - [`settle`]: it is whole
 
+pub mod download;
 pub mod magnet;
 pub mod make;
 pub mod open;
