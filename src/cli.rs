@@ -77,6 +77,9 @@ pub struct GetArgs {
     /// Begin with this peer; may be given several times
     #[arg(long = "peer", value_name = "ADDR:PORT")]
     pub peers: Vec<SocketAddr>,
+    /// Fetch from this web server too; may be given several times
+    #[arg(long = "web-seed", value_name = "URL")]
+    pub web_seeds: Vec<String>,
     /// Write over files that lie there with other content
     #[arg(long)]
     pub force: bool,

@@ -9,7 +9,7 @@ use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
 use perennial::service::options::FetchOptions;
 use perennial::service::report::{self, Report};
-use perennial::service::{Refusal, life};
+use perennial::service::{Refusal, life, webseed};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +51,7 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
 
 fn get(args: GetArgs) -> Result<(), Refusal> {
     args.files.iter().try_for_each(|pattern| open::check_pattern(pattern))?;
+    args.web_seeds.iter().try_for_each(|url| webseed::check_url(url))?;
     let report = &mut Report::new(args.common.json);
     let mut options = args.common.options()?;
     options.fetch = FetchOptions {
@@ -60,6 +61,7 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         sequential: args.sequential,
         exit: args.exit,
         peers: args.peers,
+        web_seeds: args.web_seeds,
         force: args.force,
     };
     life::live(&options, report)

@@ -15,12 +15,14 @@ use super::fetch::Goal;
 use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
 use super::store::FILES_MAX as LANE_FILES_MAX;
+use super::webseed::WINDOW_BYTES;
 use crate::engine::dht::Dht;
 use crate::engine::dht::saved::saved_bytes;
 use crate::engine::dht::search::Search;
 use crate::engine::dht::store::StoredPeer;
 use crate::engine::dht::table::Contact;
 use crate::engine::library::Entry;
+use crate::engine::metainfo::web_seeds::WEB_SEEDS_MAX;
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::candidates::Candidate;
 use crate::engine::swarm::fetch::Fetch;
@@ -77,6 +79,7 @@ pub struct Pools {
     pub dht_nodes_max: u32,
     pub dht_peers_max: u32,
     pub dht_searches_max: u16,
+    pub web_seeds_max: u16,
 }
 
 /// Numbers under `[disk]`.
@@ -200,19 +203,25 @@ impl Board {
         self.pools.peers_max + SPARE_PUMPS
     }
 
+    /// Who may give us something: connections, and web seeds behind them.
+    pub fn links(&self) -> u16 {
+        self.pumps() + self.pools.web_seeds_max
+    }
+
     /// File descriptors at most: one line for each holder.
     pub fn descriptors(&self) -> u64 {
-        let pumps = u64::from(self.pumps());
+        let links = u64::from(self.links());
         let torrents = 2 * u64::from(self.pools.seeding_max);
         let lane_files = (1 + LANE_FILES_MAX as u64) * u64::from(self.disk.lanes);
         let files = u64::from(self.pools.open_files_max) + lane_files;
-        pumps + torrents + files + OTHER_DESCRIPTORS
+        links + torrents + files + OTHER_DESCRIPTORS
     }
 
     /// What the service holds on this board, which is one that runs Linux.
     pub fn contract(&self) -> Contract {
         let (pools, disk) = (&self.pools, &self.disk);
-        let pumps = u64::from(self.pumps());
+        let (pumps, links) = (u64::from(self.pumps()), u64::from(self.links()));
+        let web_seeds = u64::from(pools.web_seeds_max);
         let lanes = u64::from(disk.lanes);
         let kib = |kib: u32| u64::from(kib) * 1024;
         let each = |count: u64, bytes: usize| count * bytes as u64;
@@ -260,8 +269,15 @@ impl Board {
             line(
                 "requests of ours",
                 "peers_max x asks_per_peer",
-                pumps * (u64::from(pools.asks_per_peer) * size_of::<Ask>() as u64)
-                    + each(pumps, size_of::<Option<Link>>() + size_of::<Veil>())
+                links * (u64::from(pools.asks_per_peer) * size_of::<Ask>() as u64)
+                    + each(links, size_of::<Option<Link>>())
+                    + each(pumps, size_of::<Veil>())
+            ),
+            line(
+                "web seeds",
+                "web_seeds_max, fetching_max",
+                each(web_seeds, WEB_SEED_TASK_BYTES)
+                    + each(pools.fetching_max.into(), WEB_SEEDS_MAX * WEB_SEED_BYTES)
             ),
             line("what peers have", "fetch_bits_kib", kib(pools.fetch_bits_kib)),
             line("records of fetches", "2 x bits_kib", 2 * kib(pools.bits_kib)),
@@ -298,10 +314,12 @@ impl Board {
         ];
         let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
         let receiving = pumps * kib(self.sockets.receive_kib);
+        let from_web = each(web_seeds, WINDOW_BYTES);
         let kernel = std::vec![
             line("unsent and on its way", "peers_max x unsent_kib", sending),
             line("received and unread", "peers_max x receive_kib", receiving),
             line("DHT sockets", "fixed, for each family", each(4, dht::RECEIVE_BYTES)),
+            line("received from web seeds", "web_seeds_max", from_web),
         ];
         Contract { ours, kernel }
     }
@@ -376,6 +394,12 @@ pub const TRACKER_BYTES: usize =
 
 /// What a router may answer with, and the task that asks it.
 const ROUTER_BYTES: usize = super::portmap::BUFFER_BYTES + super::portmap::TASK_BYTES;
+
+/// A web seed's task: the buffer for heads, what TLS needs, and its own state.
+const WEB_SEED_TASK_BYTES: usize = super::http::stream::BUFFER_BYTES + 52 * 1024 + 4 * 1024;
+
+/// What is kept of a web seed: its URL, most often about 100 bytes, and how it stands.
+const WEB_SEED_BYTES: usize = 512;
 
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;

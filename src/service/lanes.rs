@@ -17,6 +17,7 @@ use super::fetch::make::{self, Made, Plan};
 use super::fetch::progress::Progress;
 use super::fetch::{magnet, settle};
 use super::store::Files;
+use super::webseed::address::Place;
 use crate::engine::peer::Serving;
 use crate::engine::swarm::fetch::store::{self, Work};
 use crate::engine::units::{InfoHash, PeerSlot, PieceIndex, TorrentSlot};
@@ -111,6 +112,13 @@ pub enum Job {
         /// What it is to hold.
         bytes: Vec<u8>,
     },
+    /// Find the file that holds a byte of the content, as web seeds call it.
+    Locate {
+        /// Whose content.
+        content: Arc<Content>,
+        /// Which byte.
+        at: u64,
+    },
     /// Ask for the addresses of a host.
     Resolve {
         /// Its name, or an address.
@@ -176,6 +184,8 @@ pub enum Done {
     Inspect(Sight),
     /// Of [`Job::Save`]; the bytes come back.
     Saved(Vec<u8>, io::Result<()>),
+    /// Of [`Job::Locate`].
+    Located(io::Result<Place>),
     /// Of [`Job::Resolve`].
     Resolve(io::Result<Vec<SocketAddr>>),
 }
@@ -429,6 +439,7 @@ impl Job {
                 let outcome = save(&path, &bytes);
                 Done::Saved(bytes, outcome)
             }
+            Job::Locate { content, at } => Done::Located(Place::find(&content, at)),
             Job::Resolve { host, port } => {
                 let found = (host.as_str(), port).to_socket_addrs();
                 Done::Resolve(found.map(|addresses| addresses.take(RESOLVED_MAX).collect()))

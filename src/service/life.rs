@@ -25,6 +25,7 @@ use super::report::{Report, Totals};
 use super::share::{Share, Workshop};
 use super::state::State;
 use super::streams::Streams;
+use super::webseed::{self, WebSeeds};
 use super::{Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
@@ -121,8 +122,8 @@ async fn serve(
     let asks_each = usize::from(pools.asks_per_peer);
     let mut fetches: Vec<_> = (0..pools.fetching_max).map(|_| None).collect();
     let mut partials: Vec<_> = (0..pools.partials_max).map(|_| None).collect();
-    let mut links: Vec<_> = (0..pumps).map(|_| None).collect();
-    let mut asks = std::vec![Ask::default(); pumps * asks_each];
+    let mut links: Vec<_> = (0..board.links()).map(|_| None).collect();
+    let mut asks = std::vec![Ask::default(); links.len() * asks_each];
     let mut veils = std::vec![Veil::default(); pumps];
     let mut pool = std::vec![0; pools.fetch_bits_kib as usize * 1024];
     let fetcher = Fetcher::new(FetchMemory {
@@ -168,6 +169,9 @@ async fn serve(
     executor.spawn(live::run(&service, announcer, report, dht_nodes)).detach();
     executor.spawn(fetch::run(&service, keeper, report)).detach();
     executor.spawn(magnet::run(&service, keeper, report)).detach();
+    for slot in board.pumps()..board.links() {
+        executor.spawn(webseed::run(&service, PeerSlot(slot))).detach();
+    }
     for worker in 0..announcer::EXCHANGES_MAX {
         executor.spawn(announcer::run(&service, announcer, worker)).detach();
     }
@@ -247,7 +251,7 @@ fn make_service<'m>(
     lanes: Lanes,
 ) -> Result<Service<'m>, Refusal> {
     let Board { pools, disk, sockets, .. } = &options.board;
-    let pumps = usize::from(options.board.pumps());
+    let (pumps, links) = (options.board.pumps().into(), usize::from(options.board.links()));
     let limits = SwarmLimits {
         peers_max: pools.peers_max,
         unchoked_max: pools.unchoked_max,
@@ -261,7 +265,7 @@ fn make_service<'m>(
         dht_port,
     };
     Ok(Service {
-        clock: Clock::new(pumps + Duties::COUNT, SLEEPERS),
+        clock: Clock::new(links + Duties::COUNT, SLEEPERS + usize::from(pools.web_seeds_max)),
         lanes,
         names: start_names(&options.board)?,
         complain_after: Cell::default(),
@@ -269,19 +273,20 @@ fn make_service<'m>(
         streams: Streams::new(pumps).map_err(no_descriptors)?,
         lobby: Lobby::new(pumps),
         swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
-        hungry: RefCell::new(VecDeque::with_capacity(pumps)),
+        hungry: RefCell::new(VecDeque::with_capacity(links)),
         fetched: Desk::default(),
         dht_told: Bell::default(),
         up: Caps::new(options.caps.up, pools.seeding_max.into()),
         down: Caps::new(options.caps.down, pools.seeding_max.into()),
         caps: options.caps,
+        webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
         contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
         receive_bytes: sockets.receive_kib as usize * 1024,
         unsent_bytes: sockets.unsent_kib * 1024,
         dialled_max: pools.peers_max - pools.peers_max / 4,
         portmap: Portmap::new(address.port()),
-        duties: Duties::after(pumps),
+        duties: Duties::after(links),
         lan_only: options.lan,
         listen: address,
         lan: RefCell::new(Lan::look()),
@@ -379,6 +384,8 @@ fn take_in(
     for peer in options.fetch.peers.iter().chain(&peers) {
         service.swarm.borrow_mut().candidates.note(slot, *peer, now);
     }
+    let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
+    service.webseeds.add_all(service, slot, &share.content, named);
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
     Ok((slot, share))
 }
@@ -511,7 +518,7 @@ fn start_names(board: &Board) -> Result<Lanes, Refusal> {
         scratch_bytes: 0,
         buffers: 0,
         buffer_bytes: 0,
-        jobs_max: 2 * announcer::EXCHANGES_MAX,
+        jobs_max: 2 * announcer::EXCHANGES_MAX + usize::from(board.pools.web_seeds_max),
     };
     Lanes::start(sizes).map_err(no_threads)
 }
@@ -524,9 +531,11 @@ pub(super) fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
         scratch_bytes: HASH_SCRATCH_BYTES,
         buffers: disk.lane_buffers.into(),
         buffer_bytes: disk.lane_buffer_kib as usize * 1024,
-        // Reads and writes are bounded by their buffers, hashing by three a lane; the rest is one
-        // of a kind.
-        jobs_max: usize::from(disk.lane_buffers + 3 * disk.lanes) + fetch::JOBS_MAX + ODD_JOBS,
+        // Reads and writes are bounded by their buffers, hashing by three a lane, each web seed
+        // looks for one file; the rest is one of a kind.
+        jobs_max: usize::from(disk.lane_buffers + 3 * disk.lanes + board.pools.web_seeds_max)
+            + fetch::JOBS_MAX
+            + ODD_JOBS,
     };
     Lanes::start(sizes).map_err(no_threads)
 }
@@ -566,7 +575,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 const STOP_MS: u64 = 1_500;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
-/// then accepting, dialling, discovery twice, stopping three times, what asks the router, and the DHT's.
+/// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
+/// Each web seed sleeps once beside.
 const SLEEPERS: usize = 5 * announcer::EXCHANGES_MAX + 7 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, and one to spare.

@@ -14,6 +14,7 @@
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
+//! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 
@@ -49,6 +50,7 @@ pub mod streams;
 pub mod tracker;
 pub mod units;
 pub mod walk;
+pub mod webseed;
 
 pub use board::Board;
 pub use content::Content;
@@ -107,6 +109,8 @@ pub struct Service<'m> {
     pub down: Caps,
     /// For whom that holds.
     pub caps: CapOptions,
+    /// Web servers that have content of what is fetched.
+    pub webseeds: webseed::WebSeeds,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
     /// Receive window of every connection.
@@ -127,7 +131,7 @@ pub struct Service<'m> {
     lan_looked_ms: Cell<u64>,
 }
 
-/// Slots on the clock of what is always on duty.
+/// Slots on the clock of what is always on duty, behind those of pumps and web seeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Duties {
     /// Upload slots that go round.
@@ -151,10 +155,10 @@ pub struct Duties {
 }
 
 impl Duties {
-    /// The slots after those of the pumps.
-    pub fn after(pumps: usize) -> Duties {
+    /// The slots after those of links: of pumps and of web seeds.
+    pub fn after(links: usize) -> Duties {
         let [choke, dials, discovery, scrub, report, fetch, dht, announces] =
-            std::array::from_fn(|duty| pumps + duty);
+            std::array::from_fn(|duty| links + duty);
         let portmap = announces + announcer::EXCHANGES_MAX;
         Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap, dht }
     }
@@ -200,6 +204,7 @@ impl Service<'_> {
         swarm.handle_done(done, |verdict| match verdict {
             Verdict::Verified(piece) => self.fetched.note_verified(self, torrent, piece),
             Verdict::Failed(piece, culprit) => {
+                culprit.into_iter().for_each(|slot| self.webseeds.note_corrupt(slot));
                 log::debug!("piece {} does not match its hash, sent by {culprit:?}", piece.0);
             }
         });

@@ -69,6 +69,8 @@ pub struct FetchOptions {
     pub exit: bool,
     /// Peers to begin with.
     pub peers: Vec<SocketAddr>,
+    /// Web seeds beside those that torrents name.
+    pub web_seeds: Vec<String>,
     /// What lies in the target folder may be written over.
     pub force: bool,
 }

@@ -17,6 +17,7 @@
 //! | images for boards that run firmware | [`image`] |
 //! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
+//! | content from web servers that follow a script | [`webseed`] |
 //!
 //! Most of this is waiting: run more tests at once than there are cores. What needs a mount, a
 //! network or fewer rights of its own says so and passes when it is not run as root.
@@ -38,6 +39,8 @@ mod torrent;
 #[allow(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/tracker.rs"]
 mod tracker_server;
+#[path = "../support/web_server.rs"]
+mod web_server;
 
 mod adopted;
 mod again;
@@ -54,6 +57,7 @@ mod network;
 mod refusals;
 mod tracker;
 mod trouble;
+mod webseed;
 
 use leecher::{Leecher, Manners};
 use program::{Folder, Program, Share};

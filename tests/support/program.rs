@@ -101,6 +101,11 @@ impl Call {
         }
     }
 
+    /// The same of one torrent into the folder `output`, until all of it is there.
+    pub fn get_into(home: &Folder, torrent: &Path, output: &Path) -> Call {
+        Call::of("get", home, &[torrent]).with(&[Path::new("--exit"), Path::new("-o"), output])
+    }
+
     /// More arguments.
     pub fn with<A: AsRef<OsStr>>(mut self, arguments: &[A]) -> Call {
         self.arguments.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));

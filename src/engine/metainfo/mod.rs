@@ -26,6 +26,7 @@ pub mod names;
 mod safe_path;
 pub mod scan;
 pub mod trackers;
+pub mod web_seeds;
 
 pub use layout::Layout;
 pub use safe_path::read_safe_path;

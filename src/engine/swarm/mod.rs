@@ -490,10 +490,11 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
     }
 
     fn let_go_for_good(&mut self, culprit: PeerSlot) {
+        // A web seed is on no roster: whoever runs it sees to it.
         if let Some(member) = self.roster.get(culprit) {
             self.fetcher.ban(roster::crowd_of(member.address.ip()));
+            self.roster.end(culprit, Farewell::Corrupt);
         }
-        self.roster.end(culprit, Farewell::Corrupt);
     }
 
     /// Takes what a lane has done with payload; each verdict is handed to `visit`.

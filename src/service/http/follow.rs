@@ -1,6 +1,6 @@
 //! A URL asked for, and the redirects it leads to, at addresses that may be dialled.
 //!
-//! Names, time and rules about addresses come from the caller's [`Ways`]; [`open`] bounds what a
+//! Names, time and rules about addresses come from the caller's [`Ways`]; [`Visitor::open`] bounds what a
 //! server can take of each: looking up, connecting and answering have a time of their own,
 //! redirects are counted and never leave TLS.
 //!

@@ -17,6 +17,7 @@
 //! - [`metadata`]: what a torrent is, when only its name is known
 //! - [`partial`]: a piece under way
 //! - [`picker`]: what a peer is asked for next
+//! - [`run`]: the same for a web seed, which brings pieces in a row
 //! - [`store`]: payload on its way to a lane, and what comes back
 //! - [`talk`]: what a connection tells the fetcher, and asks of it
 //! - [`unveil`]: a share of ours that nobody else has, given out piece by piece
@@ -37,6 +38,7 @@ pub mod metadata;
 pub mod partial;
 pub mod picker;
 pub mod pool;
+pub mod run;
 pub mod store;
 pub mod talk;
 pub mod unveil;
@@ -148,9 +150,9 @@ pub struct FetchMemory<'m> {
     pub fetches: &'m mut [Option<Fetch>],
     /// Pieces under way: `partials_max`.
     pub partials: &'m mut [Option<Partial>],
-    /// One for each connection: as long as the roster.
+    /// One for each connection: as long as the roster, and `web_seeds_max` behind them.
     pub links: &'m mut [Option<Link>],
-    /// Requests of ours: `asks_per_peer` for each connection.
+    /// Requests of ours: `asks_per_peer` for each link.
     pub asks: &'m mut [Ask],
     /// What each connection is told of shares that nobody else has: as long as the roster.
     pub veils: &'m mut [Veil],
@@ -281,6 +283,7 @@ impl<'m> Fetcher<'m> {
             fetch.paused = paused;
         }
         if !paused {
+            // Nothing else would tell them.
             self.wake(place as u16);
         }
     }

@@ -118,6 +118,11 @@ impl Partial {
         pool.first_clear(self.arrived, from.into(), self.blocks.into()).map(|block| block as u16)
     }
 
+    /// Whether a block need not be asked for.
+    pub fn is_asked(&self, pool: &Pool<'_>, block: u16) -> bool {
+        pool.get(self.asked, block.into())
+    }
+
     /// Somebody is asked for a block.
     pub fn ask(&mut self, pool: &mut Pool<'_>, block: u16) {
         self.asked_count += u16::from(pool.set(self.asked, block.into()));
@@ -150,6 +155,11 @@ impl Partial {
     pub fn front_bytes(&self, pool: &Pool<'_>) -> u32 {
         let from = (self.hashed_bytes / BLOCK_BYTES) as u16;
         self.first_missing(pool, from).map_or(self.bytes, |block| u32::from(block) * BLOCK_BYTES)
+    }
+
+    /// Nothing of it has come or is to come.
+    pub fn is_untouched(&self) -> bool {
+        self.asked_count == 0 && self.writing == 0 && !self.judged && !self.spoilt
     }
 
     /// Blocks that nobody has been asked for.

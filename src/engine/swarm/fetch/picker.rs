@@ -22,7 +22,7 @@
 use super::link::{Ask, AskState, Has, Link};
 use super::partial::Partial;
 use super::{Fetch, Fetcher, Order};
-use crate::engine::units::{Block, Instant, PeerSlot};
+use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex};
 
 impl Fetcher<'_> {
     /// The next block to ask a peer for; it is noted as asked for.
@@ -63,9 +63,9 @@ impl Fetcher<'_> {
             return Some(found);
         }
         let at = if self.helps_first(slot, now) {
-            self.help(slot).or_else(|| self.begin_piece(slot))
+            self.help(slot).or_else(|| self.begin_piece(slot, None))
         } else {
-            self.begin_piece(slot).or_else(|| self.help(slot))
+            self.begin_piece(slot, None).or_else(|| self.help(slot))
         };
         let Some(at) = at else { return self.ask_twice(slot) };
         let block = self.partials[at].as_ref()?.first_unasked(&self.pool)?;
@@ -74,7 +74,7 @@ impl Fetcher<'_> {
     }
 
     /// The piece it works on, if that has blocks left.
-    fn go_on(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
+    pub(super) fn go_on(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
         let link = self.links[slot.index()].as_mut()?;
         let at = usize::from(link.working_on?);
         let fits = |partial: &&Partial| partial.fetch == link.fetch && partial.is_for(slot);
@@ -99,11 +99,15 @@ impl Fetcher<'_> {
         crowded || !(quick || blocks <= SMALL_BLOCKS)
     }
 
-    /// Begins a piece; where it is.
+    /// Begins a piece; where it is. Of several that are as good, the first from `near` on, or any.
     ///
     /// # When full
     /// `None`: pieces under way come first.
-    fn begin_piece(&mut self, slot: PeerSlot) -> Option<usize> {
+    pub(super) fn begin_piece(
+        &mut self,
+        slot: PeerSlot,
+        near: Option<PieceIndex>,
+    ) -> Option<usize> {
         let place = self.partials.iter().position(Option::is_none)?;
         let Fetcher { links, fetches, partials, pool, .. } = self;
         let link = links[slot.index()].as_mut()?;
@@ -117,7 +121,11 @@ impl Fetcher<'_> {
             Has::Nothing | Has::Untold => return None,
         };
         let random = fetch.order == Order::Rarest && fetch.verified_count < RANDOM_FIRST;
-        let start = if fetch.order == Order::Rarest { fetch.draw() } else { 0 };
+        let start = match (fetch.order, near) {
+            (Order::Sequential, _) => 0,
+            (Order::Rarest, Some(piece)) => piece.0 / 8,
+            (Order::Rarest, None) => fetch.draw(),
+        };
         let rarity = |piece| match fetch.order {
             Order::Rarest if !random => pool.counter(fetch.availability, piece),
             _ => 0,
@@ -136,7 +144,7 @@ impl Fetcher<'_> {
     }
 
     /// A piece others work on with blocks left that nobody was asked for: the one with the fewest.
-    fn help(&self, slot: PeerSlot) -> Option<usize> {
+    pub(super) fn help(&self, slot: PeerSlot) -> Option<usize> {
         let link = self.links[slot.index()].as_ref()?;
         if link.on_parole {
             return None;

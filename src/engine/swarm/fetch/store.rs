@@ -100,9 +100,15 @@ pub enum Verdict {
 impl Fetcher<'_> {
     /// A block begins to come. `false` when it was not asked for.
     pub(super) fn receive_block(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
-        let most = self.asks_each as u16;
         let Some(ask) = self.take_ask(slot, block) else { return self.forgive(slot) };
-        let Some(link) = self.links[slot.index()].as_mut() else { return false };
+        self.begin_block(slot, ask, block, now);
+        true
+    }
+
+    /// A block that was asked for begins to come.
+    pub(super) fn begin_block(&mut self, slot: PeerSlot, ask: Ask, block: Block, now: Instant) {
+        let most = self.asks_each as u16;
+        let Some(link) = self.links[slot.index()].as_mut() else { return };
         link.count_block(now, most);
         link.receiving = Some(ask);
         let place = link.fetch;
@@ -121,7 +127,6 @@ impl Fetcher<'_> {
         if let Some(link) = &mut self.links[slot.index()] {
             link.receiving_wanted = wanted;
         }
-        true
     }
 
     /// So many bytes of the block under way have come.
@@ -155,7 +160,7 @@ impl Fetcher<'_> {
         }
     }
 
-    fn stop_receiving(&mut self, slot: PeerSlot) {
+    pub(super) fn stop_receiving(&mut self, slot: PeerSlot) {
         if let Some(link) = &mut self.links[slot.index()] {
             link.receiving = None;
         }
@@ -391,7 +396,7 @@ impl Fetcher<'_> {
     }
 
     /// A piece under way is open again, and nothing of it counts.
-    fn reopen(&mut self, at: usize) {
+    pub(super) fn reopen(&mut self, at: usize) {
         let Some(partial) = self.partials[at].take() else { return };
         let (place, piece) = (partial.fetch, partial.piece);
         partial.end(&mut self.pool);
