@@ -1,5 +1,5 @@
-//! Interop: other people's clients fetch from `perennial share`, and `perennial get` from them, over
-//! real sockets, on this machine.
+//! Interop: other people's clients fetch from `perennial share`, and `perennial get` from them and
+//! from other people's servers, over real sockets, on this machine.
 //!
 //! For anyone whose friend uses another client than they do, which is everyone. Each test builds a
 //! small network of namespaces ([`hosts`]), starts our program on one machine ([`seed`]) and
@@ -28,9 +28,11 @@ mod scenario;
 mod seed;
 #[path = "../support/tracker.rs"]
 mod tracker;
+mod web;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clients::{Client, Discovery, Fetch, downloads};
@@ -43,6 +45,7 @@ use scenario::{
 };
 use seed::Seed;
 use tracker::{Event, Introduces, Transport};
+use web::Nginx;
 
 #[test]
 fn transmission_fetches_through_opentracker() {
@@ -248,6 +251,78 @@ fn share_for_the_lan_refuses_peers_from_elsewhere() {
         let from = host.addresses();
         assert_eq!(answered, welcome, "{from:?} to {server}\n{}", seed.last_words());
     }
+}
+
+#[test]
+fn our_program_fetches_from_nginx_alone() {
+    let lan = Lan::new(Family::Both);
+    let (author, web_host, host) = (lan.host("author"), web_host(&lan), lan.host("box"));
+    let path = content::path(Kind::Series, Way::Torrent);
+    let [share] = &Seed::learn(&author, &[path], &["--lan"])[..] else { panic!("one share") };
+    let shelf = share.path.parent().expect("it lies on a shelf");
+    let nginx = Nginx::start(&web_host, shelf, "0", "http://127.0.0.1/");
+    let torrent = web::naming(&host, &share.torrent, &Nginx::urls(&web_host, "/pub/"));
+    let (get, downloads) = web::get(&host, &torrent, &[]);
+    expect_fetched(&get, &nginx, share, &downloads);
+    let requests = nginx.requests();
+    assert!(requests.iter().all(|request| request.starts_with("206 /pub/")), "{requests:?}");
+}
+
+#[test]
+fn our_program_fetches_from_nginx_and_a_peer_at_once() {
+    let lan = Lan::new(Family::V4);
+    let (seed_host, web_host, host) = (lan.host("seed"), web_host(&lan), lan.host("box"));
+    let path = content::path(Kind::Film, Way::Torrent);
+    let seed = Seed::start(&seed_host, &[path], &["--lan"]);
+    let share = &seed.shares[0];
+    let shelf = share.path.parent().expect("it lies on a shelf");
+    let nginx = Nginx::start(&web_host, shelf, "3m", "http://127.0.0.1/");
+    let torrent = web::naming(&host, &share.torrent, &Nginx::urls(&web_host, "/pub/")[..1]);
+    let peer = SocketAddr::new(seed_host.addresses()[0], PORT).to_string();
+    let (get, downloads) = web::get(&host, &torrent, &["--peer", &peer]);
+    expect_fetched(&get, &nginx, share, &downloads);
+    assert!(!nginx.requests().is_empty(), "the web server had a part in it");
+    let sent = seed.stop_and_count();
+    assert!(sent > 0, "the peer had a part in it");
+}
+
+#[test]
+fn nginx_sends_our_program_to_no_machine_in_the_house() {
+    let lan = Lan::new(Family::V4);
+    let (author, web_host, host) = (lan.host("author"), web_host(&lan), lan.host("box"));
+    let path = content::path(Kind::Film, Way::Torrent);
+    let [share] = &Seed::learn(&author, &[path], &["--lan"])[..] else { panic!("one share") };
+    let shelf = share.path.parent().expect("it lies on a shelf");
+    let house = host.addresses()[0];
+    for away in [format!("http://{house}:8080/"), "http://127.0.0.1:8080/".into()] {
+        let nginx = Nginx::start(&web_host, shelf, "0", &away);
+        let torrent = web::naming(&host, &share.torrent, &Nginx::urls(&web_host, "/away/")[..1]);
+        let (get, _) = web::get(&host, &torrent, &[]);
+        wait_until(
+            "it does not go where it is sent",
+            FETCH_LIMIT,
+            || get.last_words().contains("leads to an address inside a house").then_some(()),
+            || get.last_words() + &nginx.process.last_words(),
+        );
+        assert_eq!(nginx.requests().len(), 1);
+        let _ = std::fs::remove_file(web_host.home().join("requests"));
+    }
+}
+
+/// A machine with public addresses, as far as anybody here can tell.
+fn web_host(lan: &Lan) -> hosts::Host {
+    let (v4, v6) = (Ipv4Addr::new(198, 51, 100, 9), "2001:db8:77::9".parse());
+    lan.host_at("web", Some(v4), v6.ok())
+}
+
+/// Waits until our program has fetched a share and ended, and compares it.
+fn expect_fetched(get: &process::Process, nginx: &Nginx, share: &seed::Share, downloads: &Path) {
+    let words = || get.last_words() + &nginx.process.last_words();
+    let status = wait_until("our program is done", FETCH_LIMIT, || get.ended(), words);
+    assert!(status.success(), "{status}\n{}", words());
+    let arrived = downloads.join(share.path.file_name().expect("a share has a name"));
+    content::compare(&share.path, &arrived, true)
+        .unwrap_or_else(|difference| panic!("{difference}\n{}", words()));
 }
 
 /// By `.torrent` and by magnet link, every kind of content, over IPv4.

@@ -152,6 +152,7 @@ fn remedy(program: &str) -> String {
         "qbittorrent-nox" => "qbittorrent-nox",
         "opentracker" => "opentracker",
         "miniupnpd" => "miniupnpd-nftables",
+        "nginx" => "nginx-light",
         "/usr/bin/python3" => "python3 python3-libtorrent",
         _ => return String::from("it is built with these tests"),
     };

@@ -83,6 +83,11 @@ impl Seed {
 
     /// Asks it to stop, which takes at most two seconds.
     pub fn stop(self) {
+        self.stop_and_count();
+    }
+
+    /// Asks it to stop; how many bytes of content it has sent.
+    pub fn stop_and_count(self) -> u64 {
         self.process.signal(Signal::TERM);
         let asked = Instant::now();
         // Two seconds are the promise; the rest is for a machine busy with other tests.
@@ -92,6 +97,9 @@ impl Seed {
         assert!(status.success(), "stopped with {status} after {:?}", asked.elapsed());
         let last = self.events.iter().last().unwrap_or_default();
         assert_eq!(text(&last, "event").as_deref(), Some("stopped"), "its last line is {last:?}");
+        let sent = last.split_once("\"sent_bytes\":").map(|(_, rest)| rest.split([',', '}']));
+        let sent = sent.and_then(|mut numbers| numbers.next()?.trim().parse().ok());
+        sent.unwrap_or_else(|| panic!("no sent_bytes in {last}"))
     }
 
     pub fn last_words(&self) -> String {

@@ -21,9 +21,13 @@ struct Shared {
 impl Shared {
     /// One file of so many bytes, in pieces of 64 KiB.
     fn film(name: &str, length: usize) -> Shared {
+        Shared::film_in_pieces(name, length, "64K")
+    }
+
+    fn film_in_pieces(name: &str, length: usize, piece_size: &str) -> Shared {
         let home = Folder::new(name);
         let root = film(&home, length);
-        Shared::new(home, root)
+        Shared::new(home, root, piece_size)
     }
 
     /// Folders in folders, and names that are hard to write into a URL.
@@ -47,11 +51,11 @@ impl Shared {
             home.write(format!("tree/small/{number:02}"), &bytes(number, number as usize * 97));
         }
         let root = home.path().join("tree");
-        Shared::new(home, root)
+        Shared::new(home, root, "64K")
     }
 
-    fn new(home: Folder, root: PathBuf) -> Shared {
-        let call = Call::share(&home, &[&root]).with(&["--piece-size", "64K"]);
+    fn new(home: Folder, root: PathBuf, piece_size: &str) -> Shared {
+        let call = Call::share(&home, &[&root]).with(&["--piece-size", piece_size]);
         let program = call.state(&home.path().join("first")).start();
         let torrent = program.shares[0].torrent.clone();
         program.stop();
@@ -119,11 +123,11 @@ fn asked_bytes(heard: &[Heard]) -> u64 {
 
 #[test]
 fn a_file_arrives_from_a_web_server_alone_over_one_connection() {
-    let shared = Shared::film("web-film", 20_000_001);
+    let shared = Shared::film_in_pieces("web-film", 64_000_001, "1M");
     let server = shared.serve(Manners::Good);
     let ended = shared.fetch(&[&server]).run();
     shared.assert_arrived(&ended);
-    assert_eq!((asked_bytes(&server.heard()), server.connections()), (20_000_001, 1));
+    assert_eq!((asked_bytes(&server.heard()), server.connections()), (64_000_001, 1));
     assert!(ended.stderr.contains("/pub/film.mkv: is fetched from"), "{}", ended.stderr);
 }
 

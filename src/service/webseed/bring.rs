@@ -332,7 +332,8 @@ impl<'b, 's> Bringer<'b, 's> {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.service.clock.now();
         loop {
-            self.collect_stored(cx, now);
+            // Each job that is handed over is listened to at once.
+            while self.collect_stored(cx, now) {}
             if self.storing.is_some() {
                 return Poll::Pending;
             }

@@ -16,7 +16,7 @@
 //! line may.
 //!
 //! - [`address`]: what a server calls the files of a torrent
-//! - [`bring`]: bytes on their way from a server to a lane
+//! - `bring`: bytes on their way from a server to a lane
 
 pub mod address;
 mod bring;

@@ -42,6 +42,7 @@ impl Memory {
             partials: &mut self.partials,
             links: &mut self.links,
             asks: &mut self.asks,
+            veils: &mut [],
             pool: &mut self.pool,
         });
         assert_eq!(fetcher.begin(TORRENT, LAYOUT, |_| true, order, 7), Ok(10));
