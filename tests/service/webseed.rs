@@ -1,13 +1,14 @@
 //! Content comes from web servers too, and no server can do more harm than to be of no use.
 
-use crate::program::{Call, Ended, Folder};
+use crate::program::{Call, Ended, Folder, PATIENCE, wait_until};
 use crate::torrent::Metainfo;
 use crate::web_server::{Heard, Manners, WebServer};
-use crate::{bytes, film};
+use crate::{bytes, film, lacks_root};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 /// Something that is shared, and its torrent.
@@ -249,6 +250,36 @@ fn a_web_server_and_a_peer_bring_it_together() {
     let asked = asked_bytes(&server.heard());
     assert!(sent > 0 && asked > 0 && sent + asked >= 12_000_000, "{sent} and {asked}");
     assert!(sent + asked < 14_000_000, "little comes twice: {sent} and {asked}");
+}
+
+#[test]
+fn a_full_disk_pauses_it_and_room_lets_it_go_on() {
+    if lacks_root() {
+        return;
+    }
+    let shared = Shared::film("web-full", 8_000_000);
+    let server = shared.serve(Manners::Good);
+    let there = shared.home.path().join("there");
+    fs::create_dir(&there).unwrap();
+    let mount = format!("mount -t tmpfs -o size=4m tmpfs '{}' && exec \"$@\"", there.display());
+    let call = shared.fetch(&[&server]).under(&["unshare", "--mount", "sh", "-c", &mount, "sh"]);
+    let program = call.launch();
+    program.wait_for_words("the disk is full: it pauses");
+    // What was under way comes to its end, and nothing more is asked for.
+    let mut asked = 0;
+    let is_quiet = || {
+        let before = std::mem::replace(&mut asked, server.heard().len());
+        thread::sleep(Duration::from_millis(300));
+        (asked == before).then_some(())
+    };
+    wait_until("nothing is asked for", PATIENCE, is_quiet, || program.log());
+    let grown = std::process::Command::new("nsenter")
+        .args(["--mount", "--target", &program.id().to_string(), "mount", "-o"])
+        .args(["remount,size=64m", there.to_str().unwrap()])
+        .status();
+    assert!(grown.unwrap().success());
+    program.lines_until("\"event\":\"complete\"");
+    assert!(program.wait().0.success());
 }
 
 #[test]
