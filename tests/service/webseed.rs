@@ -239,17 +239,18 @@ fn a_url_of_a_torrent_leads_to_no_machine_in_the_house() {
 
 #[test]
 fn a_web_server_and_a_peer_bring_it_together() {
-    let shared = Shared::film("web-and-peer", 12_000_000);
+    let shared = Shared::film_in_pieces("web-and-peer", 60_000_000, "1M");
     let server = shared.serve(Manners::Slow(Duration::from_millis(4)));
-    let call = Call::share(&shared.home, &[&shared.root]).with(&["--piece-size", "64K"]);
+    let call = Call::share(&shared.home, &[&shared.root]).with(&["--piece-size", "1M"]);
     let peer = call.state(&shared.home.path().join("first")).start();
     let address = peer.address.to_string();
     let ended = shared.fetch(&[&server]).with(&["--peer", &address]).run();
     shared.assert_arrived(&ended);
     let sent = peer.stop().sent_bytes;
     let asked = asked_bytes(&server.heard());
-    assert!(sent > 0 && asked > 0 && sent + asked >= 12_000_000, "{sent} and {asked}");
-    assert!(sent + asked < 14_000_000, "little comes twice: {sent} and {asked}");
+    assert!(sent > 0 && asked > 0 && sent + asked >= 60_000_000, "{sent} and {asked}");
+    // At the end the peer is asked for what the server is slow with: for its last run at most.
+    assert!(sent + asked < 66_000_000, "little comes twice: {sent} and {asked}");
 }
 
 #[test]
