@@ -31,6 +31,11 @@ pub trait Fetching {
     /// The peer has everything.
     fn note_all(&mut self, _slot: PeerSlot) {}
 
+    /// Nothing that is known of the peer says that it lacks something.
+    fn may_have_all(&self, _slot: PeerSlot) -> bool {
+        true
+    }
+
     /// The peer keeps so many requests; 0 when it does not say.
     fn note_reqq(&mut self, _slot: PeerSlot, _reqq: u16) {}
 
@@ -255,6 +260,14 @@ impl Fetching for Fetcher<'_> {
         if let Some((link, fetch, _)) = self.link(slot) {
             (link.has, link.useful, link.dry) = (Has::All, fetch.lacking_count, false);
         }
+    }
+
+    fn may_have_all(&self, slot: PeerSlot) -> bool {
+        let Some(Some(link)) = self.links.get(slot.index()) else { return true };
+        let Has::Some(span) = link.has else { return true };
+        let fetch = self.fetches.get(usize::from(link.fetch)).and_then(Option::as_ref);
+        let count = fetch.map_or(0, |fetch| fetch.layout.piece_count());
+        self.pool.first_clear(span, 0, count).is_none()
     }
 
     fn note_reqq(&mut self, slot: PeerSlot, reqq: u16) {
