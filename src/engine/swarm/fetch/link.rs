@@ -40,7 +40,8 @@ pub enum Has {
     Some(Span),
     /// Everything.
     All,
-    /// The pool has no room for what it has: it is asked for nothing until it has everything.
+    /// The pool has no room for what it has: it is asked for nothing until it has one piece more,
+    /// and there is room, or everything.
     Untold,
 }
 

@@ -26,7 +26,7 @@
 //! | what | answer |
 //! | --- | --- |
 //! | torrents being fetched | [`begin`](Fetcher::begin) says so |
-//! | the pool, by what peers have | the peer is asked for nothing until it has everything |
+//! | the pool, by what peers have, but for two pieces | of a peer only what it tells later is known |
 //! | the pool or the table, by pieces under way | no further piece is begun; peers help with those there are |
 //!
 //! Journey 3: a message from [`peer`](crate::engine::peer) -> [`picker`] -> a request; a block ->
@@ -43,7 +43,7 @@ pub mod unveil;
 
 pub use talk::{Fetching, Say, SeedOnly};
 
-use super::super::limits::VERIFIED_TOLD_MAX;
+use super::super::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
 use super::super::metainfo::Layout;
 use super::super::units::{PeerSlot, TorrentSlot};
 use link::{Ask, Asks, Has, Link};
@@ -109,6 +109,21 @@ impl Fetch {
             received_bytes: 0,
             wasted_bytes: 0,
             sought: None,
+        }
+    }
+
+    /// Bytes of the pool that what peers have must leave free: for the blocks of two pieces.
+    fn kept_bytes(&self) -> usize {
+        Pool::bytes_of(self.layout.piece_bytes.div_ceil(BLOCK_BYTES), 2 * 2)
+    }
+
+    /// What the pool would have to have.
+    fn too_large(&self, pool: &Pool<'_>) -> FetchFull {
+        let count = self.layout.piece_count();
+        let bitmaps = Pool::bytes_of(count, 2) + Pool::bytes_of(count.saturating_mul(16), 1);
+        FetchFull::Pool {
+            needed_bytes: (bitmaps + self.kept_bytes()) as u64,
+            free_bytes: pool.free_bytes() as u64,
         }
     }
 }
@@ -255,14 +270,16 @@ impl<'m> Fetcher<'m> {
         lacking: &impl Fn(u32) -> bool,
     ) -> Result<u32, FetchFull> {
         let count = fetch.layout.piece_count();
-        let spans = [self.pool.take(count), self.pool.take(count), self.pool.take_counters(count)];
+        let (pool, kept_bytes) = (&mut self.pool, fetch.kept_bytes());
+        let spans = [pool.take(count), pool.take(count), pool.take_counters(count)];
         let [Some(lacking_span), Some(open), Some(availability)] = spans else {
-            spans.into_iter().flatten().for_each(|span| self.pool.give_back(span));
-            return Err(FetchFull::Pool {
-                needed_bytes: u64::from(count.div_ceil(8)) * 2 + 2 * u64::from(count),
-                free_bytes: self.pool.free_bytes() as u64,
-            });
+            spans.into_iter().flatten().for_each(|span| pool.give_back(span));
+            return Err(fetch.too_large(pool));
         };
+        if pool.free_bytes() < kept_bytes {
+            [lacking_span, open, availability].into_iter().for_each(|span| pool.give_back(span));
+            return Err(fetch.too_large(pool));
+        }
         for piece in (0..count).filter(|piece| lacking(*piece)) {
             self.pool.set(lacking_span, piece);
             self.pool.set(open, piece);

@@ -220,10 +220,15 @@ impl Fetching for Fetcher<'_> {
             self.forget_pieces(slot);
         }
         let Some((link, fetch, pool)) = self.link(slot) else { return };
+        // Once nothing is lacking nobody gives back what would be kept of it.
+        if fetch.lacking_count == 0 {
+            return;
+        }
         if offset == 0 {
             // Without metadata only the length of what it says tells how much there is.
             let known = fetch.layout.piece_count();
-            let span = pool.take(if fetch.sought.is_some() { 8 * total } else { known });
+            let bits = if fetch.sought.is_some() { 8 * total } else { known };
+            let span = pool.take_but(bits, fetch.kept_bytes());
             link.has = span.map_or(Has::Untold, Has::Some);
         }
         let Has::Some(span) = link.has else { return };
@@ -241,8 +246,12 @@ impl Fetching for Fetcher<'_> {
 
     fn note_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
         let Some((link, fetch, pool)) = self.link(slot) else { return };
-        if link.has == Has::Nothing {
-            let span = pool.take(fetch.layout.piece_count());
+        if fetch.lacking_count == 0 {
+            return;
+        }
+        // Of one for whose bitfield there was no room some is known from here on.
+        if matches!(link.has, Has::Nothing | Has::Untold) {
+            let span = pool.take_but(fetch.layout.piece_count(), fetch.kept_bytes());
             link.has = span.map_or(Has::Untold, Has::Some);
         }
         let Has::Some(span) = link.has else { return };
