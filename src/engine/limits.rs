@@ -132,5 +132,5 @@ pub const SNUB_MS: u64 = 20_000;
 pub const HAVE_GATHER_MS: u64 = 100;
 
 /// Verified pieces that peers are still told of one by one. A peer that has taken nothing while so
-/// many were verified is let go: back again, it is told all of them in a bitfield.
+/// many were verified is told of all there are in another bitfield, as aria2 does.
 pub const VERIFIED_TOLD_MAX: usize = 256;

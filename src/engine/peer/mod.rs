@@ -329,8 +329,12 @@ impl<'m> Peer<'m> {
         if self.serve_after <= now {
             self.serve_after = Instant::default();
         }
-        if !swarm.fetcher.handle_time(self.slot, now) {
-            return Output::Close(Farewell::Behind);
+        if !swarm.fetcher.handle_time(self.slot, now)
+            && let Stage::Member(session) = &mut self.stage
+            && session.bitfield_at.is_none()
+        {
+            session.bitfield_at = Some(0);
+            swarm.fetcher.note_told(self.slot);
         }
         if !self.refuse_what_is_gone(swarm) {
             return Output::Close(Farewell::Withdrawn);

@@ -115,7 +115,10 @@ pub trait Fetching {
         false
     }
 
-    /// Looks at the clock. `false` when the peer can no longer be told what we have.
+    /// What we have now goes to the peer in a bitfield.
+    fn note_told(&mut self, _slot: PeerSlot) {}
+
+    /// Looks at the clock. `false` when there is more to tell the peer than is known piece by piece.
     fn handle_time(&mut self, _slot: PeerSlot, _now: Instant) -> bool {
         true
     }
@@ -375,6 +378,12 @@ impl Fetching for Fetcher<'_> {
     fn note_dht_node(&mut self, address: SocketAddr) {
         // There are more nodes than anybody needs: one that finds no place is not missed.
         let _ = self.dht_nodes.push_back(address);
+    }
+
+    fn note_told(&mut self, slot: PeerSlot) {
+        if let Some((link, fetch, _)) = self.link(slot) {
+            link.told_verified = fetch.verified_count;
+        }
     }
 
     fn awaits_payload(&self, slot: PeerSlot) -> bool {
