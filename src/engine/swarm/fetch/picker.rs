@@ -198,10 +198,14 @@ impl Fetch {
 /// The piece that is `open`, is among those the peer `has` (nothing: all), and is of the least
 /// `rarity`; of equals the first from `start` on, going round.
 fn pick(open: &[u8], has: Option<&[u8]>, start: u32, rarity: impl Fn(u32) -> u16) -> Option<u32> {
-    let first = start as usize % open.len().max(1);
+    let first = start as usize / 8 % open.len().max(1);
     let mut best: Option<(u16, u32)> = None;
-    for at in (first..open.len()).chain(0..first) {
-        let mut bits = open[at] & has.map_or(0xff, |has| has[at]);
+    // The first byte from its bit on, and once more in the end for what stands before that.
+    let (behind, before) = (0xff >> (start % 8), !(0xff >> (start % 8)));
+    let round = (first + 1..open.len()).chain(0..first).map(|at| (at, 0xff));
+    let ends = |mask: u8| (first < open.len()).then_some((first, mask));
+    for (at, mask) in ends(behind).into_iter().chain(round).chain(ends(before)) {
+        let mut bits = open[at] & mask & has.map_or(0xff, |has| has[at]);
         while bits != 0 {
             let bit = bits.leading_zeros();
             bits &= !(0x80 >> bit);
@@ -240,7 +244,9 @@ mod tests {
         let open = [0b0111_1111, 0b1100_0000];
         let rarity = |piece| [9, 5, 5, 3, 9, 9, 9, 9, 3, 9][piece as usize];
         assert_eq!(pick(&open, None, 0, rarity), Some(3));
-        assert_eq!(pick(&open, None, 1, rarity), Some(8));
+        assert_eq!(pick(&open, None, 4, rarity), Some(8));
+        assert_eq!(pick(&open, None, 9, rarity), Some(3));
+        assert_eq!(pick(&open, Some(&[0b0110_0000, 0]), 2, rarity), Some(2));
         assert_eq!(pick(&open, Some(&[0b0110_0000, 0]), 1, rarity), Some(1));
         assert_eq!(pick(&open, Some(&[0b1000_0000, 0]), 0, rarity), None);
         assert_eq!(pick(&[], None, 7, rarity), None);
