@@ -11,7 +11,7 @@
 //! its own: the innocent prove it with the next piece, the guilty are then alone.
 
 use super::link::Ask;
-use super::partial::Partial;
+use super::partial::{Partial, SENDERS_MAX};
 use super::{Fetch, Fetcher, OVER};
 use crate::engine::digest::PieceHasher;
 use crate::engine::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
@@ -229,10 +229,7 @@ impl Fetcher<'_> {
             for store in run.iter().filter(|store| store.last) {
                 partial.arrive(pool, (store.begin / BLOCK_BYTES) as u16);
             }
-            if !partial.senders.contains(&slot) {
-                // Those beyond the first few cannot be held to account.
-                let _ = partial.senders.push(slot);
-            }
+            partial.note_sender(slot);
             partial.writing += 1;
             if !work.hashings.is_full()
                 && partial.writing == 1
@@ -372,13 +369,16 @@ impl Fetcher<'_> {
     fn fail(&mut self, at: usize) -> Option<PeerSlot> {
         let partial = self.partials[at].as_ref()?;
         let (place, bytes) = (partial.fetch, u64::from(partial.bytes));
-        let senders = partial.senders.clone();
+        let (senders, alone) = partial.senders();
+        let senders: heapless::Vec<PeerSlot, SENDERS_MAX> = senders.iter().copied().collect();
         if let Some(fetch) = &mut self.fetches[usize::from(place)] {
             fetch.failed_count += 1;
             fetch.wasted_bytes += bytes;
         }
         self.reopen(at);
-        if let [only] = senders[..] {
+        if let [only] = senders[..]
+            && alone
+        {
             return Some(only);
         }
         for sender in senders {

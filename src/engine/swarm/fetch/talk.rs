@@ -213,7 +213,7 @@ impl Fetching for Fetcher<'_> {
         let link = self.links[slot.index()].take();
         self.free_place(link.map_or(OVER, |link| link.fetch));
         for partial in self.partials.iter_mut().flatten() {
-            partial.senders.retain(|sender| *sender != slot);
+            partial.forget_sender(slot);
         }
         self.free_lone_pieces(slot);
     }
