@@ -385,7 +385,9 @@ impl<'m> Peer<'m> {
             silence = silence.max(self.stalls_at());
         }
         let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
-        due = due.or(swarm.fetcher.deadline(self.slot));
+        // While something stands before it, what is to be said waits for the socket, not the clock.
+        let may_say = self.out.is_empty() && !self.queue.head_begun();
+        due = due.or(swarm.fetcher.deadline(self.slot, may_say));
         if !self.queue.is_empty() && self.serve_after != Instant::default() {
             due = due.or(Deadline { at: self.serve_after, why: "a cold read" });
         }

@@ -45,8 +45,8 @@ pub use talk::{Fetching, Say, SeedOnly};
 
 use super::super::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
 use super::super::metainfo::Layout;
-use super::super::units::{PeerSlot, TorrentSlot};
-use link::{Ask, Asks, Has, Link};
+use super::super::units::{Instant, PeerSlot, TorrentSlot};
+use link::{Ask, AskState, Asks, Has, Link};
 use metadata::Sought;
 use partial::Partial;
 use pool::{Pool, Span};
@@ -371,6 +371,7 @@ impl<'m> Fetcher<'m> {
     fn retire(&mut self, slot: PeerSlot) {
         let Some(link) = self.links[slot.index()].as_mut() else { return };
         let place = core::mem::replace(&mut link.fetch, OVER);
+        link.have_after = Instant::NEVER;
         self.free_place(place);
     }
 

@@ -6,7 +6,7 @@
 
 use super::link::{Has, Link};
 use super::{Fetch, Fetcher, OVER};
-use crate::engine::limits::{HAVE_GATHER_MS, VERIFIED_TOLD_MAX};
+use crate::engine::limits::{HAVE_GATHER_MS, SNUB_MS, VERIFIED_TOLD_MAX};
 use crate::engine::units::{Block, Deadline, Instant, PeerSlot, PieceIndex, TorrentSlot};
 use core::net::SocketAddr;
 
@@ -123,8 +123,9 @@ pub trait Fetching {
         true
     }
 
-    /// When [`Fetching::handle_time`] or [`Fetching::next_say`] next has something to do.
-    fn deadline(&self, _slot: PeerSlot) -> Deadline {
+    /// When [`Fetching::handle_time`] next has something to do, or, if the peer can be told
+    /// something now, [`Fetching::next_say`].
+    fn deadline(&self, _slot: PeerSlot, _may_say: bool) -> Deadline {
         Deadline::NONE
     }
 
@@ -262,7 +263,7 @@ impl Fetching for Fetcher<'_> {
             pool.count(fetch.availability, piece.0, true);
             if pool.get(fetch.lacking, piece.0) {
                 link.useful += 1;
-                link.dry = false;
+                (link.dry, link.relieve_after) = (false, Instant::default());
             }
         }
     }
@@ -292,7 +293,7 @@ impl Fetching for Fetcher<'_> {
         let Some((link, ..)) = self.link(slot) else { return };
         link.unchoked = !choked;
         if !choked {
-            link.last_block = now;
+            link.unchoked_at = now;
         } else if !fast {
             self.give_up_asks(slot);
         }
@@ -301,8 +302,12 @@ impl Fetching for Fetcher<'_> {
     fn note_reject(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
         let Some(ask) = self.take_ask(slot, block) else { return self.forgive(slot) };
         self.unask(slot, ask);
+        let place = self.links[slot.index()].as_ref().map_or(OVER, |link| link.fetch);
+        self.wake(place);
+        // What was on its way while it did not let us ask says nothing.
         if let Some((link, ..)) = self.link(slot)
             && link.unchoked
+            && now >= link.unchoked_at.after(REJECTED_PAUSE_MS)
         {
             link.ask_after = now.after(REJECTED_PAUSE_MS);
         }
@@ -344,10 +349,9 @@ impl Fetching for Fetcher<'_> {
             return Some(Say::Have(piece));
         }
         let (link, fetch, pool) = self.link(slot)?;
-        let interesting = link.useful > 0;
-        if link.told_interested != interesting {
-            link.told_interested = interesting;
-            return Some(Say::Interested(interesting));
+        if let Some(interested) = link.change_of_interest(fetch.lacking_count == 0, now) {
+            link.told_interested = interested;
+            return Some(Say::Interested(interested));
         }
         if link.have_after <= now {
             while link.told_verified < fetch.verified_count {
@@ -364,12 +368,14 @@ impl Fetching for Fetcher<'_> {
         if let Some(over) = self.asks(slot)?.take_over() {
             return Some(Say::Cancel(self.block_of(slot, over)?));
         }
-        let (_, fetch, _) = self.link(slot)?;
+        let (link, fetch, _) = self.link(slot)?;
         if fetch.sought.is_some() {
             return self.next_metadata(slot, now);
         }
         if fetch.lacking_count == 0 {
-            self.retire(slot);
+            if link.told_verified == fetch.verified_count {
+                self.retire(slot);
+            }
             return None;
         }
         self.next_ask(slot, now).map(Say::Ask)
@@ -404,33 +410,44 @@ impl Fetching for Fetcher<'_> {
         } else if untold > 0 && link.have_after == Instant::NEVER {
             link.have_after = now.after(HAVE_GATHER_MS);
         }
-        let late = link.is_late(now) && !link.snubbed;
+        let late = link.is_late(now);
         if self.metadata_late_at(slot).is_some_and(|at| at <= now) {
             self.give_up_source(slot, now);
         }
         let Some((link, ..)) = self.link(slot) else { return true };
         if late {
-            link.snubbed = true;
+            // Others have a chance first; then it is asked for one block at a time.
+            let pause_ms = if link.on_parole { SNUB_MS } else { REJECTED_PAUSE_MS };
+            (link.snubbed, link.last_block, link.ask_after) = (true, now, now.after(pause_ms));
             self.give_up_asks(slot);
             self.free_lone_pieces(slot);
         }
         untold <= VERIFIED_TOLD_MAX as u32
     }
 
-    fn deadline(&self, slot: PeerSlot) -> Deadline {
-        let mut due = self.unveilings.deadline(slot.index());
-        let Some(Some(link)) = self.links.get(slot.index()) else { return due };
-        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
-            due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
-        }
-        if link.asks_count() > 0 && !link.snubbed {
-            due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
-        }
+    fn deadline(&self, slot: PeerSlot, may_say: bool) -> Deadline {
+        let mut due = Deadline::NONE;
         if let Some(at) = self.metadata_late_at(slot) {
             due = due.or(Deadline { at, why: "metadata that is late" });
         }
+        let link = self.links.get(slot.index()).and_then(Option::as_ref);
+        if let Some(link) = link.filter(|link| link.is_due_something()) {
+            due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
+        }
+        if !may_say {
+            return due;
+        }
+        due = due.or(self.unveilings.deadline(slot.index()));
+        let Some(link) = link else { return due };
+        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
+            due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
+        }
+        due = due.or(Deadline { at: link.bored_at, why: "interest lost" });
         if link.unchoked && link.useful > 0 && link.ask_after != Instant::default() {
             due = due.or(Deadline { at: link.ask_after, why: "asking again" });
+        }
+        if link.unchoked && link.useful > 0 && link.relieve_after != Instant::default() {
+            due = due.or(Deadline { at: link.relieve_after, why: "somebody to relieve" });
         }
         due
     }
