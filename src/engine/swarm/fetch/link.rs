@@ -302,6 +302,13 @@ impl<'a> Asks<'a> {
         self.room[..count].iter_mut().for_each(|ask| ask.state = AskState::Over);
     }
 
+    /// Notes that those for a piece are to be taken back; whether there was one.
+    pub fn call_off_piece(&mut self, piece: u32) -> bool {
+        let count = usize::from(self.link.asks_count);
+        let of = self.room[..count].iter_mut().filter(|ask| ask.piece == piece);
+        of.map(|ask| ask.state = AskState::Over).count() > 0
+    }
+
     /// Takes the last one off; the peer may send it all the same.
     pub fn give_up_last(&mut self) -> Option<Ask> {
         let last = usize::from(self.link.asks_count).checked_sub(1)?;

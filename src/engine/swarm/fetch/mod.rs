@@ -292,8 +292,12 @@ impl<'m> Fetcher<'m> {
 
     /// Pauses a fetch, or goes on with it: nothing is asked for meanwhile.
     pub fn pause(&mut self, torrent: TorrentSlot, paused: bool) {
-        if let Some(fetch) = self.fetches.iter_mut().flatten().find(|f| f.torrent == torrent) {
-            fetch.paused = paused;
+        for place in 0..self.fetches.len() {
+            let fetch = self.fetches[place].as_mut().filter(|fetch| fetch.torrent == torrent);
+            if let Some(fetch) = fetch {
+                fetch.paused = paused;
+                self.wake(place as u16);
+            }
         }
     }
 
@@ -399,13 +403,19 @@ impl<'m> Fetcher<'m> {
 
     /// Lets others have what a peer was asked for.
     fn give_up_asks(&mut self, slot: PeerSlot) {
+        let Some(place) = self.links[slot.index()].as_ref().map(|link| link.fetch) else { return };
         while let Some(ask) = self.asks(slot).and_then(|mut asks| asks.give_up_last()) {
             self.unask(slot, ask);
         }
+        self.wake(place);
     }
 
     /// Nobody is asked for that block by this link any more.
     fn unask(&mut self, slot: PeerSlot, ask: Ask) {
+        // Another has been asked for what is to be taken back.
+        if ask.state == AskState::Over {
+            return;
+        }
         let Some(fetch) = self.links[slot.index()].as_ref().map(|link| link.fetch) else { return };
         let Fetcher { partials, pool, .. } = self;
         let of = |p: &&mut Partial| p.fetch == fetch && p.piece == ask.piece;

@@ -7,8 +7,9 @@
 //!    first (BEP 3 leaves the choice open); the first few at random, so that there is soon
 //!    something to give; or the first one, when the owner wants to watch meanwhile;
 //! 3. a piece that others work on and that has blocks nobody was asked for;
-//! 4. when nothing is left to begin: blocks others were asked for and have not sent. Whoever sends
-//!    first, the others are told to stop. So no slow peer holds up the end.
+//! 4. when there is nothing else for it: a block that another was asked for and that would be here
+//!    much later from there, by the pace of both. The other is told to stop. So nobody waits for a
+//!    slow peer while a fast one has nothing to do, neither at the end nor before.
 //!
 //! A peer that would take longer than ten seconds for a piece helps first (3 before 2): many pieces
 //! half done are of no use to anybody.
@@ -29,6 +30,12 @@ impl Fetcher<'_> {
     pub(super) fn next_ask(&mut self, slot: PeerSlot, now: Instant) -> Option<Block> {
         let asks_each = self.asks_each as u16;
         let (link, fetch, _) = self.link(slot)?;
+        for after in [&mut link.relieve_after, &mut link.ask_after] {
+            *after = if now < *after { *after } else { Instant::default() };
+        }
+        if link.ask_after != Instant::default() {
+            return None;
+        }
         if !link.unchoked || link.useful == 0 || fetch.paused {
             return None;
         }
@@ -38,15 +45,9 @@ impl Fetcher<'_> {
         if !link.filling {
             return None;
         }
-        if link.ask_after != Instant::default() {
-            if now < link.ask_after {
-                return None;
-            }
-            link.ask_after = Instant::default();
-        }
         if link.asks_count() == 0 && link.receiving.is_none() {
             // It is late from now on, not from the last time it had something to send.
-            link.last_block = if link.snubbed { link.last_block } else { now };
+            link.last_block = now;
         }
         let (at, block) = self.choose(slot, now)?;
         let partial = self.partials[at].as_mut()?;
@@ -67,7 +68,8 @@ impl Fetcher<'_> {
         } else {
             self.begin_piece(slot).or_else(|| self.help(slot))
         };
-        let Some(at) = at else { return self.ask_twice(slot) };
+        let at = at.or_else(|| self.begin_in_place_of_another(slot));
+        let Some(at) = at else { return self.relieve(slot, now) };
         let block = self.partials[at].as_ref()?.first_unasked(&self.pool)?;
         self.links[slot.index()].as_mut()?.working_on = Some(at as u16);
         Some((at, block))
@@ -155,33 +157,92 @@ impl Fetcher<'_> {
         fitting.min().map(|(_, at)| at)
     }
 
-    /// A block that others were asked for and have not sent, when nothing is left to begin.
-    fn ask_twice(&mut self, slot: PeerSlot) -> Option<(usize, u16)> {
+    /// Begins a piece where one stands that nobody is at work on, and that this peer cannot help
+    /// with: one of which nobody who is here has the rest must not be in the way for ever. Who works
+    /// alone begins that piece itself afresh, when there is no other.
+    fn begin_in_place_of_another(&mut self, slot: PeerSlot) -> Option<usize> {
         let link = self.links[slot.index()].as_ref()?;
-        let (has, place, on_parole) = (link.has, link.fetch, link.on_parole);
-        let open = self.fetches[usize::from(place)].as_ref()?.open_count;
-        // One that has been asked for much already adds nothing but waste.
-        if open > 0 || on_parole || link.asks_count() >= TWICE_MAX {
+        let fetch = self.fetches[usize::from(link.fetch)].as_ref()?;
+        let has = match link.has {
+            Has::All => None,
+            Has::Some(span) => Some(self.pool.bytes(span)),
+            Has::Nothing | Has::Untold => return None,
+        };
+        let open = self.pool.bytes(fetch.open);
+        let nothing_open = link.dry || pick(open, has, 0, |_| 0).is_none();
+        if nothing_open && !link.on_parole {
             return None;
         }
-        for at in 0..self.partials.len() {
-            let Some(partial) = &self.partials[at] else { continue };
-            let fits = partial.fetch == place && partial.is_for(slot) && !partial.is_whole();
-            if !fits || !has.contains(&self.pool, partial.piece) {
+        let fits = |partial: &Partial| {
+            let has = partial.fetch == link.fetch && link.has.contains(&self.pool, partial.piece);
+            !nothing_open || has
+        };
+        let numbered = self.partials.iter().enumerate();
+        let idle = numbered.filter_map(|(at, partial)| {
+            let partial = partial.as_ref().filter(|partial| fits(partial))?;
+            Some((partial.idle_count()?, at))
+        });
+        let (_, at) = idle.min()?;
+        self.reopen(at);
+        self.begin_piece(slot)
+    }
+
+    /// A block that another was asked for and that this peer is likely to send much earlier. The
+    /// other is told to stop, unless it has begun to send it.
+    fn relieve(&mut self, slot: PeerSlot, now: Instant) -> Option<(usize, u16)> {
+        let link = self.links[slot.index()].as_mut()?;
+        if link.on_parole || link.relieve_after != Instant::default() {
+            return None;
+        }
+        let (has, place) = (link.has, link.fetch);
+        let own_ms = link.arrives_in_ms(link.asks_count(), now);
+        let (mut worst, mut waits) = (2 * own_ms + RELIEF_MS, false);
+        let mut found = None;
+        for index in (0..self.links.len()).filter(|index| *index != slot.index()) {
+            let Some(link) = self.links[index].as_ref().filter(|link| link.fetch == place) else {
                 continue;
-            }
-            let (piece, mut from) = (partial.piece, 0);
-            while let Some(block) = self.partials[at].as_ref()?.first_missing(&self.pool, from) {
-                let asked = self.asks(slot)?.find(piece, block).is_some();
-                let coming = self.links[slot.index()].as_ref()?.receiving;
-                let coming = coming.is_some_and(|ask| (ask.piece, ask.block) == (piece, block));
-                if !asked && !coming {
-                    return Some((at, block));
+            };
+            waits |= link.is_due_something();
+            let first = index * self.asks_each;
+            let asks = &self.asks[first..first + usize::from(link.asks_count())];
+            let coming = link.receiving.filter(|_| link.receiving_wanted);
+            let behind = asks.iter().enumerate().rev().map(|(at, ask)| (at as u16 + 1, *ask));
+            for (behind, ask) in behind.chain(coming.map(|ask| (0, ask))) {
+                let late_ms = link.arrives_in_ms(behind, now);
+                if late_ms <= worst {
+                    break;
                 }
-                from = block + 1;
+                if ask.state == AskState::Said
+                    && has.contains(&self.pool, ask.piece)
+                    && self.can_relieve(slot, place, ask)
+                {
+                    (worst, found) = (late_ms, Some((index, behind > 0, ask)));
+                    break;
+                }
             }
         }
-        None
+        let Some((index, stoppable, ask)) = found else {
+            let link = self.links[slot.index()].as_mut()?;
+            link.relieve_after =
+                if waits { now.after(RELIEVE_LOOK_MS) } else { link.relieve_after };
+            return None;
+        };
+        if stoppable {
+            self.asks(PeerSlot(index as u16))?.call_off(ask.piece, ask.block);
+            self.nudge(index);
+        }
+        let at = self.find(place, ask.piece)?;
+        self.partials[at].as_mut()?.shared = true;
+        Some((at, ask.block))
+    }
+
+    /// Whether a block can be asked of a peer that another was asked for.
+    fn can_relieve(&self, slot: PeerSlot, place: u16, ask: Ask) -> bool {
+        let Some(link) = &self.links[slot.index()] else { return false };
+        let same = |other: &Ask| (other.piece, other.block) == (ask.piece, ask.block);
+        let first = slot.index() * self.asks_each;
+        let own = &self.asks[first..first + usize::from(link.asks_count())];
+        !own.iter().chain(&link.receiving).any(same) && self.wants(slot, place, ask)
     }
 }
 
@@ -232,8 +293,11 @@ const SMALL_BLOCKS: u32 = 8;
 /// Pieces that are chosen at random before the rarest: a newcomer needs something to give.
 const RANDOM_FIRST: u32 = 4;
 
-/// Requests a peer may have when it is asked for what others were asked for.
-const TWICE_MAX: u16 = 4;
+/// A peer is not relieved of a block for less than that.
+const RELIEF_MS: u64 = 300;
+
+/// Between two looks whether another is to be relieved.
+const RELIEVE_LOOK_MS: u64 = 500;
 
 #[cfg(test)]
 mod tests {
