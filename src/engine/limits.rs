@@ -120,9 +120,9 @@ pub const METADATA_LATE_MS: u64 = 10_000;
 /// Between two times that a peer is told of others (BEP 11: a minute).
 pub const EXCHANGE_MS: u64 = 60_000;
 
-/// Requests of ours that a peer has at a time at least: one block comes, one is on its way, and
-/// some to spare.
-pub const ASKS_MIN: u16 = 4;
+/// Requests of ours that a peer has at a time at least: one block comes, one is on its way. With
+/// more, each of many leechers at a slow origin asks it for what others will have before.
+pub const ASKS_MIN: u16 = 2;
 
 /// A peer that was asked and sends nothing for so long is late: others get its blocks.
 pub const SNUB_MS: u64 = 20_000;
@@ -132,5 +132,5 @@ pub const SNUB_MS: u64 = 20_000;
 pub const HAVE_GATHER_MS: u64 = 100;
 
 /// Verified pieces that peers are still told of one by one. A peer that has taken nothing while so
-/// many were verified is let go: back again, it is told all of them in a bitfield.
+/// many were verified is told of all there are in another bitfield, as aria2 does.
 pub const VERIFIED_TOLD_MAX: usize = 256;

@@ -1,7 +1,8 @@
 //! The memory contract as seen from the engine: nothing is allocated, and everything has its size.
 //!
-//! `conversation` takes a swarm and its peers through all that peers say to each other, `records`
-//! does the same for the journal and for metainfo, `sizes` pins what a connection costs.
+//! `conversation` takes a swarm and its peers through all that peers say to each other, `fetching`
+//! through a torrent that is fetched, `records` does the same for the journal and for metainfo,
+//! `sizes` pins what a connection costs.
 
 #[path = "../support/count_alloc.rs"]
 mod count_alloc;
@@ -13,6 +14,7 @@ mod mock_flash;
 mod prng;
 
 mod conversation;
+mod fetching;
 mod records;
 mod sizes;
 

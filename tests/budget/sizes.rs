@@ -6,6 +6,9 @@ use perennial::engine::peer::serve::Request;
 use perennial::engine::peer::{Output, Peer, Serving};
 use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::candidates::Candidate;
+use perennial::engine::swarm::fetch::Fetch;
+use perennial::engine::swarm::fetch::link::{Ask, Link};
+use perennial::engine::swarm::fetch::partial::Partial;
 use perennial::engine::swarm::roster::Member;
 use perennial::engine::swarm::torrent::Torrent;
 
@@ -25,6 +28,10 @@ fn what_is_lent_by_the_piece_has_its_size() {
         ("Torrent", size_of::<Option<Torrent>>(), 96),
         ("Candidate", size_of::<Option<Candidate>>(), 56),
         ("Swarm", size_of::<Swarm<'_>>(), 256),
+        ("Ask", size_of::<Ask>(), 8),
+        ("Link", size_of::<Option<Link>>(), 128),
+        ("Partial", size_of::<Option<Partial>>(), 192),
+        ("Fetch", size_of::<Option<Fetch>>(), 1_280),
         // On the stack for the length of one call.
         ("Serving", size_of::<Serving>(), 1_024),
         ("Output", size_of::<Output<'_>>(), 1_024),

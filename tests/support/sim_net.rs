@@ -25,7 +25,7 @@ pub struct PipeKind {
     pub latency_ms: u64,
     /// Up to so much on top, drawn anew for each segment.
     pub jitter_ms: u32,
-    /// Bytes that pass in a second.
+    /// Bytes that pass in a second; 0 when its host's uplink passes them on.
     pub bytes_per_s: u64,
     /// Bytes that travel, and are read, at a time.
     pub segment_bytes: usize,
@@ -86,6 +86,8 @@ pub struct Pipe {
     bytes: VecDeque<u8>,
     /// How many of `bytes` can be read.
     arrived: usize,
+    /// How many of `bytes`, the last ones, wait for the host's uplink.
+    unsent: usize,
     flying: VecDeque<(Instant, usize)>,
     /// When the wire has passed on what was written so far, in microseconds.
     busy_until_us: u64,
@@ -100,6 +102,7 @@ impl Pipe {
             kind,
             bytes: VecDeque::new(),
             arrived: 0,
+            unsent: 0,
             flying: VecDeque::new(),
             busy_until_us: 0,
             arrives_last: Instant::default(),
@@ -114,6 +117,11 @@ impl Pipe {
             return Err(Gone);
         }
         let taken = bytes.len().min(self.kind.queue_bytes - self.bytes.len());
+        if self.kind.bytes_per_s == 0 {
+            self.unsent += taken;
+            self.bytes.extend(&bytes[..taken]);
+            return Ok(taken);
+        }
         for segment in bytes[..taken].chunks(self.kind.segment_bytes) {
             let start_us = self.busy_until_us.max(now.as_millis() * 1_000);
             let wire_us = segment.len() as u64 * 1_000_000 / self.kind.bytes_per_s;
@@ -131,6 +139,22 @@ impl Pipe {
         Ok(taken)
     }
 
+    /// Something waits for the host's uplink.
+    pub fn has_unsent(&self) -> bool {
+        self.unsent > 0 && !self.broken
+    }
+
+    /// The host's uplink, free at `start_us`, passes on a segment; when it will have done so.
+    pub fn pass_on(&mut self, start_us: u64, bytes_per_s: u64) -> u64 {
+        let length = self.unsent.min(self.kind.segment_bytes);
+        self.unsent -= length;
+        let done_us = start_us + length as u64 * 1_000_000 / bytes_per_s;
+        let arrives = Instant::from_millis(done_us.div_ceil(1_000) + self.kind.latency_ms);
+        self.arrives_last = self.arrives_last.max(arrives);
+        self.flying.push_back((self.arrives_last, length));
+        done_us
+    }
+
     /// Reads at most a segment of what has arrived.
     pub fn read(&mut self, into: &mut [u8], now: Instant) -> Read {
         self.settle(now);
@@ -142,9 +166,11 @@ impl Pipe {
             let over = self.closed && self.bytes.is_empty();
             return if over { Read::End } else { Read::Nothing };
         }
-        for (into, byte) in into.iter_mut().zip(self.bytes.drain(..length)) {
-            *into = byte;
-        }
+        let (first, second) = self.bytes.as_slices();
+        let seam = first.len().min(length);
+        into[..seam].copy_from_slice(&first[..seam]);
+        into[seam..length].copy_from_slice(&second[..length - seam]);
+        self.bytes.drain(..length);
         self.arrived -= length;
         Read::Some(length)
     }
@@ -199,6 +225,7 @@ impl Link {
     pub fn cut(&mut self) {
         for pipe in [&mut self.to_us, &mut self.from_us] {
             pipe.broken = true;
+            pipe.unsent = 0;
             pipe.flying.clear();
         }
     }
@@ -208,6 +235,13 @@ impl Link {
         self.from_us.close();
         self.to_us.broken = true;
         self.to_us.flying.clear();
+    }
+
+    /// The other side closes it, as in [`Link::hang_up`].
+    pub fn hang_up_far(&mut self) {
+        self.to_us.close();
+        self.from_us.broken = true;
+        self.from_us.flying.clear();
     }
 
     /// Lets arrive what has come by now, whether anybody reads it or not.

@@ -289,11 +289,11 @@ impl Peer<'_> {
 }
 
 impl Session {
-    /// The peer has so many pieces more.
+    /// The peer has so many pieces more; some may have been counted before.
     fn count_pieces(&mut self, count: u32, slot: PeerSlot, swarm: &mut Swarm<'_, impl Fetching>) {
         self.their_pieces = self.their_pieces.saturating_add(count);
         let all = swarm.torrent(self.torrent).layout.piece_count();
-        if all > 0 && self.their_pieces >= all {
+        if all > 0 && self.their_pieces >= all && swarm.fetcher.may_have_all(slot) {
             swarm.set_complete(slot);
         }
     }

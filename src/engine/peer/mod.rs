@@ -329,8 +329,12 @@ impl<'m> Peer<'m> {
         if self.serve_after <= now {
             self.serve_after = Instant::default();
         }
-        if !swarm.fetcher.handle_time(self.slot, now) {
-            return Output::Close(Farewell::Behind);
+        if !swarm.fetcher.handle_time(self.slot, now)
+            && let Stage::Member(session) = &mut self.stage
+            && session.bitfield_at.is_none()
+        {
+            session.bitfield_at = Some(0);
+            swarm.fetcher.note_told(self.slot);
         }
         if !self.refuse_what_is_gone(swarm) {
             return Output::Close(Farewell::Withdrawn);
@@ -381,7 +385,9 @@ impl<'m> Peer<'m> {
             silence = silence.max(self.stalls_at());
         }
         let mut due = first.or(Deadline { at: silence, why: "a silent peer" });
-        due = due.or(swarm.fetcher.deadline(self.slot));
+        // While something stands before it, what is to be said waits for the socket, not the clock.
+        let may_say = self.out.is_empty() && !self.queue.head_begun();
+        due = due.or(swarm.fetcher.deadline(self.slot, may_say));
         if !self.queue.is_empty() && self.serve_after != Instant::default() {
             due = due.or(Deadline { at: self.serve_after, why: "a cold read" });
         }

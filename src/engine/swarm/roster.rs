@@ -58,8 +58,6 @@ pub enum Farewell {
     Withdrawn,
     /// It sent data that did not match.
     Corrupt,
-    /// It has taken nothing for so long that it can no longer be told what we have.
-    Behind,
     /// The box stops.
     Stopping,
     /// It was not let in.

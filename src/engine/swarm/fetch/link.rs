@@ -40,7 +40,8 @@ pub enum Has {
     Some(Span),
     /// Everything.
     All,
-    /// The pool has no room for what it has: it is asked for nothing until it has everything.
+    /// The pool has no room for what it has: it is asked for nothing until it has one piece more,
+    /// and there is room, or everything.
     Untold,
 }
 
@@ -68,8 +69,12 @@ pub struct Link {
     pub useful: u32,
     /// It has been told so.
     pub told_interested: bool,
+    /// When it is to be told that it no longer is.
+    pub bored_at: Instant,
     /// It lets us ask.
     pub unchoked: bool,
+    /// Since when.
+    pub unchoked_at: Instant,
     /// Requests it keeps (`reqq`, BEP 10).
     pub reqq: u16,
     /// Bytes of metadata it has to give; 0 when it has none.
@@ -92,8 +97,10 @@ pub struct Link {
     pub told_verified: u32,
     /// No `have` before.
     pub have_after: Instant,
-    /// No request before: it has just rejected one.
+    /// No request before: it has just rejected one, or was late.
     pub ask_after: Instant,
+    /// Not before is it looked again whether it can relieve another.
+    pub relieve_after: Instant,
     /// When it last sent of a block, or was first asked after having nothing to send.
     pub last_block: Instant,
     /// It had its time and sent nothing.
@@ -107,6 +114,8 @@ pub struct Link {
     /// Blocks that came in the second under way, and in the one before.
     blocks: [u16; 2],
     second: u64,
+    /// Blocks it sends in sixteen seconds, as far as is known; 0 when nothing is.
+    pace: u16,
     /// Requests it has.
     asks_count: u16,
 }
@@ -120,7 +129,9 @@ impl Link {
             has: Has::Nothing,
             useful: 0,
             told_interested: false,
+            bored_at: Instant::NEVER,
             unchoked: false,
+            unchoked_at: now,
             reqq: REQQ_UNTOLD,
             metadata_bytes: 0,
             working_on: None,
@@ -133,6 +144,7 @@ impl Link {
             told_verified: 0,
             have_after: Instant::default(),
             ask_after: Instant::default(),
+            relieve_after: Instant::default(),
             last_block: now,
             snubbed: false,
             nudge: false,
@@ -140,8 +152,27 @@ impl Link {
             filling: false,
             blocks: [0; 2],
             second: 0,
+            pace: 0,
             asks_count: 0,
         }
+    }
+
+    /// What the peer is to be told of our interest now. Interest that is lost while something is
+    /// lacking is kept for a while: the next piece is often not far, and whoever says no is choked.
+    pub fn change_of_interest(&mut self, over: bool, now: Instant) -> Option<bool> {
+        let interesting = self.useful > 0;
+        if interesting || !self.told_interested {
+            self.bored_at = Instant::NEVER;
+            return (interesting && !self.told_interested).then_some(true);
+        }
+        if self.bored_at == Instant::NEVER {
+            self.bored_at = now.after(BORED_MS);
+        }
+        if !over && now < self.bored_at {
+            return None;
+        }
+        self.bored_at = Instant::NEVER;
+        Some(false)
     }
 
     /// A block begins to come.
@@ -161,11 +192,11 @@ impl Link {
 
     /// It has been asked, or is in the middle of a block, and sends nothing: others get its blocks.
     pub fn is_late(&self, now: Instant) -> bool {
-        self.owes() && now >= self.late_at()
+        self.is_due_something() && now >= self.late_at()
     }
 
-    /// Something is to come.
-    pub fn owes(&self) -> bool {
+    /// It has been asked for something that has not come.
+    pub fn is_due_something(&self) -> bool {
         self.asks_count > 0 || self.receiving.is_some()
     }
 
@@ -175,6 +206,18 @@ impl Link {
             self.received[1] = self.received[0];
             self.last_block = now;
         }
+    }
+
+    /// When the block behind so many others is likely to be here. A peer that is behind its own
+    /// pace is expected to stay so for as long again.
+    pub fn arrives_in_ms(&self, behind: u16, now: Instant) -> u64 {
+        if !self.unchoked || self.snubbed {
+            return UNLIKELY_MS;
+        }
+        let block_ms = 16_000 / u64::from(if self.pace == 0 { PACE_UNKNOWN } else { self.pace });
+        let waited_ms = if self.is_due_something() { now.since(self.last_block) } else { 0 };
+        let delay_ms = if waited_ms > 2 * block_ms + DELAY_MS { waited_ms } else { 0 };
+        delay_ms + (u64::from(behind) + 1) * block_ms
     }
 
     /// When it will be late.
@@ -192,6 +235,13 @@ impl Link {
         if second == self.second {
             return;
         }
+        let busy = self.blocks[0] > 0 || self.asks_count > 0;
+        let blocks = self.blocks[0].saturating_mul(16);
+        self.pace = match self.pace {
+            pace if !busy => pace,
+            0 => blocks,
+            pace => (pace / 2 + blocks / 2).max(1),
+        };
         self.blocks = [0, if second == self.second + 1 { self.blocks[0] } else { 0 }];
         self.second = second;
         let twice = self.blocks[1].saturating_mul(2);
@@ -263,6 +313,13 @@ impl<'a> Asks<'a> {
         self.room[..count].iter_mut().for_each(|ask| ask.state = AskState::Over);
     }
 
+    /// Notes that those for a piece are to be taken back; whether there was one.
+    pub fn call_off_piece(&mut self, piece: u32) -> bool {
+        let count = usize::from(self.link.asks_count);
+        let of = self.room[..count].iter_mut().filter(|ask| ask.piece == piece);
+        of.map(|ask| ask.state = AskState::Over).count() > 0
+    }
+
     /// Takes the last one off; the peer may send it all the same.
     pub fn give_up_last(&mut self) -> Option<Ask> {
         let last = usize::from(self.link.asks_count).checked_sub(1)?;
@@ -270,6 +327,18 @@ impl<'a> Asks<'a> {
         Some(self.remove(last))
     }
 }
+
+/// A peer that has had nothing we lack for so long is told that we want nothing.
+const BORED_MS: u64 = 10_000;
+
+/// What is expected of a peer that has sent nothing yet: four blocks a second.
+const PACE_UNKNOWN: u16 = 64;
+
+/// Blocks do not come as regularly as that.
+const DELAY_MS: u64 = 500;
+
+/// When a block is here that a peer was asked for which lets nobody ask, or was late before.
+const UNLIKELY_MS: u64 = 3_600_000;
 
 /// Requests a peer keeps when it has not said how many: everybody keeps at least so many.
 const REQQ_UNTOLD: u16 = 64;

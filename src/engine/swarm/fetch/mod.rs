@@ -27,7 +27,7 @@
 //! | what | answer |
 //! | --- | --- |
 //! | torrents being fetched | [`begin`](Fetcher::begin) says so |
-//! | the pool, by what peers have | the peer is asked for nothing until it has everything |
+//! | the pool, by what peers have, but for two pieces | of a peer only what it tells later is known |
 //! | the pool or the table, by pieces under way | no further piece is begun; peers help with those there are |
 //!
 //! Journey 3: a message from [`peer`](crate::engine::peer) -> [`picker`] -> a request; a block ->
@@ -45,10 +45,10 @@ pub mod unveil;
 
 pub use talk::{Fetching, Say, SeedOnly};
 
-use super::super::limits::VERIFIED_TOLD_MAX;
+use super::super::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
 use super::super::metainfo::Layout;
-use super::super::units::{PeerSlot, TorrentSlot};
-use link::{Ask, Asks, Has, Link};
+use super::super::units::{Instant, PeerSlot, TorrentSlot};
+use link::{Ask, AskState, Asks, Has, Link};
 use metadata::Sought;
 use partial::Partial;
 use pool::{Pool, Span};
@@ -111,6 +111,21 @@ impl Fetch {
             received_bytes: 0,
             wasted_bytes: 0,
             sought: None,
+        }
+    }
+
+    /// Bytes of the pool that what peers have must leave free: for the blocks of two pieces.
+    fn kept_bytes(&self) -> usize {
+        Pool::bytes_of(self.layout.piece_bytes.div_ceil(BLOCK_BYTES), 2 * 2)
+    }
+
+    /// What the pool would have to have.
+    fn too_large(&self, pool: &Pool<'_>) -> FetchFull {
+        let count = self.layout.piece_count();
+        let bitmaps = Pool::bytes_of(count, 2) + Pool::bytes_of(count.saturating_mul(16), 1);
+        FetchFull::Pool {
+            needed_bytes: (bitmaps + self.kept_bytes()) as u64,
+            free_bytes: pool.free_bytes() as u64,
         }
     }
 }
@@ -257,14 +272,16 @@ impl<'m> Fetcher<'m> {
         lacking: &impl Fn(u32) -> bool,
     ) -> Result<u32, FetchFull> {
         let count = fetch.layout.piece_count();
-        let spans = [self.pool.take(count), self.pool.take(count), self.pool.take_counters(count)];
+        let (pool, kept_bytes) = (&mut self.pool, fetch.kept_bytes());
+        let spans = [pool.take(count), pool.take(count), pool.take_counters(count)];
         let [Some(lacking_span), Some(open), Some(availability)] = spans else {
-            spans.into_iter().flatten().for_each(|span| self.pool.give_back(span));
-            return Err(FetchFull::Pool {
-                needed_bytes: u64::from(count.div_ceil(8)) * 2 + 2 * u64::from(count),
-                free_bytes: self.pool.free_bytes() as u64,
-            });
+            spans.into_iter().flatten().for_each(|span| pool.give_back(span));
+            return Err(fetch.too_large(pool));
         };
+        if pool.free_bytes() < kept_bytes {
+            [lacking_span, open, availability].into_iter().for_each(|span| pool.give_back(span));
+            return Err(fetch.too_large(pool));
+        }
         for piece in (0..count).filter(|piece| lacking(*piece)) {
             self.pool.set(lacking_span, piece);
             self.pool.set(open, piece);
@@ -277,14 +294,13 @@ impl<'m> Fetcher<'m> {
 
     /// Pauses a fetch, or goes on with it: nothing is asked for meanwhile.
     pub fn pause(&mut self, torrent: TorrentSlot, paused: bool) {
-        let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|f| f.torrent == torrent);
-        let Some(place) = self.fetches.iter().position(of) else { return };
-        if let Some(fetch) = &mut self.fetches[place] {
-            fetch.paused = paused;
-        }
-        if !paused {
-            // Nothing else would tell them.
-            self.wake(place as u16);
+        for place in 0..self.fetches.len() {
+            let fetch = self.fetches[place].as_mut().filter(|fetch| fetch.torrent == torrent);
+            if let Some(fetch) = fetch {
+                fetch.paused = paused;
+                // Nothing else would tell them.
+                self.wake(place as u16);
+            }
         }
     }
 
@@ -362,6 +378,7 @@ impl<'m> Fetcher<'m> {
     fn retire(&mut self, slot: PeerSlot) {
         let Some(link) = self.links[slot.index()].as_mut() else { return };
         let place = core::mem::replace(&mut link.fetch, OVER);
+        link.have_after = Instant::NEVER;
         self.free_place(place);
     }
 
@@ -389,13 +406,19 @@ impl<'m> Fetcher<'m> {
 
     /// Lets others have what a peer was asked for.
     fn give_up_asks(&mut self, slot: PeerSlot) {
+        let Some(place) = self.links[slot.index()].as_ref().map(|link| link.fetch) else { return };
         while let Some(ask) = self.asks(slot).and_then(|mut asks| asks.give_up_last()) {
             self.unask(slot, ask);
         }
+        self.wake(place);
     }
 
     /// Nobody is asked for that block by this link any more.
     fn unask(&mut self, slot: PeerSlot, ask: Ask) {
+        // Another has been asked for what is to be taken back.
+        if ask.state == AskState::Over {
+            return;
+        }
         let Some(fetch) = self.links[slot.index()].as_ref().map(|link| link.fetch) else { return };
         let Fetcher { partials, pool, .. } = self;
         let of = |p: &&mut Partial| p.fetch == fetch && p.piece == ask.piece;

@@ -48,8 +48,12 @@ pub struct Partial {
     pub spoilt: bool,
     /// Only this peer may send it.
     pub alone: Option<PeerSlot>,
-    /// Who sent of it; those beyond the first few cannot be held to account.
-    pub senders: heapless::Vec<PeerSlot, SENDERS_MAX>,
+    /// Some block was asked of more than one peer.
+    pub shared: bool,
+    /// Who sent of it and is still here; those beyond the first few cannot be held to account.
+    senders: heapless::Vec<PeerSlot, SENDERS_MAX>,
+    /// Others have sent of it, too.
+    other_senders: bool,
 }
 
 impl Partial {
@@ -83,7 +87,9 @@ impl Partial {
             judged: false,
             spoilt: false,
             alone,
+            shared: false,
             senders: heapless::Vec::new(),
+            other_senders: false,
         })
     }
 
@@ -167,14 +173,29 @@ impl Partial {
         self.blocks - self.asked_count
     }
 
-    /// Forgets all that has come, to begin again.
-    pub fn restart(&mut self, pool: &mut Pool<'_>) {
-        pool.bytes_mut(self.asked).fill(0);
-        pool.bytes_mut(self.arrived).fill(0);
-        (self.asked_count, self.arrived_count) = (0, 0);
-        self.forget_hash();
-        (self.judged, self.spoilt, self.alone) = (false, false, None);
-        self.senders.clear();
+    /// Nobody is asked for any of it, nobody writes, and it is not whole: how much has come.
+    pub fn idle_count(&self) -> Option<u16> {
+        let idle = self.asked_count == self.arrived_count && self.writing == 0 && !self.judged;
+        (idle && !self.is_whole()).then_some(self.arrived_count)
+    }
+
+    /// A peer has sent of it.
+    pub fn note_sender(&mut self, slot: PeerSlot) {
+        if !self.senders.contains(&slot) && self.senders.push(slot).is_err() {
+            self.other_senders = true;
+        }
+    }
+
+    /// A peer that may have sent of it is gone, and another may soon be in its slot.
+    pub fn forget_sender(&mut self, slot: PeerSlot) {
+        let before = self.senders.len();
+        self.senders.retain(|sender| *sender != slot);
+        self.other_senders |= self.senders.len() < before;
+    }
+
+    /// Who sent of it, of those who are still here; and whether it was they alone.
+    pub fn senders(&self) -> (&[PeerSlot], bool) {
+        (&self.senders, !self.other_senders)
     }
 
     /// What was hashed of it no longer counts.

@@ -7,8 +7,9 @@
 //!    first (BEP 3 leaves the choice open); the first few at random, so that there is soon
 //!    something to give; or the first one, when the owner wants to watch meanwhile;
 //! 3. a piece that others work on and that has blocks nobody was asked for;
-//! 4. when nothing is left to begin: blocks others were asked for and have not sent. Whoever sends
-//!    first, the others are told to stop. So no slow peer holds up the end.
+//! 4. when there is nothing else for it: a block that another was asked for and that would be here
+//!    much later from there, by the pace of both. The other is told to stop. So nobody waits for a
+//!    slow peer while a fast one has nothing to do, neither at the end nor before.
 //!
 //! A peer that would take longer than ten seconds for a piece helps first (3 before 2): many pieces
 //! half done are of no use to anybody.
@@ -19,7 +20,7 @@
 //! that is helped with; a peer from which nothing more is to be had is not looked through again
 //! until something changes.
 
-use super::link::{Ask, AskState, Has, Link};
+use super::link::{Ask, AskState, Has};
 use super::partial::Partial;
 use super::{Fetch, Fetcher, Order};
 use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex};
@@ -29,6 +30,12 @@ impl Fetcher<'_> {
     pub(super) fn next_ask(&mut self, slot: PeerSlot, now: Instant) -> Option<Block> {
         let asks_each = self.asks_each as u16;
         let (link, fetch, _) = self.link(slot)?;
+        for after in [&mut link.relieve_after, &mut link.ask_after] {
+            *after = if now < *after { *after } else { Instant::default() };
+        }
+        if link.ask_after != Instant::default() {
+            return None;
+        }
         if !link.unchoked || link.useful == 0 || fetch.paused {
             return None;
         }
@@ -38,15 +45,9 @@ impl Fetcher<'_> {
         if !link.filling {
             return None;
         }
-        if link.ask_after != Instant::default() {
-            if now < link.ask_after {
-                return None;
-            }
-            link.ask_after = Instant::default();
-        }
         if link.asks_count() == 0 && link.receiving.is_none() {
             // It is late from now on, not from the last time it had something to send.
-            link.last_block = if link.snubbed { link.last_block } else { now };
+            link.last_block = now;
         }
         let (at, block) = self.choose(slot, now)?;
         let partial = self.partials[at].as_mut()?;
@@ -67,7 +68,8 @@ impl Fetcher<'_> {
         } else {
             self.begin_piece(slot, None).or_else(|| self.help(slot))
         };
-        let Some(at) = at else { return self.ask_twice(slot) };
+        let at = at.or_else(|| self.begin_in_place_of_another(slot));
+        let Some(at) = at else { return self.relieve(slot, now) };
         let block = self.partials[at].as_ref()?.first_unasked(&self.pool)?;
         self.links[slot.index()].as_mut()?.working_on = Some(at as u16);
         Some((at, block))
@@ -123,7 +125,7 @@ impl Fetcher<'_> {
         let random = fetch.order == Order::Rarest && fetch.verified_count < RANDOM_FIRST;
         let start = match (fetch.order, near) {
             (Order::Sequential, _) => 0,
-            (Order::Rarest, Some(piece)) => piece.0 / 8,
+            (Order::Rarest, Some(piece)) => piece.0,
             (Order::Rarest, None) => fetch.draw(),
         };
         let rarity = |piece| match fetch.order {
@@ -163,42 +165,92 @@ impl Fetcher<'_> {
         fitting.min().map(|(_, at)| at)
     }
 
-    /// A block that others were asked for and have not sent, when nothing is left to begin.
-    fn ask_twice(&self, slot: PeerSlot) -> Option<(usize, u16)> {
+    /// Begins a piece where one stands that nobody is at work on, and that this peer cannot help
+    /// with: one of which nobody who is here has the rest must not be in the way for ever. Who works
+    /// alone begins that piece itself afresh, when there is no other.
+    fn begin_in_place_of_another(&mut self, slot: PeerSlot) -> Option<usize> {
         let link = self.links[slot.index()].as_ref()?;
-        let (has, place, on_parole) = (link.has, link.fetch, link.on_parole);
-        let open = self.fetches[usize::from(place)].as_ref()?.open_count;
-        // One that has been asked for much already adds nothing but waste.
-        if open > 0 || on_parole || link.asks_count() >= TWICE_MAX {
+        let fetch = self.fetches[usize::from(link.fetch)].as_ref()?;
+        let has = match link.has {
+            Has::All => None,
+            Has::Some(span) => Some(self.pool.bytes(span)),
+            Has::Nothing | Has::Untold => return None,
+        };
+        let open = self.pool.bytes(fetch.open);
+        let nothing_open = link.dry || pick(open, has, 0, |_| 0).is_none();
+        if nothing_open && !link.on_parole {
             return None;
         }
-        let coming = link.receiving;
-        let others = self.links.iter().enumerate().filter(|(index, _)| *index != slot.index());
-        for (index, other) in others {
-            let Some(other) = other.as_ref().filter(|other| other.fetch == place) else { continue };
-            // What has come and is not written yet is nobody's to send.
-            for ask in other.receiving.iter().chain(self.asked(index, other)) {
-                let same = |known: &Ask| (known.piece, known.block) == (ask.piece, ask.block);
-                let own = self.asked(slot.index(), link);
-                if coming.as_ref().is_some_and(same) || own.iter().any(same) {
-                    continue;
+        let fits = |partial: &Partial| {
+            let has = partial.fetch == link.fetch && link.has.contains(&self.pool, partial.piece);
+            !nothing_open || has
+        };
+        let numbered = self.partials.iter().enumerate();
+        let idle = numbered.filter_map(|(at, partial)| {
+            let partial = partial.as_ref().filter(|partial| fits(partial))?;
+            Some((partial.idle_count()?, at))
+        });
+        let (_, at) = idle.min()?;
+        self.reopen(at);
+        self.begin_piece(slot, None)
+    }
+
+    /// A block that another was asked for and that this peer is likely to send much earlier. The
+    /// other is told to stop, unless it has begun to send it.
+    fn relieve(&mut self, slot: PeerSlot, now: Instant) -> Option<(usize, u16)> {
+        let link = self.links[slot.index()].as_mut()?;
+        if link.on_parole || link.relieve_after != Instant::default() {
+            return None;
+        }
+        let (has, place) = (link.has, link.fetch);
+        let own_ms = link.arrives_in_ms(link.asks_count(), now);
+        let (mut worst, mut waits) = (2 * own_ms + RELIEF_MS, false);
+        let mut found = None;
+        for index in (0..self.links.len()).filter(|index| *index != slot.index()) {
+            let Some(link) = self.links[index].as_ref().filter(|link| link.fetch == place) else {
+                continue;
+            };
+            waits |= link.is_due_something();
+            let first = index * self.asks_each;
+            let asks = &self.asks[first..first + usize::from(link.asks_count())];
+            let coming = link.receiving.filter(|_| link.receiving_wanted);
+            let behind = asks.iter().enumerate().rev().map(|(at, ask)| (at as u16 + 1, *ask));
+            for (behind, ask) in behind.chain(coming.map(|ask| (0, ask))) {
+                let late_ms = link.arrives_in_ms(behind, now);
+                if late_ms <= worst {
+                    break;
                 }
-                let Some(at) = self.find(place, ask.piece) else { continue };
-                let Some(partial) = &self.partials[at] else { continue };
-                // What has been hashed of it could not be written over.
-                let is_open = !partial.has_arrived(&self.pool, ask.block)
-                    && partial.hashed_bytes <= partial.block(ask.block).begin;
-                if is_open && partial.is_for(slot) && has.contains(&self.pool, ask.piece) {
-                    return Some((at, ask.block));
+                if ask.state == AskState::Said
+                    && has.contains(&self.pool, ask.piece)
+                    && self.can_relieve(slot, place, ask)
+                {
+                    (worst, found) = (late_ms, Some((index, behind > 0, ask)));
+                    break;
                 }
             }
         }
-        None
+        let Some((index, stoppable, ask)) = found else {
+            let link = self.links[slot.index()].as_mut()?;
+            link.relieve_after =
+                if waits { now.after(RELIEVE_LOOK_MS) } else { link.relieve_after };
+            return None;
+        };
+        if stoppable {
+            self.asks(PeerSlot(index as u16))?.call_off(ask.piece, ask.block);
+            self.nudge(index);
+        }
+        let at = self.find(place, ask.piece)?;
+        self.partials[at].as_mut()?.shared = true;
+        Some((at, ask.block))
     }
 
-    /// The requests of a link.
-    fn asked(&self, index: usize, link: &Link) -> &[Ask] {
-        &self.asks[index * self.asks_each..][..usize::from(link.asks_count())]
+    /// Whether a block can be asked of a peer that another was asked for.
+    fn can_relieve(&self, slot: PeerSlot, place: u16, ask: Ask) -> bool {
+        let Some(link) = &self.links[slot.index()] else { return false };
+        let same = |other: &Ask| (other.piece, other.block) == (ask.piece, ask.block);
+        let first = slot.index() * self.asks_each;
+        let own = &self.asks[first..first + usize::from(link.asks_count())];
+        !own.iter().chain(&link.receiving).any(same) && self.wants(slot, place, ask)
     }
 }
 
@@ -215,10 +267,14 @@ impl Fetch {
 /// The piece that is `open`, is among those the peer `has` (nothing: all), and is of the least
 /// `rarity`; of equals the first from `start` on, going round.
 fn pick(open: &[u8], has: Option<&[u8]>, start: u32, rarity: impl Fn(u32) -> u16) -> Option<u32> {
-    let first = start as usize % open.len().max(1);
+    let first = start as usize / 8 % open.len().max(1);
     let mut best: Option<(u16, u32)> = None;
-    for at in (first..open.len()).chain(0..first) {
-        let mut bits = open[at] & has.map_or(0xff, |has| has[at]);
+    // The first byte from its bit on, and once more in the end for what stands before that.
+    let (behind, before) = (0xff >> (start % 8), !(0xff >> (start % 8)));
+    let round = (first + 1..open.len()).chain(0..first).map(|at| (at, 0xff));
+    let ends = |mask: u8| (first < open.len()).then_some((first, mask));
+    for (at, mask) in ends(behind).into_iter().chain(round).chain(ends(before)) {
+        let mut bits = open[at] & mask & has.map_or(0xff, |has| has[at]);
         while bits != 0 {
             let bit = bits.leading_zeros();
             bits &= !(0x80 >> bit);
@@ -245,8 +301,11 @@ const SMALL_BLOCKS: u32 = 8;
 /// Pieces that are chosen at random before the rarest: a newcomer needs something to give.
 const RANDOM_FIRST: u32 = 4;
 
-/// Requests a peer may have when it is asked for what others were asked for.
-const TWICE_MAX: u16 = 4;
+/// A peer is not relieved of a block for less than that.
+const RELIEF_MS: u64 = 300;
+
+/// Between two looks whether another is to be relieved.
+const RELIEVE_LOOK_MS: u64 = 500;
 
 #[cfg(test)]
 mod tests {
@@ -257,7 +316,9 @@ mod tests {
         let open = [0b0111_1111, 0b1100_0000];
         let rarity = |piece| [9, 5, 5, 3, 9, 9, 9, 9, 3, 9][piece as usize];
         assert_eq!(pick(&open, None, 0, rarity), Some(3));
-        assert_eq!(pick(&open, None, 1, rarity), Some(8));
+        assert_eq!(pick(&open, None, 4, rarity), Some(8));
+        assert_eq!(pick(&open, None, 9, rarity), Some(3));
+        assert_eq!(pick(&open, Some(&[0b0110_0000, 0]), 2, rarity), Some(2));
         assert_eq!(pick(&open, Some(&[0b0110_0000, 0]), 1, rarity), Some(1));
         assert_eq!(pick(&open, Some(&[0b1000_0000, 0]), 0, rarity), None);
         assert_eq!(pick(&[], None, 7, rarity), None);

@@ -18,6 +18,8 @@ pub struct Pool<'m> {
     units: &'m mut [u8],
     /// Nothing is free before this unit.
     first_free: usize,
+    /// How many are free.
+    free_count: usize,
 }
 
 /// A run of units that belongs to its holder until it is given back.
@@ -38,7 +40,8 @@ impl<'m> Pool<'m> {
         let units = lent.len() * 8 / (8 * UNIT_BYTES + 1);
         let (taken, units) = lent.split_at_mut(lent.len() - units * UNIT_BYTES);
         taken.fill(0);
-        Pool { taken, units, first_free: 0 }
+        let free_count = units.len() / UNIT_BYTES;
+        Pool { taken, units, first_free: 0, free_count }
     }
 
     /// Takes a span for so many bits, all clear.
@@ -66,11 +69,23 @@ impl<'m> Pool<'m> {
                 if start == self.first_free {
                     self.first_free = unit + 1;
                 }
+                self.free_count -= wanted;
                 self.units[start * UNIT_BYTES..][..bytes as usize].fill(0);
                 return Some(Span { at: (start * UNIT_BYTES) as u32, bytes });
             }
         }
         None
+    }
+
+    /// Takes a span, as [`Pool::take`], unless fewer than `kept_bytes` would be free after that.
+    pub fn take_but(&mut self, bits: u32, kept_bytes: usize) -> Option<Span> {
+        let bytes = Pool::bytes_of(bits, 1);
+        if self.free_bytes() < bytes + kept_bytes { None } else { self.take(bits) }
+    }
+
+    /// Bytes that spans of so many bits take, all together.
+    pub const fn bytes_of(bits: u32, spans: usize) -> usize {
+        (bits.div_ceil(8) as usize).next_multiple_of(UNIT_BYTES) * spans
     }
 
     /// Takes a span for so many counters, all 0. As [`Pool::take`].
@@ -83,6 +98,7 @@ impl<'m> Pool<'m> {
         let first = span.at as usize / UNIT_BYTES;
         let units = (span.bytes as usize).div_ceil(UNIT_BYTES);
         (first..first + units).for_each(|unit| self.taken[unit / 8] &= !(1 << (unit % 8)));
+        self.free_count += units;
         if units > 0 {
             self.first_free = self.first_free.min(first);
         }
@@ -90,8 +106,7 @@ impl<'m> Pool<'m> {
 
     /// Bytes that no span holds.
     pub fn free_bytes(&self) -> usize {
-        let all = self.units.len() / UNIT_BYTES;
-        (0..all).filter(|unit| !self.is_taken(*unit)).count() * UNIT_BYTES
+        self.free_count * UNIT_BYTES
     }
 
     /// The bytes of a span.

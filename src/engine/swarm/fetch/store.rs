@@ -11,7 +11,7 @@
 //! its own: the innocent prove it with the next piece, the guilty are then alone.
 
 use super::link::Ask;
-use super::partial::Partial;
+use super::partial::{Partial, SENDERS_MAX};
 use super::{Fetch, Fetcher, OVER};
 use crate::engine::digest::PieceHasher;
 use crate::engine::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
@@ -100,7 +100,15 @@ pub enum Verdict {
 impl Fetcher<'_> {
     /// A block begins to come. `false` when it was not asked for.
     pub(super) fn receive_block(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
-        let Some(ask) = self.take_ask(slot, block) else { return self.forgive(slot) };
+        // What it was asked for once, and somebody else since, is welcome all the same.
+        let ask = match self.take_ask(slot, block) {
+            Some(ask) => ask,
+            None if self.forgive(slot) => match self.would_be(slot, block) {
+                Some(ask) => ask,
+                None => return true,
+            },
+            None => return false,
+        };
         self.begin_block(slot, ask, block, now);
         true
     }
@@ -112,14 +120,11 @@ impl Fetcher<'_> {
         link.count_block(now, most);
         link.receiving = Some(ask);
         let place = link.fetch;
-        let wanted = self.find(place, ask.piece).is_some_and(|at| {
-            let partial = self.partials[at].as_ref();
-            partial.is_some_and(|partial| {
-                let taken = partial.has_arrived(&self.pool, ask.block);
-                // What has been hashed must not be written over.
-                partial.is_for(slot) && !taken && partial.hashed_bytes <= block.begin
-            })
-        });
+        let wanted = self.wants(slot, place, ask);
+        if wanted && let Some(at) = self.find(place, ask.piece) {
+            let Fetcher { partials, pool, .. } = self;
+            partials[at].iter_mut().for_each(|partial| partial.ask(pool, ask.block));
+        }
         if let Some(fetch) = self.fetches.get_mut(usize::from(place)).and_then(Option::as_mut) {
             fetch.received_bytes += u64::from(block.length);
             fetch.wasted_bytes += if wanted { 0 } else { u64::from(block.length) };
@@ -127,6 +132,30 @@ impl Fetcher<'_> {
         if let Some(link) = &mut self.links[slot.index()] {
             link.receiving_wanted = wanted;
         }
+    }
+
+    /// Whether a peer may send a block, and it is lacking.
+    pub(super) fn wants(&self, slot: PeerSlot, place: u16, ask: Ask) -> bool {
+        let partial = self.find(place, ask.piece).and_then(|at| self.partials[at].as_ref());
+        partial.is_some_and(|partial| {
+            partial.is_for(slot) && !partial.has_arrived(&self.pool, ask.block)
+        })
+    }
+
+    /// The request that a block would answer, were it still asked for.
+    fn would_be(&mut self, slot: PeerSlot, block: Block) -> Option<Ask> {
+        let ask = Ask {
+            piece: block.piece.0,
+            block: u16::try_from(block.begin / BLOCK_BYTES).ok()?,
+            ..Ask::default()
+        };
+        // Else it was not read for payload, and no lane will have it.
+        let awaited = self.links[slot.index()].as_ref()?.asks_count() > 0;
+        let exists = awaited
+            && block.begin.is_multiple_of(BLOCK_BYTES)
+            && self.block_of(slot, ask) == Some(block)
+            && block.length > 0;
+        exists.then_some(ask)
     }
 
     /// So many bytes of the block under way have come.
@@ -145,10 +174,8 @@ impl Fetcher<'_> {
         let Some(partial) = &self.partials[found] else { return };
         let block = partial.block(ask.block);
         let last = offset + length as u32 >= block.length;
-        // Another may have sent it meanwhile, or its front, which has been hashed.
-        let wanted = wanted
-            && !partial.has_arrived(&self.pool, ask.block)
-            && partial.hashed_bytes <= block.begin + offset;
+        // Another may have sent it meanwhile.
+        let wanted = wanted && self.wants(slot, place, ask);
         if wanted && length > 0 {
             let (piece, begin) = (block.piece, block.begin + offset);
             let store = Store { piece, begin, length: length as u32, at: at as u32, last };
@@ -209,17 +236,8 @@ impl Fetcher<'_> {
         let metadata = self.sends_metadata(slot).then_some(slot);
         let link = self.links[slot.index()].as_ref()?;
         let (torrent, place) = (link.torrent, link.fetch);
-        stores.retain(|store| {
-            if metadata.is_some() {
-                return true;
-            }
-            let partial = self.find(place, store.piece.0).and_then(|at| self.partials[at].as_ref());
-            // Another may have sent it meanwhile, or its front, which has been hashed.
-            partial.is_some_and(|partial| {
-                !partial.has_arrived(&self.pool, (store.begin / BLOCK_BYTES) as u16)
-                    && partial.hashed_bytes <= store.begin
-            })
-        });
+        // Another may have sent it meanwhile.
+        stores.retain(|store| metadata.is_some() || self.wants(slot, place, store.ask()));
         if stores.is_empty() {
             return None;
         }
@@ -232,13 +250,15 @@ impl Fetcher<'_> {
             let piece = run[0].piece;
             let of = |partial: &&mut Partial| partial.fetch == place && partial.piece == piece.0;
             let Some(partial) = partials.iter_mut().flatten().find(of) else { continue };
+            // What another sent of a block and was hashed is written over.
+            if run.iter().any(|store| store.begin < partial.hashed_bytes) {
+                partial.forget_hash();
+                partial.shared = true;
+            }
             for store in run.iter().filter(|store| store.last) {
                 partial.arrive(pool, (store.begin / BLOCK_BYTES) as u16);
             }
-            if !partial.senders.contains(&slot) {
-                // Those beyond the first few cannot be held to account.
-                let _ = partial.senders.push(slot);
-            }
+            partial.note_sender(slot);
             partial.writing += 1;
             if !work.hashings.is_full()
                 && partial.writing == 1
@@ -247,7 +267,32 @@ impl Fetcher<'_> {
                 let _ = work.hashings.push(hashing);
             }
         }
+        for store in work.stores.iter().filter(|store| store.last) {
+            self.call_off(slot, place, store.ask());
+        }
         Some(work)
+    }
+
+    /// Others who were asked for a block that has come are told to stop.
+    fn call_off(&mut self, slot: PeerSlot, place: u16, ask: Ask) {
+        let partial = self.find(place, ask.piece).and_then(|at| self.partials[at].as_ref());
+        if !partial.is_some_and(|partial| partial.shared) {
+            return;
+        }
+        for index in (0..self.links.len()).filter(|index| *index != slot.index()) {
+            let same = self.links[index].as_ref().is_some_and(|link| link.fetch == place);
+            let asks = self.asks(PeerSlot(index as u16)).filter(|_| same);
+            if asks.is_some_and(|mut asks| asks.call_off(ask.piece, ask.block)) {
+                self.nudge(index);
+            }
+        }
+    }
+
+    /// A connection has something to look at.
+    pub(super) fn nudge(&mut self, index: usize) {
+        if let Some(link) = &mut self.links[index] {
+            (link.nudge, self.nudged) = (true, true);
+        }
     }
 
     /// A piece that is all there and is to be read back and hashed.
@@ -350,6 +395,7 @@ impl Fetcher<'_> {
         let (place, piece) = (partial.fetch, partial.piece);
         let alone = partial.alone;
         partial.end(&mut self.pool);
+        self.wake_the_others(place);
         let Fetcher { fetches, links, pool, .. } = self;
         let Some(fetch) = &mut fetches[usize::from(place)] else { return };
         if pool.clear(fetch.lacking, piece) {
@@ -378,13 +424,16 @@ impl Fetcher<'_> {
     fn fail(&mut self, at: usize) -> Option<PeerSlot> {
         let partial = self.partials[at].as_ref()?;
         let (place, bytes) = (partial.fetch, u64::from(partial.bytes));
-        let senders = partial.senders.clone();
+        let (senders, alone) = partial.senders();
+        let senders: heapless::Vec<PeerSlot, SENDERS_MAX> = senders.iter().copied().collect();
         if let Some(fetch) = &mut self.fetches[usize::from(place)] {
             fetch.failed_count += 1;
             fetch.wasted_bytes += bytes;
         }
         self.reopen(at);
-        if let [only] = senders[..] {
+        if let [only] = senders[..]
+            && alone
+        {
             return Some(only);
         }
         for sender in senders {
@@ -400,6 +449,7 @@ impl Fetcher<'_> {
         let Some(partial) = self.partials[at].take() else { return };
         let (place, piece) = (partial.fetch, partial.piece);
         partial.end(&mut self.pool);
+        self.wake_the_others(place);
         let Fetcher { fetches, links, pool, .. } = self;
         if let Some(fetch) = &mut fetches[usize::from(place)]
             && pool.set(fetch.open, piece)
@@ -408,6 +458,14 @@ impl Fetcher<'_> {
         }
         for link in links.iter_mut().flatten().filter(|link| link.fetch == place) {
             link.dry = false;
+        }
+        // Its blocks may soon be asked for anew, of anybody.
+        for index in 0..self.links.len() {
+            let same = self.links[index].as_ref().is_some_and(|link| link.fetch == place);
+            let asks = self.asks(PeerSlot(index as u16)).filter(|_| same);
+            if asks.is_some_and(|mut asks| asks.call_off_piece(piece)) {
+                self.nudge(index);
+            }
         }
         self.wake(place);
     }
@@ -453,6 +511,16 @@ impl Fetcher<'_> {
         }
     }
 
+    /// There is a place for another piece: where every other was taken, peers of other fetches
+    /// look again.
+    fn wake_the_others(&mut self, place: u16) {
+        if self.partials.iter().filter(|partial| partial.is_none()).count() == 1 {
+            for other in (0..self.fetches.len() as u16).filter(|other| *other != place) {
+                self.wake(other);
+            }
+        }
+    }
+
     /// Where a piece is among those under way.
     pub(super) fn find(&self, place: u16, piece: u32) -> Option<usize> {
         let of = |partial: &Partial| partial.fetch == place && partial.piece == piece;
@@ -470,6 +538,8 @@ fn hash_along(
     let mut upto = partial.front_bytes(pool);
     let coming =
         run.last().filter(|store| !store.last && store.begin / BLOCK_BYTES == upto / BLOCK_BYTES);
+    // Of a block that two may send the front is not the front of one.
+    let coming = coming.filter(|_| !partial.shared);
     if let Some(store) = coming {
         upto = store.begin + store.length;
     }

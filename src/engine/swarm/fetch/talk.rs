@@ -6,7 +6,7 @@
 
 use super::link::{Has, Link};
 use super::{Fetch, Fetcher, OVER};
-use crate::engine::limits::{HAVE_GATHER_MS, VERIFIED_TOLD_MAX};
+use crate::engine::limits::{HAVE_GATHER_MS, SNUB_MS, VERIFIED_TOLD_MAX};
 use crate::engine::units::{Block, Deadline, Instant, PeerSlot, PieceIndex, TorrentSlot};
 use core::net::SocketAddr;
 
@@ -30,6 +30,11 @@ pub trait Fetching {
 
     /// The peer has everything.
     fn note_all(&mut self, _slot: PeerSlot) {}
+
+    /// Nothing that is known of the peer says that it lacks something.
+    fn may_have_all(&self, _slot: PeerSlot) -> bool {
+        true
+    }
 
     /// The peer keeps so many requests; 0 when it does not say.
     fn note_reqq(&mut self, _slot: PeerSlot, _reqq: u16) {}
@@ -110,13 +115,17 @@ pub trait Fetching {
         false
     }
 
-    /// Looks at the clock. `false` when the peer can no longer be told what we have.
+    /// What we have now goes to the peer in a bitfield.
+    fn note_told(&mut self, _slot: PeerSlot) {}
+
+    /// Looks at the clock. `false` when there is more to tell the peer than is known piece by piece.
     fn handle_time(&mut self, _slot: PeerSlot, _now: Instant) -> bool {
         true
     }
 
-    /// When [`Fetching::handle_time`] or [`Fetching::next_say`] next has something to do.
-    fn deadline(&self, _slot: PeerSlot) -> Deadline {
+    /// When [`Fetching::handle_time`] next has something to do, or, if the peer can be told
+    /// something now, [`Fetching::next_say`].
+    fn deadline(&self, _slot: PeerSlot, _may_say: bool) -> Deadline {
         Deadline::NONE
     }
 
@@ -205,7 +214,7 @@ impl Fetching for Fetcher<'_> {
         let link = self.links[slot.index()].take();
         self.free_place(link.map_or(OVER, |link| link.fetch));
         for partial in self.partials.iter_mut().flatten() {
-            partial.senders.retain(|sender| *sender != slot);
+            partial.forget_sender(slot);
         }
         self.free_lone_pieces(slot);
     }
@@ -215,10 +224,15 @@ impl Fetching for Fetcher<'_> {
             self.forget_pieces(slot);
         }
         let Some((link, fetch, pool)) = self.link(slot) else { return };
+        // Once nothing is lacking nobody gives back what would be kept of it.
+        if fetch.lacking_count == 0 {
+            return;
+        }
         if offset == 0 {
             // Without metadata only the length of what it says tells how much there is.
             let known = fetch.layout.piece_count();
-            let span = pool.take(if fetch.sought.is_some() { 8 * total } else { known });
+            let bits = if fetch.sought.is_some() { 8 * total } else { known };
+            let span = pool.take_but(bits, fetch.kept_bytes());
             link.has = span.map_or(Has::Untold, Has::Some);
         }
         let Has::Some(span) = link.has else { return };
@@ -236,8 +250,12 @@ impl Fetching for Fetcher<'_> {
 
     fn note_have(&mut self, slot: PeerSlot, piece: PieceIndex) {
         let Some((link, fetch, pool)) = self.link(slot) else { return };
-        if link.has == Has::Nothing {
-            let span = pool.take(fetch.layout.piece_count());
+        if fetch.lacking_count == 0 {
+            return;
+        }
+        // Of one for whose bitfield there was no room some is known from here on.
+        if matches!(link.has, Has::Nothing | Has::Untold) {
+            let span = pool.take_but(fetch.layout.piece_count(), fetch.kept_bytes());
             link.has = span.map_or(Has::Untold, Has::Some);
         }
         let Has::Some(span) = link.has else { return };
@@ -245,7 +263,7 @@ impl Fetching for Fetcher<'_> {
             pool.count(fetch.availability, piece.0, true);
             if pool.get(fetch.lacking, piece.0) {
                 link.useful += 1;
-                link.dry = false;
+                (link.dry, link.relieve_after) = (false, Instant::default());
             }
         }
     }
@@ -255,6 +273,14 @@ impl Fetching for Fetcher<'_> {
         if let Some((link, fetch, _)) = self.link(slot) {
             (link.has, link.useful, link.dry) = (Has::All, fetch.lacking_count, false);
         }
+    }
+
+    fn may_have_all(&self, slot: PeerSlot) -> bool {
+        let Some(Some(link)) = self.links.get(slot.index()) else { return true };
+        let Has::Some(span) = link.has else { return true };
+        let fetch = self.fetches.get(usize::from(link.fetch)).and_then(Option::as_ref);
+        let count = fetch.map_or(0, |fetch| fetch.layout.piece_count());
+        self.pool.first_clear(span, 0, count).is_none()
     }
 
     fn note_reqq(&mut self, slot: PeerSlot, reqq: u16) {
@@ -267,7 +293,7 @@ impl Fetching for Fetcher<'_> {
         let Some((link, ..)) = self.link(slot) else { return };
         link.unchoked = !choked;
         if !choked {
-            link.last_block = now;
+            link.unchoked_at = now;
         } else if !fast {
             self.give_up_asks(slot);
         }
@@ -276,8 +302,12 @@ impl Fetching for Fetcher<'_> {
     fn note_reject(&mut self, slot: PeerSlot, block: Block, now: Instant) -> bool {
         let Some(ask) = self.take_ask(slot, block) else { return self.forgive(slot) };
         self.unask(slot, ask);
+        let place = self.links[slot.index()].as_ref().map_or(OVER, |link| link.fetch);
+        self.wake(place);
+        // What was on its way while it did not let us ask says nothing.
         if let Some((link, ..)) = self.link(slot)
             && link.unchoked
+            && now >= link.unchoked_at.after(REJECTED_PAUSE_MS)
         {
             link.ask_after = now.after(REJECTED_PAUSE_MS);
         }
@@ -319,10 +349,9 @@ impl Fetching for Fetcher<'_> {
             return Some(Say::Have(piece));
         }
         let (link, fetch, pool) = self.link(slot)?;
-        let interesting = link.useful > 0;
-        if link.told_interested != interesting {
-            link.told_interested = interesting;
-            return Some(Say::Interested(interesting));
+        if let Some(interested) = link.change_of_interest(fetch.lacking_count == 0, now) {
+            link.told_interested = interested;
+            return Some(Say::Interested(interested));
         }
         if link.have_after <= now {
             while link.told_verified < fetch.verified_count {
@@ -358,9 +387,15 @@ impl Fetching for Fetcher<'_> {
         let _ = self.dht_nodes.push_back(address);
     }
 
+    fn note_told(&mut self, slot: PeerSlot) {
+        if let Some((link, fetch, _)) = self.link(slot) {
+            link.told_verified = fetch.verified_count;
+        }
+    }
+
     fn awaits_payload(&self, slot: PeerSlot) -> bool {
         let link = self.links.get(slot.index()).and_then(Option::as_ref);
-        link.is_some_and(Link::owes) || self.metadata_late_at(slot).is_some()
+        link.is_some_and(Link::is_due_something) || self.metadata_late_at(slot).is_some()
     }
 
     fn handle_time(&mut self, slot: PeerSlot, now: Instant) -> bool {
@@ -376,14 +411,16 @@ impl Fetching for Fetcher<'_> {
             link.have_after = now.after(HAVE_GATHER_MS);
         }
         link.look(now);
-        let late = link.is_late(now) && !link.snubbed;
+        let late = link.is_late(now);
         if self.metadata_late_at(slot).is_some_and(|at| at <= now) {
             self.give_up_source(slot, now);
         }
         let Some((link, ..)) = self.link(slot) else { return true };
         if late {
-            link.snubbed = true;
             let stuck = link.receiving.take();
+            // Others have a chance first; then it is asked for one block at a time.
+            let pause_ms = if link.on_parole { SNUB_MS } else { REJECTED_PAUSE_MS };
+            (link.snubbed, link.last_block, link.ask_after) = (true, now, now.after(pause_ms));
             self.give_up_asks(slot);
             if let Some(ask) = stuck {
                 self.interrupt(slot, ask);
@@ -393,20 +430,29 @@ impl Fetching for Fetcher<'_> {
         untold <= VERIFIED_TOLD_MAX as u32
     }
 
-    fn deadline(&self, slot: PeerSlot) -> Deadline {
-        let mut due = self.unveilings.deadline(slot.index());
-        let Some(Some(link)) = self.links.get(slot.index()) else { return due };
-        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
-            due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
-        }
-        if link.owes() && !link.snubbed {
-            due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
-        }
+    fn deadline(&self, slot: PeerSlot, may_say: bool) -> Deadline {
+        let mut due = Deadline::NONE;
         if let Some(at) = self.metadata_late_at(slot) {
             due = due.or(Deadline { at, why: "metadata that is late" });
         }
+        let link = self.links.get(slot.index()).and_then(Option::as_ref);
+        if let Some(link) = link.filter(|link| link.is_due_something()) {
+            due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
+        }
+        if !may_say {
+            return due;
+        }
+        due = due.or(self.unveilings.deadline(slot.index()));
+        let Some(link) = link else { return due };
+        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
+            due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
+        }
+        due = due.or(Deadline { at: link.bored_at, why: "interest lost" });
         if link.unchoked && link.useful > 0 && link.ask_after != Instant::default() {
             due = due.or(Deadline { at: link.ask_after, why: "asking again" });
+        }
+        if link.unchoked && link.useful > 0 && link.relieve_after != Instant::default() {
+            due = due.or(Deadline { at: link.relieve_after, why: "somebody to relieve" });
         }
         due
     }
