@@ -65,7 +65,9 @@ impl<'m> Candidates<'m> {
         let first = due.min_by_key(|known| (known.after, known.misses))?;
         let candidate = *first;
         first.after = now.after(AGAIN_MS);
-        self.next_dial = now.after(BETWEEN_DIALS_MS);
+        // What was not used of late may be made up for at once.
+        let earliest = Instant::from_millis(now.as_millis().saturating_sub(DIALS_AT_ONCE_MS));
+        self.next_dial = self.next_dial.max(earliest).after(BETWEEN_DIALS_MS);
         Some(candidate)
     }
 
@@ -146,6 +148,9 @@ impl<'m> Candidates<'m> {
 /// Between two dials: a tracker's list of 200 addresses is gone through in half a minute.
 const BETWEEN_DIALS_MS: u64 = 150;
 
+/// After a pause up to sixteen are dialled at once: a swarm of friends is together in no time.
+const DIALS_AT_ONCE_MS: u64 = 15 * BETWEEN_DIALS_MS;
+
 /// After somebody known has spoken on the LAN.
 const SOON_MS: u64 = 2_000;
 
@@ -183,19 +188,35 @@ mod tests {
     fn each_address_is_dialled_once_and_then_put_off() {
         let mut table = [None; 3];
         let mut candidates = Candidates::new(&mut table);
-        let mut now = Instant::from_millis(0);
+        let now = Instant::from_millis(0);
         for last in [1, 2, 1, 0] {
             candidates.note(TorrentSlot(0), address(last), now);
         }
         candidates.note(TorrentSlot(0), SocketAddr::from(([0; 4], 1)), now);
         candidates.note(TorrentSlot(0), SocketAddr::from(([10, 0, 0, 1], 0)), now);
         assert_eq!(candidates.count(), 3);
+        let mut now = Instant::from_millis(1_000_000);
         for last in [1, 2, 0] {
             assert_eq!(candidates.take_due(now).map(|c| c.address), Some(address(last)));
-            assert_eq!(candidates.take_due(now), None);
-            now = candidates.deadline().at;
         }
-        assert_eq!(now, Instant::from_millis(AGAIN_MS));
+        assert_eq!(candidates.take_due(now), None);
+        assert_eq!(candidates.deadline().at, now.after(AGAIN_MS));
+        now = now.after(AGAIN_MS);
+        assert_eq!(candidates.take_due(now).map(|c| c.address), Some(address(1)));
+    }
+
+    #[test]
+    fn after_a_few_at_once_one_is_dialled_at_a_time() {
+        let mut table = [None; 40];
+        let mut candidates = Candidates::new(&mut table);
+        let now = Instant::from_millis(1_000_000);
+        (0..40).for_each(|last| {
+            candidates.note(TorrentSlot(0), address(last), now);
+        });
+        assert_eq!(std::iter::from_fn(|| candidates.take_due(now)).count(), 16);
+        let next = candidates.deadline().at;
+        assert_eq!(next, now.after(BETWEEN_DIALS_MS));
+        assert!(candidates.take_due(next).is_some() && candidates.take_due(next).is_none());
     }
 
     #[test]

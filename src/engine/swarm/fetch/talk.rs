@@ -348,7 +348,7 @@ impl Fetching for Fetcher<'_> {
         if let Some(piece) = self.unveilings.next_have(slot.index(), now, &mut self.pool) {
             return Some(Say::Have(piece));
         }
-        let (link, fetch, pool) = self.link(slot)?;
+        let (link, fetch, _) = self.link(slot)?;
         if let Some(interested) = link.change_of_interest(fetch.lacking_count == 0, now) {
             link.told_interested = interested;
             return Some(Say::Interested(interested));
@@ -357,8 +357,9 @@ impl Fetching for Fetcher<'_> {
             while link.told_verified < fetch.verified_count {
                 let piece = fetch.verified[link.told_verified as usize % VERIFIED_TOLD_MAX];
                 link.told_verified += 1;
-                // Whoever has it has no use for the news.
-                if !link.has.contains(pool, piece) {
+                // Who has all of it has no use for the news. Who has this piece may have told us of it
+                // to see what becomes of it (BEP 16).
+                if link.has != Has::All {
                     return Some(Say::Have(PieceIndex(piece)));
                 }
             }

@@ -28,6 +28,8 @@ struct Unveiling {
     seen: Span,
     /// Steps gone through the pieces.
     front: u32,
+    /// Everybody is told of everything.
+    over: bool,
     /// Pieces are gone through in steps of this, from here on: not two boxes in the same order.
     stride: u32,
     start: u32,
@@ -35,12 +37,12 @@ struct Unveiling {
 
 impl Unveiling {
     fn is_over(&self) -> bool {
-        self.front == self.count
+        self.over
     }
 
     /// The next piece that no peer has said it has.
     fn next(&mut self, pool: &Pool<'_>) -> Option<u32> {
-        while !self.is_over() {
+        while self.front < self.count {
             let step = u64::from(self.front) * u64::from(self.stride) + u64::from(self.start);
             self.front += 1;
             let piece = (step % u64::from(self.count)) as u32;
@@ -111,7 +113,8 @@ impl<'m> Unveilings<'m> {
             None => {
                 let Some(seen) = pool.take(count) else { return false };
                 let (start, stride) = (chance % count, coprime(chance, count));
-                let one = Unveiling { torrent, count, seen, front: 0, stride, start };
+                let over = false;
+                let one = Unveiling { torrent, count, seen, front: 0, over, stride, start };
                 self.torrents.push(one).is_ok()
             }
         };
@@ -152,10 +155,11 @@ impl<'m> Unveilings<'m> {
 
     /// Another has a torrent whole: everybody is told of everything. As when all has gone out.
     pub fn end(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) -> bool {
-        let of = |one: &&mut Unveiling| one.torrent == torrent && !one.is_over();
-        let Some(unveiling) = self.torrents.iter_mut().find(of) else { return false };
-        unveiling.front = unveiling.count;
-        self.settle(torrent, pool)
+        let under_way = self.torrents.iter().any(|one| one.torrent == torrent && !one.is_over());
+        if under_way {
+            self.settle(torrent, pool);
+        }
+        under_way
     }
 
     /// The next piece to tell a peer of.
@@ -185,8 +189,7 @@ impl<'m> Unveilings<'m> {
         if let Some(piece) = next {
             // There is room: that was looked at.
             let _ = told.pending.push((piece, now));
-        }
-        if unveiling.is_over() {
+        } else if !self.is_awaited(torrent) {
             self.settle(torrent, pool);
         }
         next.map(PieceIndex)
@@ -214,16 +217,22 @@ impl<'m> Unveilings<'m> {
         Some(at)
     }
 
+    /// Somebody has been told of a piece and is still to fetch it.
+    fn is_awaited(&self, torrent: TorrentSlot) -> bool {
+        let told = self.veils.iter().filter_map(|veil| veil.told.as_ref());
+        told.filter(|told| told.torrent == torrent).any(|told| !told.pending.is_empty())
+    }
+
     /// Everything has gone out: the bits are given back, and everybody has to hear it.
-    fn settle(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) -> bool {
+    fn settle(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) {
         if let Some(unveiling) = self.torrents.iter_mut().find(|one| one.torrent == torrent) {
             pool.give_back(core::mem::replace(&mut unveiling.seen, Span::EMPTY));
+            unveiling.over = true;
         }
         self.nudged = true;
         for veil in self.veils.iter_mut() {
             veil.nudge |= veil.told.as_ref().is_some_and(|told| told.torrent == torrent);
         }
-        true
     }
 }
 
@@ -242,8 +251,9 @@ fn coprime(chance: u32, count: u32) -> u32 {
 /// Torrents that are, or were, given out so.
 const UNVEILINGS_MAX: usize = 16;
 
-/// Pieces a peer is told of and has not fetched: one comes, the others are asked for.
-const PENDING_MAX: usize = 8;
+/// Pieces a peer is told of and has not fetched: one comes, one is asked for, and of one the news that
+/// it has come is on its way.
+const PENDING_MAX: usize = 3;
 
 /// A piece that has not been fetched after so long does not keep others from being told of.
 const UNTAKEN_MS: u64 = 5_000;
