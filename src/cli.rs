@@ -59,7 +59,7 @@ pub struct ShareArgs {
 /// What `get` takes.
 #[derive(clap::Args)]
 pub struct GetArgs {
-    /// Magnet links and `.torrent` files
+    /// Magnet links, `.torrent` files, and http or https URLs of these
     #[arg(required = true, value_name = "LINK")]
     pub links: Vec<PathBuf>,
     /// Put the content into this folder; without it into the one we are in

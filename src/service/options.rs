@@ -6,13 +6,14 @@
 use super::Refusal;
 use super::board::Board;
 use super::caps::CapOptions;
+use super::fetch::download;
 use super::fetch::magnet::Lead;
 use super::fetch::open::{self, Taken};
 use super::report::Report;
 use super::share::{Share, Wish, Workshop};
 use log::warn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;
 
@@ -57,7 +58,7 @@ pub struct DhtOptions {
 /// What is to be fetched, and how.
 #[derive(Clone, Debug, Default)]
 pub struct FetchOptions {
-    /// `.torrent` files and magnet links.
+    /// Magnet links, `.torrent` files and URLs of these.
     pub links: Vec<PathBuf>,
     /// Where content goes.
     pub output: PathBuf,
@@ -98,32 +99,7 @@ pub async fn open_all(
         return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
     }
     for link in &fetch.links {
-        let magnet = link.to_str().filter(|link| link.starts_with("magnet:"));
-        let mut lead = magnet.map(Lead::parse).transpose()?;
-        let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
-        let torrent = known.map_or(link.clone(), |known| {
-            lead = None;
-            known.torrent
-        });
-        if let Some(lead) = lead {
-            opened.leads.push(lead);
-            continue;
-        }
-        let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
-        let wish = open::Wish { torrent: &torrent, output, files, force };
-        let mut taken = workshop.fetch(wish, report).await?;
-        taken.share.add_trackers(&options.trackers);
-        if let Some(lead) = magnet.and_then(|link| Lead::parse(link).ok()) {
-            let known = taken.share.trackers.len();
-            taken.share.trackers.extend(lead.trackers.into_iter().map(|tracker| (0, tracker)));
-            taken.share.trackers[known..].iter_mut().for_each(|(tier, _)| *tier = 1);
-            taken.peers = lead.peers;
-        }
-        if is_among(&opened.taken, &taken.share) {
-            warn!("{}: is fetched already", link.display());
-            continue;
-        }
-        opened.taken.push(taken);
+        open_link(workshop, options, link, &mut opened, report).await?;
     }
     for path in &options.paths {
         let wish = Wish {
@@ -141,6 +117,54 @@ pub async fn open_all(
         opened.taken.push(Taken { share, errand: None, peers: Vec::new() });
     }
     Ok(opened)
+}
+
+/// Takes up one link: what is known already, what lies in a file or on the web; or leaves what is
+/// only a name.
+async fn open_link(
+    workshop: &mut Workshop<'_, '_>,
+    options: &Options,
+    link: &Path,
+    opened: &mut Opened,
+    report: &mut Report,
+) -> Result<(), Refusal> {
+    let text = link.to_str().unwrap_or_default();
+    let lead = text.starts_with("magnet:").then(|| Lead::parse(text)).transpose()?;
+    let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
+    let mut brought = None;
+    let torrent = match (&lead, known) {
+        (_, Some(known)) => known.torrent,
+        (Some(lead), None) => {
+            opened.leads.push(lead.clone());
+            return Ok(());
+        }
+        (None, None) if download::is_url(text) => {
+            let folder = workshop.state.borrow().new_folder()?;
+            let path = folder.join("brought.torrent");
+            brought = Some(folder);
+            download::download(workshop.lanes, text, &path).await?;
+            path
+        }
+        (None, None) => link.to_path_buf(),
+    };
+    let FetchOptions { output, files, force, .. } = &options.fetch;
+    let wish = open::Wish { torrent: &torrent, output, files, force: *force };
+    let mut taken = workshop.fetch(wish, report).await?;
+    if let Some(folder) = brought {
+        // What is in it has been copied; should it stay, the next start clears it away.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    taken.share.add_trackers(&options.trackers);
+    if let Some(lead) = lead {
+        taken.share.add_trackers(&lead.trackers);
+        taken.peers = lead.peers;
+    }
+    if is_among(&opened.taken, &taken.share) {
+        warn!("{}: is fetched already", link.display());
+    } else {
+        opened.taken.push(taken);
+    }
+    Ok(())
 }
 
 fn is_among(all: &[Taken], share: &Share) -> bool {

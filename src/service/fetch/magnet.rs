@@ -11,7 +11,7 @@
 use super::open::{Errand, Taken, Wish};
 use super::{Goal, Keeper};
 use crate::engine::limits::{MAGNET_BYTES_MAX, METADATA_PIECE_BYTES, NAME_BYTES_MAX};
-use crate::engine::magnet::Magnet;
+use crate::engine::magnet::{Encoded, Magnet};
 use crate::engine::metainfo::{Layout, author, names};
 use crate::engine::swarm::fetch::Order;
 use crate::engine::swarm::fetch::store::Store;
@@ -46,6 +46,8 @@ pub struct Lead {
     pub trackers: Vec<String>,
     /// Peers to begin with.
     pub peers: Vec<SocketAddr>,
+    /// Web servers that have its content (BEP 19).
+    pub web_seeds: Vec<String>,
 }
 
 impl Lead {
@@ -64,14 +66,15 @@ impl Lead {
             Some(name) => names::make_safe(name, &mut safe),
             None => names::make_safe(magnet.info_hash.to_string().as_bytes(), &mut safe),
         }
-        let mut trackers = Vec::new();
-        for tracker in magnet.trackers() {
-            let mut room = std::vec![0; MAGNET_BYTES_MAX];
-            match tracker.text(&mut room) {
-                Ok(tracker) => trackers.push(tracker.to_string()),
-                Err(error) => warn!("tracker {}: {error}", tracker.raw()),
+        let mut text = |what: &str, encoded: Encoded<'_>| match encoded.text(&mut room) {
+            Ok(text) => Some(text.to_string()),
+            Err(error) => {
+                warn!("{what} {}: {error}", encoded.raw());
+                None
             }
-        }
+        };
+        let trackers = magnet.trackers().filter_map(|one| text("tracker", one)).collect();
+        let web_seeds = magnet.web_seeds().filter_map(|one| text("web seed", one)).collect();
         let mut peers = Vec::new();
         for peer in magnet.peers() {
             match peer {
@@ -79,7 +82,8 @@ impl Lead {
                 Err(skipped) => warn!("peer {}: is no address with a port", skipped.raw()),
             }
         }
-        Ok(Lead { info_hash: magnet.info_hash, name: safe.as_str().into(), trackers, peers })
+        let (info_hash, name) = (magnet.info_hash, safe.as_str().into());
+        Ok(Lead { info_hash, name, trackers, peers, web_seeds })
     }
 }
 
@@ -281,6 +285,9 @@ async fn take_up(
     service.contents.borrow_mut()[slot.index()] = Arc::clone(&share.content);
     let revealed = service.swarm.borrow_mut().reveal(slot, found, wanted);
     revealed.map_err(|full| fetch_refused(&share.name, full))?;
+    let named = fetch.web_seeds.iter().map(|url| (url.as_str(), true));
+    let told = hunt.lead.web_seeds.iter().map(|url| (url.as_str(), false));
+    service.webseeds.add_all(service, slot, &share.content, named.chain(told));
     if let Some(folder) = hunt.file.parent() {
         // Its work is done; should it stay, the next start clears it away.
         let _ = std::fs::remove_dir_all(folder);
