@@ -29,7 +29,7 @@ fn what_is_lent_by_the_piece_has_its_size() {
         ("Candidate", size_of::<Option<Candidate>>(), 56),
         ("Swarm", size_of::<Swarm<'_>>(), 256),
         ("Ask", size_of::<Ask>(), 8),
-        ("Link", size_of::<Option<Link>>(), 128),
+        ("Link", size_of::<Option<Link>>(), 144),
         ("Partial", size_of::<Option<Partial>>(), 192),
         ("Fetch", size_of::<Option<Fetch>>(), 1_280),
         // On the stack for the length of one call.

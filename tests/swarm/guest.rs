@@ -24,6 +24,8 @@ pub enum Vice {
     Silent,
     /// The front of the first block comes, and no more.
     HalfABlock,
+    /// The front of the first block comes, and then a byte a second.
+    Drips,
     /// It never lets anybody ask.
     Choked,
     /// It changes its mind every so many milliseconds.
@@ -95,6 +97,8 @@ pub struct Guest {
     leaves: bool,
     /// It is in the middle of a block, for ever.
     stuck: bool,
+    /// What is left of that block.
+    drips: VecDeque<u8>,
     pub ended: bool,
     pub messages_left: u32,
 }
@@ -127,6 +131,7 @@ impl Guest {
             asked_most: 0,
             leaves: false,
             stuck: false,
+            drips: VecDeque::new(),
             ended: false,
             messages_left: MESSAGES,
         }
@@ -146,6 +151,7 @@ impl Guest {
         (self.greeted, self.unchoked, self.interested) = (false, false, false);
         (self.leaves, self.ended, self.stuck) = (false, false, false);
         self.sent_blocks = 0;
+        self.drips.clear();
         let speaks = self.habits.speaks;
         let bytes = say::handshake(self.content.info_hash, [self.id; 20], speaks);
         self.out.extend(bytes);
@@ -211,6 +217,7 @@ impl Guest {
         // In the middle of a block nothing can be said.
         if self.stuck {
             self.out.truncate(before);
+            self.drip(now);
         } else {
             self.answer(now);
         }
@@ -228,7 +235,7 @@ impl Guest {
     /// When it wants to act, should nothing happen before.
     pub fn wakes_at(&self, now: Instant) -> Instant {
         if self.ended || self.stuck {
-            return Instant::NEVER;
+            return if self.drips.is_empty() { Instant::NEVER } else { self.next_block };
         }
         let block = if self.asked.is_empty() { Instant::NEVER } else { self.next_block };
         let later = |at: Instant| if at > now { at } else { Instant::NEVER };
@@ -339,6 +346,13 @@ impl Guest {
         }
     }
 
+    fn drip(&mut self, now: Instant) {
+        if now >= self.next_block {
+            self.out.extend(self.drips.pop_front());
+            self.next_block = now.after(1_000);
+        }
+    }
+
     fn send_block(&mut self, (piece, begin, length): Wanted) {
         let mut data = self.content.part(piece, begin, length).to_vec();
         self.sent_blocks += 1;
@@ -357,8 +371,11 @@ impl Guest {
             _ => {}
         }
         let mut message = say::piece((piece, begin), &data);
-        if self.habits.vice == Vice::HalfABlock {
-            message.truncate(message.len() / 2);
+        if matches!(self.habits.vice, Vice::HalfABlock | Vice::Drips) {
+            let rest = message.split_off(message.len() / 2);
+            if self.habits.vice == Vice::Drips {
+                self.drips = rest.into();
+            }
             self.stuck = true;
             self.asked.clear();
         }

@@ -111,6 +111,7 @@ fn peers_that_give_nothing_hold_up_nobody() {
     let vices = [
         Vice::Silent,
         Vice::HalfABlock,
+        Vice::Drips,
         Vice::Choked,
         Vice::Flaps(300),
         Vice::FlapsAndSilent(3_000),
@@ -133,13 +134,30 @@ fn peers_that_give_nothing_hold_up_nobody() {
 #[test]
 fn peers_that_give_nothing_and_lie_hold_up_nobody_for_long() {
     // Who has had a part in a bad piece works alone; who then does nothing must not be waited for.
-    let vices = [Vice::Silent, Vice::HalfABlock, Vice::FlapsAndSilent(3_000), Vice::Rejects];
+    let vices =
+        [Vice::Silent, Vice::HalfABlock, Vice::Drips, Vice::FlapsAndSilent(3_000), Vice::Rejects];
     for_seeds(2, |seed| {
         for vice in vices {
             let liars = [both(Vice::BadData(2)), both(vice)].concat();
             let world = fetch_among(seed, 2, &liars, 300_000);
             check_honest(&world, 4);
         }
+    });
+}
+
+#[test]
+fn who_works_alone_and_drips_is_not_waited_for() {
+    // All of them have a part in each of the few pieces, so all work alone after the first.
+    for_seeds(20, |seed| {
+        let content = Content::new(1 << 20, 512 << 10, seed);
+        let mut world = World::new(&content, seed);
+        let host = world.leecher(Board::ROOMY);
+        for vice in [Vice::BadData(2), Vice::Drips, Vice::Drips, Vice::None] {
+            let habits = Habits { block_ms: 150, ..Habits::with(vice) };
+            world.invite(host, habits, |_| true, PipeKind::LAN);
+        }
+        world.run_until_whole(300_000);
+        check_honest(&world, 3);
     });
 }
 

@@ -252,7 +252,7 @@ impl Pump {
 
     /// Hands what has been gathered to a lane, unless one has some of it already, or more of it is
     /// to come any moment.
-    fn store(
+    pub fn store(
         &mut self,
         now: Instant,
         swarm: &mut Swarm<'static, Fetcher<'static>>,

@@ -210,11 +210,14 @@ impl World {
         for wire in 0..self.wires.len() {
             self.wires[wire].again_ms = None;
         }
-        for host in 0..self.hosts.len() {
-            self.hosts[host].swarm.close();
-            self.look_at_host(host);
+        // Twice: somebody may just be shaking hands.
+        for _ in 0..2 {
+            for host in 0..self.hosts.len() {
+                self.hosts[host].swarm.close();
+                self.look_at_host(host);
+            }
+            self.run_for(30_000);
         }
-        self.run_for(60_000);
         self.hosts.iter_mut().for_each(Host::check_nothing_leaked);
         self.check_nothing_failed();
     }
@@ -352,6 +355,16 @@ impl World {
     /// A connection is over, and no lane has anything of it.
     fn end(&mut self, host: usize, slot: PeerSlot) {
         let now = self.now;
+        let here = &mut self.hosts[host];
+        // What came before the other side hung up is as good as any.
+        if let Some(pump) = &mut here.pumps[slot.index()]
+            && pump.ending == Some(Ending::Gone)
+        {
+            pump.store(Instant::NEVER, &mut here.swarm, &mut here.desk);
+            if pump.storing {
+                return self.look_at_host(host);
+            }
+        }
         let here = &mut self.hosts[host];
         let Some(mut pump) = here.pumps[slot.index()].take() else { return };
         if let Some(gathered) = pump.gathered.take() {

@@ -101,6 +101,8 @@ pub struct Link {
     pub ask_after: Instant,
     /// Not before is it looked again whether it can relieve another.
     pub relieve_after: Instant,
+    /// When a block last began to come, or when it was first asked after having nothing to send.
+    pub block_at: Instant,
     /// When it last sent of a block, or was first asked after having nothing to send.
     pub last_block: Instant,
     /// It had its time and sent nothing.
@@ -145,6 +147,7 @@ impl Link {
             have_after: Instant::default(),
             ask_after: Instant::default(),
             relieve_after: Instant::default(),
+            block_at: now,
             last_block: now,
             snubbed: false,
             nudge: false,
@@ -179,7 +182,7 @@ impl Link {
     pub fn count_block(&mut self, now: Instant, most: u16) {
         self.roll(now);
         self.blocks[0] = self.blocks[0].saturating_add(1);
-        self.last_block = now;
+        self.expect(now);
         self.snubbed = false;
         self.asks_max = (self.asks_max + 1).min(most);
     }
@@ -190,14 +193,26 @@ impl Link {
         self.blocks[1]
     }
 
-    /// It has been asked, or is in the middle of a block, and sends nothing: others get its blocks.
+    /// No block that it was asked for has begun to come for long: others get them.
     pub fn is_late(&self, now: Instant) -> bool {
-        self.is_due_something() && now >= self.late_at()
+        self.asks_count > 0 && now >= self.block_at.after(SNUB_MS)
+    }
+
+    /// It has stopped in the middle of a block: another gets that one too. Of who works alone, and
+    /// holds up a piece, a byte now and then is not enough.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        let since = if self.on_parole { self.block_at } else { self.last_block };
+        self.receiving.is_some() && now >= since.after(SNUB_MS)
     }
 
     /// It has been asked for something that has not come.
     pub fn is_due_something(&self) -> bool {
         self.asks_count > 0 || self.receiving.is_some()
+    }
+
+    /// A block begins to come, or is to from now on.
+    pub fn expect(&mut self, now: Instant) {
+        (self.block_at, self.last_block) = (now, now);
     }
 
     /// Looks whether more of a block has come.
@@ -215,14 +230,20 @@ impl Link {
             return UNLIKELY_MS;
         }
         let block_ms = 16_000 / u64::from(if self.pace == 0 { PACE_UNKNOWN } else { self.pace });
-        let waited_ms = if self.is_due_something() { now.since(self.last_block) } else { 0 };
+        let waited_ms = if self.is_due_something() { now.since(self.block_at) } else { 0 };
         let delay_ms = if waited_ms > 2 * block_ms + DELAY_MS { waited_ms } else { 0 };
         delay_ms + (u64::from(behind) + 1) * block_ms
     }
 
-    /// When it will be late.
+    /// When it will be late, or be known to be stuck.
     pub fn late_at(&self) -> Instant {
-        self.last_block.after(SNUB_MS)
+        let since = match (self.asks_count, self.receiving) {
+            (0, None) => return Instant::NEVER,
+            (0, Some(_)) if !self.on_parole => self.last_block,
+            // It cannot be later than that of the block under way.
+            _ => self.block_at,
+        };
+        since.after(SNUB_MS)
     }
 
     /// How many requests it has.

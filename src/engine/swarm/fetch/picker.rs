@@ -39,6 +39,10 @@ impl Fetcher<'_> {
         if !link.unchoked || link.useful == 0 || fetch.paused {
             return None;
         }
+        // What comes after a block that does not come is not to be counted on.
+        if link.snubbed && link.receiving.is_some() {
+            return None;
+        }
         let most = if link.snubbed { 1 } else { link.asks_max.min(link.reqq).min(asks_each) };
         // Requests go in batches: one packet for many.
         link.filling = link.asks_count() < most && (link.filling || link.asks_count() <= most / 2);
@@ -47,7 +51,7 @@ impl Fetcher<'_> {
         }
         if link.asks_count() == 0 && link.receiving.is_none() {
             // It is late from now on, not from the last time it had something to send.
-            link.last_block = now;
+            link.expect(now);
         }
         let (at, block) = self.choose(slot, now)?;
         let partial = self.partials[at].as_mut()?;

@@ -412,18 +412,19 @@ impl Fetching for Fetcher<'_> {
             link.have_after = now.after(HAVE_GATHER_MS);
         }
         link.look(now);
-        let late = link.is_late(now);
+        let (late, stuck) = (link.is_late(now), link.is_stuck(now));
         if self.metadata_late_at(slot).is_some_and(|at| at <= now) {
             self.give_up_source(slot, now);
         }
         let Some((link, ..)) = self.link(slot) else { return true };
-        if late {
-            let stuck = link.receiving.take();
+        if late || stuck {
             // Others have a chance first; then it is asked for one block at a time.
             let pause_ms = if link.on_parole { SNUB_MS } else { REJECTED_PAUSE_MS };
-            (link.snubbed, link.last_block, link.ask_after) = (true, now, now.after(pause_ms));
+            (link.snubbed, link.ask_after) = (true, now.after(pause_ms));
+            link.expect(now);
+            let broken_off = link.receiving.take_if(|_| stuck);
             self.give_up_asks(slot);
-            if let Some(ask) = stuck {
+            if let Some(ask) = broken_off {
                 self.interrupt(slot, ask);
             }
             self.free_lone_pieces(slot);
@@ -437,7 +438,7 @@ impl Fetching for Fetcher<'_> {
             due = due.or(Deadline { at, why: "metadata that is late" });
         }
         let link = self.links.get(slot.index()).and_then(Option::as_ref);
-        if let Some(link) = link.filter(|link| link.is_due_something()) {
+        if let Some(link) = link {
             due = due.or(Deadline { at: link.late_at(), why: "a block that is late" });
         }
         if !may_say {
