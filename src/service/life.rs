@@ -5,7 +5,7 @@
 //!       -> swarm in memory lent here -> tasks -> "ready" ... signal -> trackers told -> stopped
 //! ```
 //!
-//! All memory whose size a board sets is allocated in [`live`], once; the engine borrows it.
+//! All memory whose size a board sets is allocated in [`live()`], once; the engine borrows it.
 
 use super::announcer::{self, Announcer};
 use super::board::{Board, JOURNAL_BUFFER_BYTES, Pools, RECEIVED_BYTES};

@@ -20,9 +20,6 @@ use crate::scenario::{
 use crate::seed::{Seed, Share};
 use crate::tracker::{Introduces, Transport};
 
-/// How ours is given what it is to fetch.
-const WAYS: &[Way] = &[Way::Torrent, Way::Magnet];
-
 #[test]
 fn ours_fetches_from_transmission_by_address_and_through_opentracker() {
     fetches_by_address_and_through_opentracker(Client::Transmission, "udp", &[]);
@@ -111,7 +108,7 @@ fn everybody_fetches_what_ours_shares_through_ours_that_fetches_it() {
     let lan = Lan::new(Family::V4);
     let (seed_host, tracker_host, our_host) =
         (lan.host("seed"), lan.host("tracker"), lan.host("ours"));
-    let paths = given(&[Kind::Film, Kind::Series]);
+    let paths = film_and_series();
     // Of the origin knows only one of ours; the others know that one and each other.
     let origin = Seed::start(&seed_host, &paths, &["--lan"]);
     let tracker = start_tracker(&tracker_host, Introduces::Everyone);
@@ -143,7 +140,8 @@ fn libtorrent_gets_pieces_from_ours_while_ours_fetches_them_from_transmission() 
 fn fetches_by_address_and_through_opentracker(client: Client, scheme: &str, more: &[Kind]) {
     let lan = Lan::new(Family::V4);
     let (seed_host, tracker_host) = (lan.host("seed"), lan.host("tracker"));
-    let paths = given(&[&[Kind::Film, Kind::Series], more].concat());
+    let mut paths = film_and_series();
+    paths.extend(more.iter().map(|kind| content::path(*kind, Way::Magnet)));
     let untold = keep(&seed_host, &Seed::learn(&seed_host, &paths, &["--lan"]));
     let (opentracker, url) = start_opentracker(&tracker_host, &untold, scheme);
     let told = Seed::learn(&seed_host, &paths, &["--tracker", &url]);
@@ -169,7 +167,7 @@ fn fetches_by_address_and_through_opentracker(client: Client, scheme: &str, more
 fn fetches_over_ipv6(client: Client, transport: Transport) {
     let lan = Lan::new(Family::V6);
     let (seed_host, tracker_host) = (lan.host("seed"), lan.host("tracker"));
-    let paths = given(&[Kind::Film, Kind::Series]);
+    let paths = film_and_series();
     let untold = keep(&seed_host, &Seed::learn(&seed_host, &paths, &["--lan"]));
     let tracker = start_tracker(&tracker_host, Introduces::Everyone);
     let url = tracker.url(transport, 0);
@@ -191,7 +189,7 @@ fn fetches_over_ipv6(client: Client, transport: Transport) {
 fn fetches_by_local_discovery(client: Client, family: Family, options: &[&str]) {
     let lan = Lan::new(family);
     let (seed_host, our_host) = (lan.host("seed"), lan.host("ours"));
-    let paths = given(&[Kind::Film, Kind::Series]);
+    let paths = film_and_series();
     let shares = Seed::learn(&seed_host, &paths, &["--lan"]);
     let seed = seed_all(client, &seed_host, &shares, Discovery::Local, 0);
     let ours = Getter::start(&our_host, &links(&shares), options);
@@ -206,7 +204,7 @@ fn everybody_fetches_at_once(origin: Client, others: &[Client]) {
         (lan.host("seed"), lan.host("tracker"), lan.host("ours"));
     let tracker = start_tracker(&tracker_host, Introduces::Everyone);
     let url = tracker.url(Transport::Http, 0);
-    let paths = given(&[Kind::Film]);
+    let paths = [content::path(Kind::Film, Way::Magnet)];
     let told = Seed::learn(&lan.host("author"), &paths, &["--tracker", &url]);
     let seed = seed_all(origin, &seed_host, &told, Discovery::TrackersOnly, SLOW_KIB);
     // Those that take longest to start, and then to look around again, come first.
@@ -226,7 +224,7 @@ fn relays(origin: Client, leecher: Client) {
     let lan = Lan::new(Family::V4);
     let (seed_host, tracker_host, our_host) =
         (lan.host("seed"), lan.host("tracker"), lan.host("ours"));
-    let paths = given(&[Kind::Film]);
+    let paths = [content::path(Kind::Film, Way::Torrent)];
     let untold = keep(&seed_host, &Seed::learn(&seed_host, &paths, &["--lan"]));
     let tracker = start_tracker(&tracker_host, Introduces::Everyone);
     let url = tracker.url(Transport::Http, 0);
@@ -252,9 +250,9 @@ fn relays(origin: Client, leecher: Client) {
     assert!(ours.stop() > 0, "{}", seed.last_words());
 }
 
-/// Each of `kinds`, in each of the [`WAYS`].
-fn given(kinds: &[Kind]) -> Vec<PathBuf> {
-    WAYS.iter().flat_map(|way| kinds.iter().map(|kind| content::path(*kind, *way))).collect()
+/// The film by `.torrent` and the series by magnet link.
+fn film_and_series() -> Vec<PathBuf> {
+    vec![content::path(Kind::Film, Way::Torrent), content::path(Kind::Series, Way::Magnet)]
 }
 
 /// Keeps the torrents of `shares` as they are now: in the state folder they may be made anew.

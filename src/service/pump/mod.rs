@@ -30,6 +30,7 @@ use crate::engine::limits::COLD_RETRY_MS;
 use crate::engine::peer::serve::Request;
 use crate::engine::peer::{Output, Peer, Serving};
 use crate::engine::swarm::DialEnd;
+use crate::engine::swarm::candidates::SHUN_MS;
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Farewell;
 use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
@@ -77,6 +78,11 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
         let now = service.clock.now();
         let mut swarm = service.swarm.borrow_mut();
         swarm.leave(slot, now);
+        if ending == Ending::Fault(PeerFault::Ourselves) {
+            // Whoever told us of a peer there told us of ourselves.
+            let own = SocketAddr::new(address.ip(), service.listen.port());
+            swarm.candidates.put_off(None, own, now, SHUN_MS, false);
+        }
         if let Some(torrent) = dialled {
             let end = match ending {
                 Ending::Farewell(Farewell::Complete) => DialEnd::Complete,
