@@ -382,7 +382,7 @@ fn take_in(
     begun.map_err(|full| fetch_refused(&share.name, full))?;
     let now = service.clock.now();
     for peer in options.fetch.peers.iter().chain(&peers) {
-        service.swarm.borrow_mut().candidates.note(slot, *peer, now);
+        service.swarm.borrow_mut().candidates.note_named(slot, *peer, now);
     }
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
     service.webseeds.add_all(service, slot, &share.content, named);

@@ -20,7 +20,7 @@
 //!   before it gets a new one. A frame whose number was replayed before is the second try of a
 //!   commit whose first try reached the flash unknown to the box: it is stepped over.
 //!
-//! Frames come from [`Batch`](super::frame::Batch); records leave for the caller of
+//! Frames come from [`Batch`]; records leave for the caller of
 //! [`Journal::open`](super::Journal::open).
 
 use super::frame::{self, Batch, Head, Header, UNIT_BYTES_MIN};

@@ -18,6 +18,8 @@ pub struct Candidate {
     pub after: Instant,
     /// How often in a row nobody answered.
     pub misses: u8,
+    /// Named by the user: never forgotten, and gives way to nobody.
+    pub named: bool,
 }
 
 /// All of them.
@@ -38,6 +40,22 @@ impl<'m> Candidates<'m> {
     /// # When full
     /// The address that missed most often gives way, then the one to be dialled last.
     pub fn note(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) -> bool {
+        self.add(torrent, address, now, false)
+    }
+
+    /// Takes note of an address the user named: it is kept however often nobody answers there.
+    /// `true` when it was not known.
+    pub fn note_named(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) -> bool {
+        self.add(torrent, address, now, true)
+    }
+
+    fn add(
+        &mut self,
+        torrent: TorrentSlot,
+        address: SocketAddr,
+        now: Instant,
+        named: bool,
+    ) -> bool {
         let address = match address.ip().to_canonical() {
             ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
             // As it is: a link-local address is nothing without its interface.
@@ -46,13 +64,14 @@ impl<'m> Candidates<'m> {
         if !can_be_dialled(&address) || self.known(torrent, address) {
             return false;
         }
-        let place = self.table.iter_mut().min_by_key(|place| {
+        let may_give_way = |place: &&mut Option<Candidate>| place.is_none_or(|known| !known.named);
+        let place = self.table.iter_mut().filter(may_give_way).min_by_key(|place| {
             place.as_ref().map_or((0, 0, 0), |known| {
                 (1, u64::from(u8::MAX - known.misses), u64::MAX - known.after.as_millis())
             })
         });
         let Some(place) = place else { return false };
-        *place = Some(Candidate { address, torrent, after: now, misses: 0 });
+        *place = Some(Candidate { address, torrent, after: now, misses: 0, named });
         true
     }
 
@@ -95,7 +114,7 @@ impl<'m> Candidates<'m> {
     }
 
     /// Puts an address off, for one torrent or for all; after too many misses in a row it is
-    /// forgotten.
+    /// forgotten, unless the user named it.
     pub fn put_off(
         &mut self,
         torrent: Option<TorrentSlot>,
@@ -112,7 +131,10 @@ impl<'m> Candidates<'m> {
             known.misses = if missed { known.misses.saturating_add(1) } else { 0 };
             known.after = now.after(wait_ms << known.misses.min(6));
             if known.misses >= MISSES_MAX {
-                *place = None;
+                match known.named {
+                    true => known.misses = MISSES_MAX - 1,
+                    false => *place = None,
+                }
             }
         }
     }
@@ -239,6 +261,22 @@ mod tests {
         assert!(candidates.take_due(now).is_some());
         candidates.ended(TorrentSlot(0), address(1), now.after(BRIEF_MS));
         assert_eq!(candidates.deadline().at, now.after(BRIEF_MS + HUNGRY_MS));
+    }
+
+    #[test]
+    fn what_the_user_named_is_dialled_for_ever() {
+        let mut table = [None; 1];
+        let mut candidates = Candidates::new(&mut table);
+        let mut now = Instant::from_millis(0);
+        assert!(candidates.note_named(TorrentSlot(0), address(1), now));
+        for _ in 0..3 * MISSES_MAX {
+            now = candidates.deadline().at;
+            assert_eq!(candidates.take_due(now).map(|c| c.address), Some(address(1)));
+            candidates.put_off(None, address(1), now, RETRY_MS, true);
+            candidates.note(TorrentSlot(0), address(2), now);
+            assert!(candidates.deadline().at <= now.after(RETRY_MS << MISSES_MAX));
+        }
+        assert!(candidates.known(TorrentSlot(0), address(1)));
     }
 
     #[test]

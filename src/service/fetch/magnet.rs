@@ -131,7 +131,7 @@ pub fn seek(service: &Service<'_>, keeper: &Keeper<'_, '_>, lead: Lead) -> Resul
     service.contents.borrow_mut().push(Arc::new(content));
     let now = service.clock.now();
     for peer in lead.peers.iter().chain(&keeper.options.fetch.peers) {
-        swarm.candidates.note(slot, *peer, now);
+        swarm.candidates.note_named(slot, *peer, now);
     }
     drop(swarm);
     if !service.lan_only {
