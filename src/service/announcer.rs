@@ -249,17 +249,17 @@ impl Service<'_> {
         if !self.admits(address.ip().to_canonical()) {
             return false;
         }
-        let mut swarm = self.swarm.borrow_mut();
-        let news = swarm.candidates.note(torrent, address, self.clock.now());
-        self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+        let now = self.clock.now();
+        let news = self.swarm.borrow_mut().candidates.note(torrent, address, now);
+        self.ring_nudged();
         news
     }
 
     /// The same of somebody who has just spoken on the LAN.
     pub fn hear(&self, torrent: TorrentSlot, address: SocketAddr) -> bool {
-        let mut swarm = self.swarm.borrow_mut();
-        let news = swarm.candidates.hear(torrent, address, self.clock.now());
-        self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+        let now = self.clock.now();
+        let news = self.swarm.borrow_mut().candidates.hear(torrent, address, now);
+        self.ring_nudged();
         news
     }
 

@@ -384,6 +384,7 @@ fn take_in(
     for peer in options.fetch.peers.iter().chain(&peers) {
         service.swarm.borrow_mut().candidates.note_named(slot, *peer, now);
     }
+    service.ring_nudged();
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
     service.webseeds.add_all(service, slot, &share.content, named);
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));

@@ -163,8 +163,8 @@ pub async fn run_dials(service: &Service<'_>) {
         }
         let due = service.swarm.borrow_mut().candidates.take_due(service.clock.now());
         let wanted = due.filter(|candidate| {
-            let ip = candidate.address.ip();
-            service.admits(ip) && !service.swarm.borrow().knows(candidate.torrent, ip)
+            let Candidate { address, torrent, .. } = *candidate;
+            service.admits(address.ip()) && !service.swarm.borrow().knows(torrent, address)
         });
         if let Some(candidate) = wanted {
             service.lobby.hand_over(service, Arrival::Dial(candidate));

@@ -220,13 +220,17 @@ impl Service<'_> {
         self.handle_done(lanes::Done::Store { buffer, done, error: None });
     }
 
-    /// Rings every connection whose standing has changed, and sees to the next turn of slots.
+    /// Rings every connection whose standing has changed, and sees to the next turn of slots and
+    /// the next dial.
     pub fn ring_nudged(&self) {
         let mut swarm = self.swarm.borrow_mut();
         while let Some(slot) = swarm.take_nudged() {
             self.clock.bell(self.clock.slot(slot.index())).ring();
         }
         self.clock.ring_at(self.clock.slot(self.duties.choke), swarm.deadline());
+        if swarm.candidates.take_sooner() {
+            self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+        }
         if !swarm.fetcher.dht_nodes.is_empty() {
             self.dht_told.ring();
         }

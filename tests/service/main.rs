@@ -47,6 +47,7 @@ mod again;
 mod boards;
 mod changes;
 mod endings;
+mod exchange;
 mod fetch;
 mod get;
 mod hostile;

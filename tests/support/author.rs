@@ -65,6 +65,15 @@ impl Torrent {
         Torrent::assemble(name, piece_bytes, &list, Content::Bytes(content))
     }
 
+    /// The same as a private torrent (BEP 27).
+    pub fn into_private(self) -> Torrent {
+        // Without the ends of `info` and of the whole.
+        let front = &self.metainfo[..self.metainfo.len() - 2];
+        let metainfo = [front, b"7:privatei1eee"].concat();
+        let info_hash = sha1(&metainfo[b"d4:info".len()..metainfo.len() - 1]);
+        Torrent { metainfo, info_hash, ..self }
+    }
+
     fn assemble(name: &[u8], piece_bytes: u32, length: &[u8], content: Content) -> Torrent {
         let mut hashes = Vec::new();
         let (mut piece, mut known) = (Vec::new(), None);

@@ -26,12 +26,14 @@ pub struct Candidate {
 pub struct Candidates<'m> {
     table: &'m mut [Option<Candidate>],
     next_dial: Instant,
+    /// Somebody may be dialled sooner than [`Candidates::deadline`] said last.
+    sooner: bool,
 }
 
 impl<'m> Candidates<'m> {
     /// An empty table in the memory lent to it.
     pub fn new(table: &'m mut [Option<Candidate>]) -> Candidates<'m> {
-        Candidates { table, next_dial: Instant::default() }
+        Candidates { table, next_dial: Instant::default(), sooner: false }
     }
 
     /// Takes note of an address; `true` when it was not known. One that cannot be dialled is
@@ -71,6 +73,7 @@ impl<'m> Candidates<'m> {
             })
         });
         let Some(place) = place else { return false };
+        self.sooner = true;
         *place = Some(Candidate { address, torrent, after: now, misses: 0, named });
         true
     }
@@ -99,6 +102,11 @@ impl<'m> Candidates<'m> {
         }
     }
 
+    /// Whether [`Candidates::deadline`] may have come nearer since this was last asked.
+    pub fn take_sooner(&mut self) -> bool {
+        core::mem::take(&mut self.sooner)
+    }
+
     /// Takes note of somebody who has just spoken on the LAN; `true` when it was not known. Known,
     /// it is dialled within seconds all the same: what it says now counts more than what was.
     pub fn hear(&mut self, torrent: TorrentSlot, address: SocketAddr, now: Instant) -> bool {
@@ -109,6 +117,7 @@ impl<'m> Candidates<'m> {
         let same = |known: &&mut Candidate| known.torrent == torrent && known.address == address;
         if let Some(known) = self.table.iter_mut().flatten().find(same) {
             known.after = known.after.min(soon);
+            self.sooner = true;
         }
         false
     }
@@ -128,6 +137,7 @@ impl<'m> Candidates<'m> {
         };
         for place in self.table.iter_mut().filter(|place| place.as_ref().is_some_and(same)) {
             let Some(known) = place else { continue };
+            self.sooner = true;
             known.misses = if missed { known.misses.saturating_add(1) } else { 0 };
             known.after = now.after(wait_ms << known.misses.min(6));
             if known.misses >= MISSES_MAX {
@@ -158,6 +168,7 @@ impl<'m> Candidates<'m> {
         let brief = now.as_millis() < dialled_ms + BRIEF_MS;
         known.misses = if brief { (known.misses + 1).min(MISSES_MAX - 1) } else { 0 };
         known.after = now.after(HUNGRY_MS << (2 * known.misses.saturating_sub(1)));
+        self.sooner = true;
     }
 
     /// How many addresses are known.

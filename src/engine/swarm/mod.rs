@@ -280,9 +280,13 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         self.roster.members()
     }
 
-    /// Whether somebody at that address is here for the torrent already.
-    pub fn knows(&self, torrent: TorrentSlot, ip: core::net::IpAddr) -> bool {
-        self.members().any(|member| member.torrent == torrent && member.address.ip() == ip)
+    /// Whether whoever listens at that address is here for the torrent already. Several peers may
+    /// share an IP address; one that has not said where it listens is taken for the one meant.
+    pub fn knows(&self, torrent: TorrentSlot, address: core::net::SocketAddr) -> bool {
+        self.members().any(|member| {
+            let same_port = [0, address.port()].contains(&member.listen_port);
+            member.torrent == torrent && member.address.ip() == address.ip() && same_port
+        })
     }
 
     /// The peer says where it listens; 0 when it does not.

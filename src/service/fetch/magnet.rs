@@ -134,6 +134,7 @@ pub fn seek(service: &Service<'_>, keeper: &Keeper<'_, '_>, lead: Lead) -> Resul
         swarm.candidates.note_named(slot, *peer, now);
     }
     drop(swarm);
+    service.ring_nudged();
     if !service.lan_only {
         let named = lead.trackers.iter().map(|tracker| (0, tracker.as_str()));
         // Nobody knows yet how much is left.

@@ -91,8 +91,6 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
                 _ => DialEnd::Ended,
             };
             swarm.dialled(torrent, address, end, now);
-            // It may be dialled again sooner than was thought.
-            service.clock.bell(service.clock.slot(service.duties.dials)).ring();
         }
         drop(swarm);
         service.ring_nudged();
