@@ -60,7 +60,7 @@ impl Fetcher<'_> {
     }
 
     /// What a web seed is to bring next, in about `bytes_max` bytes; it is noted as asked for.
-    /// `near` is where its last run ended.
+    /// `near` is where its last run ended. What fits into one run begins at its front, if it can.
     ///
     /// # When full
     /// As with peers, pieces under way come first; half of the table is left to others.
@@ -73,6 +73,10 @@ impl Fetcher<'_> {
         if !self.is_wanted(slot) {
             return None;
         }
+        let (_, fetch, _) = self.link(slot)?;
+        // A server that gives no ranges can bring what fits into one run, from its front.
+        let fits = fetch.layout.total_bytes <= bytes_max;
+        let near = near.or(fits.then_some(PieceIndex(0)));
         let (at, block) = self.choose_run(slot, near)?;
         let (link, fetch, _) = self.link(slot)?;
         let (torrent, place, layout) = (link.torrent, link.fetch, fetch.layout);
