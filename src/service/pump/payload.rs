@@ -102,15 +102,16 @@ impl Pump<'_, '_> {
         }
     }
 
-    /// Takes what a lane has written.
+    /// Takes what a lane has written, and hands it what has been gathered meanwhile.
     pub(super) fn collect_stored(&mut self, cx: &mut Context<'_>) {
-        if let Some(receipt) = &mut self.storing
-            && let Poll::Ready(done) = Pin::new(receipt).poll(cx)
-        {
+        // Ends with a receipt that has been asked: only then does it wake this connection.
+        loop {
+            self.store(self.service.clock.now());
+            let Some(receipt) = &mut self.storing else { return };
+            let Poll::Ready(done) = Pin::new(receipt).poll(cx) else { return };
             self.storing = None;
             self.service.handle_done(done);
         }
-        self.store(self.service.clock.now());
     }
 
     /// Whether a lane's buffer has room for what is to be read next.
