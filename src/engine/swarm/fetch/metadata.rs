@@ -235,3 +235,39 @@ const ASKED_MAX: u32 = 4;
 
 /// Peers asked in vain that are remembered.
 const TRIED_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::Link;
+    use super::super::{Ask, FetchMemory, Fetching as _};
+    use super::*;
+
+    #[test]
+    fn once_the_one_that_was_asked_has_gone_the_next_is() {
+        let mut links: [Option<Link>; 3] = core::array::from_fn(|_| None);
+        let mut asks = [Ask::default(); 12];
+        let (mut fetches, mut partials, mut pool) = ([None], [None], [0; 64]);
+        let mut fetcher = Fetcher::new(FetchMemory {
+            fetches: &mut fetches,
+            partials: &mut partials,
+            links: &mut links,
+            asks: &mut asks,
+            veils: &mut [],
+            pool: &mut pool,
+        });
+        let (torrent, now) = (TorrentSlot(0), Instant::from_millis(1_000));
+        assert!(fetcher.seek(torrent, Order::Rarest, 7));
+        let asked = |fetcher: &mut Fetcher<'_>, slot| {
+            core::iter::from_fn(|| fetcher.next_say(slot, now))
+                .filter(|say| matches!(say, Say::AskMetadata(_)))
+                .count()
+        };
+        // The only one there is goes, and comes back at another place.
+        for slot in [PeerSlot(1), PeerSlot(2), PeerSlot(0)] {
+            fetcher.greet(slot, torrent, now);
+            fetcher.note_metadata(slot, 100, now);
+            assert_eq!(asked(&mut fetcher, slot), 1);
+            fetcher.leave(slot);
+        }
+    }
+}

@@ -204,8 +204,12 @@ impl Fetching for Fetcher<'_> {
 
     fn leave(&mut self, slot: PeerSlot) {
         self.unveilings.leave(slot.index());
-        let last = self.links[slot.index()].as_ref().map(|link| link.last_block);
-        self.give_up_source(slot, last.unwrap_or_default());
+        if let Some(link) = &mut self.links[slot.index()] {
+            // Nor is it asked again for metadata.
+            link.metadata_bytes = 0;
+            let last = link.last_block;
+            self.give_up_source(slot, last);
+        }
         self.give_up_asks(slot);
         if let Some(ask) = self.links[slot.index()].as_ref().and_then(|link| link.receiving) {
             self.interrupt(slot, ask);
