@@ -135,7 +135,10 @@ async fn open_link(
     let torrent = match (&lead, known) {
         (_, Some(known)) => known.torrent,
         (Some(lead), None) => {
-            opened.leads.push(lead.clone());
+            match opened.leads.iter().any(|other| other.info_hash == lead.info_hash) {
+                true => warn!("{}: is fetched already", link.display()),
+                false => opened.leads.push(lead.clone()),
+            }
             return Ok(());
         }
         (None, None) if download::is_url(text) => {
@@ -162,6 +165,8 @@ async fn open_link(
     if is_among(&opened.taken, &taken.share) {
         warn!("{}: is fetched already", link.display());
     } else {
+        // What a link only named is known now.
+        opened.leads.retain(|lead| lead.info_hash != taken.share.info_hash);
         opened.taken.push(taken);
     }
     Ok(())

@@ -503,11 +503,14 @@ fn the_same_torrent_named_twice_is_fetched_once() {
     let home = Folder::new("get-twice");
     let torrent = film();
     let seeder = Seeder::start(&torrent, Habits::default());
+    let hex: String = torrent.info_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let links = ["", "&dn=film"].map(|rest| format!("magnet:?xt=urn:btih:{hex}{rest}"));
     let paths = [torrent.write(home.path(), "a"), torrent.write(home.path(), "b")];
-    let call = Call::get(&home, &[&paths[0], &paths[1]]).with(&seeder.as_peer());
+    let named = [Path::new(&links[0]), Path::new(&links[1]), &paths[0], &paths[1]];
+    let call = Call::get(&home, &named).with(&seeder.as_peer());
     let program = call.with(&["--exit"]).start();
     assert_eq!(program.added.len(), 1);
-    assert!(program.log().contains("fetched already"), "{}", program.log());
+    assert_eq!(program.log().matches("fetched already").count(), 2, "{}", program.log());
     program.ended();
     assert_eq!(seeder.tallies().sent_bytes, 1_000_000);
 }
