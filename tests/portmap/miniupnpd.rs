@@ -7,7 +7,6 @@ use crate::process::{Process, program};
 use crate::torrent::Metainfo;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 #[test]
 fn somebody_outside_fetches_through_a_router_asked_in_pcp() {
@@ -62,8 +61,13 @@ fn start(host: &Host, options: &str) -> Process {
     let mut command = program("miniupnpd");
     command.arg("-d").arg("-f").arg(&conf).arg("-P").arg(host.home().join("pid"));
     let router = Process::start(host, &mut command);
-    let listens = || Path::new(&host.home().join("pid")).exists().then_some(());
-    crate::program::wait_until("miniupnpd runs", crate::program::PATIENCE, listens, || {
+    // Its process id is on disk before it listens: for PCP at port 5351, for UPnP at 1900.
+    let listens = || {
+        let sockets = host.run(|| fs::read_to_string("/proc/thread-self/net/udp").unwrap());
+        let has = |port: u16| sockets.contains(&format!(":{port:04X} "));
+        (has(5351) || has(1900)).then_some(())
+    };
+    crate::program::wait_until("miniupnpd listens", crate::program::PATIENCE, listens, || {
         router.last_words()
     });
     router
