@@ -16,6 +16,7 @@ use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
 use super::store::FILES_MAX as LANE_FILES_MAX;
 use super::webseed::WINDOW_BYTES;
+use super::windows::WIDE_BYTES;
 use crate::engine::dht::Dht;
 use crate::engine::dht::saved::saved_bytes;
 use crate::engine::dht::search::Search;
@@ -103,6 +104,8 @@ pub struct DiskSizes {
 pub struct Sockets {
     pub unsent_kib: u32,
     pub receive_kib: u32,
+    #[serde(default)]
+    pub wide_max: u16,
 }
 
 /// Numbers under `[image]`.
@@ -314,10 +317,13 @@ impl Board {
         ];
         let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
         let receiving = pumps * kib(self.sockets.receive_kib);
+        let wider = WIDE_BYTES.saturating_sub(self.sockets.receive_kib as usize * 1024);
+        let wider = each(self.sockets.wide_max.into(), wider);
         let from_web = each(web_seeds, WINDOW_BYTES);
         let kernel = std::vec![
             line("unsent and on its way", "peers_max x unsent_kib", sending),
             line("received and unread", "peers_max x receive_kib", receiving),
+            line("more of it by some we dial", "wide_max", wider),
             line("DHT sockets", "fixed, for each family", each(4, dht::RECEIVE_BYTES)),
             line("received from web seeds", "web_seeds_max", from_web),
         ];

@@ -26,6 +26,7 @@ use super::share::{Share, Workshop};
 use super::state::State;
 use super::streams::Streams;
 use super::webseed::{self, WebSeeds};
+use super::windows::Windows;
 use super::{Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub};
 use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
@@ -282,7 +283,7 @@ fn make_service<'m>(
         webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
         contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
-        receive_bytes: sockets.receive_kib as usize * 1024,
+        windows: Windows::of(sockets),
         unsent_bytes: sockets.unsent_kib * 1024,
         dialled_max: pools.peers_max - pools.peers_max / 4,
         portmap: Portmap::new(address.port()),
@@ -476,7 +477,7 @@ pub(super) fn have_of(service: &Service<'_>, share: &Share) -> Result<(Have, u64
 
 /// Opens the listening socket: where the owner says, or at the first free port of the usual ones.
 fn listen(options: &Options) -> Result<Async<TcpListener>, Refusal> {
-    let receive_bytes = options.board.sockets.receive_kib as usize * 1024;
+    let receive_bytes = Windows::of(&options.board.sockets).least();
     if let Some(address) = options.listen {
         return lobby::listen(address, receive_bytes)
             .map_err(|error| cannot_listen(std::format!("--listen {address}"), error));

@@ -10,6 +10,7 @@
 
 use super::Service;
 use super::clock::Bell;
+use super::windows::Window;
 use crate::engine::swarm::candidates::Candidate;
 use crate::engine::swarm::roster::crowd_of;
 use crate::engine::units::{PeerSlot, TorrentSlot};
@@ -173,9 +174,13 @@ pub async fn run_dials(service: &Service<'_>) {
 }
 
 /// Begins to connect to a peer: the stream is writable when it has come to something.
-pub fn dial(service: &Service<'_>, address: SocketAddr) -> io::Result<TcpStream> {
+pub fn dial(
+    service: &Service<'_>,
+    address: SocketAddr,
+    window: &Window<'_>,
+) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_recv_buffer_size(service.receive_bytes)?;
+    socket.set_recv_buffer_size(window.bytes())?;
     socket.set_nonblocking(true)?;
     let stream = match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {

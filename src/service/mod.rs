@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | sizes | [`board`]; [`units`] as people write them |
 //! | time | [`clock`]: one heap, one timer |
-//! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`] |
+//! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
@@ -51,6 +51,7 @@ pub mod tracker;
 pub mod units;
 pub mod walk;
 pub mod webseed;
+pub mod windows;
 
 pub use board::Board;
 pub use content::Content;
@@ -73,6 +74,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::vec::Vec;
 use streams::Streams;
+use windows::Windows;
 
 /// What peers share, on a box that fetches.
 pub type Swarm<'m> = crate::engine::swarm::Swarm<'m, Fetcher<'m>>;
@@ -113,8 +115,8 @@ pub struct Service<'m> {
     pub webseeds: webseed::WebSeeds,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
-    /// Receive window of every connection.
-    pub receive_bytes: usize,
+    /// Receive windows of connections.
+    pub windows: Windows,
     /// `TCP_NOTSENT_LOWAT` of every connection.
     pub unsent_bytes: u32,
     /// Connections up to which we dial: some places are kept for those who come by themselves.

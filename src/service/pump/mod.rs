@@ -26,6 +26,7 @@ use super::disk::Reading;
 use super::lanes::{Buffer, Done, Job, Receipt};
 use super::lobby::{self, Arrival};
 use super::streams::Stream;
+use super::windows::Window;
 use crate::engine::limits::COLD_RETRY_MS;
 use crate::engine::peer::serve::Request;
 use crate::engine::peer::{Output, Peer, Serving};
@@ -62,7 +63,9 @@ pub async fn run(service: &Service<'_>, slot: PeerSlot, requests: &mut [Request]
     loop {
         let arrival = service.lobby.next(service, slot).await;
         let (address, dialled) = (arrival.address(), arrival.torrent());
-        let ending = match connect(service, slot, arrival).await {
+        // Its own as long as it is connected.
+        let window = service.windows.take(dialled.is_some());
+        let ending = match connect(service, slot, arrival, &window).await {
             Ok(stream) => converse(service, slot, &stream, address, dialled, requests).await,
             Err(error) => {
                 debug!("{address}: {error}");
@@ -102,12 +105,13 @@ async fn connect<'s>(
     service: &'s Service<'_>,
     slot: PeerSlot,
     arrival: Arrival,
+    window: &Window<'_>,
 ) -> io::Result<Stream<'s>> {
     let candidate = match arrival {
         Arrival::Accepted(stream, _) => return service.streams.take_in(slot, stream),
         Arrival::Dial(candidate) => candidate,
     };
-    let dialled = lobby::dial(service, candidate.address)?;
+    let dialled = lobby::dial(service, candidate.address, window)?;
     let stream = service.streams.take_in(slot, dialled)?;
     let at = service.clock.now().after(DIAL_TIMEOUT_MS);
     let place = service.clock.slot(slot.index());
