@@ -104,7 +104,6 @@ pub struct DiskSizes {
 pub struct Sockets {
     pub unsent_kib: u32,
     pub receive_kib: u32,
-    #[serde(default)]
     pub wide_max: u16,
 }
 
