@@ -194,6 +194,25 @@ impl Service<'_> {
         self.clock.ring_at(self.clock.slot(slot.index()), Deadline { at, why: "a lane's buffer" });
     }
 
+    /// Hands payload that a connection has gathered in `buffer` to a lane. Nothing when none of it
+    /// is wanted any more. The receipt has to be asked once before it wakes anybody.
+    pub fn store(
+        &self,
+        slot: PeerSlot,
+        buffer: lanes::Buffer,
+        stores: fetched::Stores,
+    ) -> Option<lanes::Receipt> {
+        let work = self.swarm.borrow_mut().fetcher.make_work(slot, stores);
+        let Some(work) = work else {
+            self.give_back(buffer);
+            return None;
+        };
+        let content = self.content(work.torrent);
+        let handed_over = self.lanes.submit(lanes::Job::Store { content, work, buffer });
+        // There is a ticket for every buffer; without one the blocks are asked for again.
+        handed_over.map_err(|job| self.handle_undone(job)).ok()
+    }
+
     /// Takes what a lane has done with payload.
     pub fn handle_done(&self, done: lanes::Done) {
         let lanes::Done::Store { buffer, done, error } = done else { return };

@@ -100,14 +100,18 @@ enum State {
     Between,
     /// The carry held a whole frame that has been handed out; it is emptied next.
     CarryDone,
-    /// Inside a bitfield.
-    Bitfield { offset: u32, total: u32 },
-    /// Inside a block.
-    Piece { block: Block, offset: u32 },
-    /// Inside a metadata message, whose front may still be in the carry.
-    Metadata { offset: u32, total: u32 },
+    /// Inside something that is given in parts; the front of metadata may still be in the carry.
+    Inside { what: InParts, offset: u32, total: u32 },
     /// Inside something to pass over.
     Skip { left: u32 },
+}
+
+/// What is given in parts, as it comes.
+#[derive(Clone, Copy, Debug)]
+enum InParts {
+    Bitfield,
+    Piece(Block),
+    Metadata,
 }
 
 impl Decoder {
@@ -124,15 +128,9 @@ impl Decoder {
             self.state = State::Between;
         }
         match self.state {
-            State::Bitfield { offset, total } => {
-                return Ok(self.bitfield_part(input, offset, total));
-            }
-            State::Piece { block, offset } => {
-                return Ok(self.piece_part(input, block, offset));
-            }
-            State::Metadata { offset, total } => {
+            State::Inside { what, offset, total } => {
                 self.carry.clear();
-                return Ok(self.metadata_part(input, offset, total));
+                return Ok(self.part(input, what, offset, total));
             }
             State::Skip { left } => {
                 let taken = take(input, left as usize).len() as u32;
@@ -162,12 +160,12 @@ impl Decoder {
         };
         if id == id::BITFIELD {
             take(input, 5);
-            return Ok(self.bitfield_part(input, 0, length - 1));
+            return Ok(self.part(input, InParts::Bitfield, 0, length - 1));
         }
         let whole = 4 + length as usize;
         if id == id::PIECE && input.len() >= PIECE_HEADER_BYTES {
             let block = piece_block(length, take(input, PIECE_HEADER_BYTES))?;
-            return Ok(self.piece_part(input, block, 0));
+            return Ok(self.part(input, InParts::Piece(block), 0, block.length));
         }
         if id != id::PIECE && input.len() >= whole {
             return parse(id, &take(input, whole)[5..]).map(Some);
@@ -201,7 +199,7 @@ impl Decoder {
         let Some((length, Some(id))) = head(&self.carry)? else { return Ok(None) };
         if id == id::BITFIELD {
             self.carry.clear();
-            return Ok(self.bitfield_part(input, 0, length - 1));
+            return Ok(self.part(input, InParts::Bitfield, 0, length - 1));
         }
         let head = id == id::PIECE;
         let whole = if head { PIECE_HEADER_BYTES } else { 4 + length as usize };
@@ -223,40 +221,34 @@ impl Decoder {
         if head {
             let block = piece_block(length, &self.carry)?;
             self.carry.clear();
-            return Ok(self.piece_part(input, block, 0));
+            return Ok(self.part(input, InParts::Piece(block), 0, block.length));
         }
         self.state = State::CarryDone;
         parse(id, &self.carry[5..]).map(Some)
     }
 
-    fn bitfield_part<'a>(
+    /// The part that has come of what is given in parts; the rest is waited for.
+    fn part<'a>(
         &mut self,
         input: &mut &'a [u8],
+        what: InParts,
         offset: u32,
         total: u32,
     ) -> Option<Frame<'a>> {
         let bytes = take(input, (total - offset) as usize);
         let next = offset + bytes.len() as u32;
-        self.state =
-            if next == total { State::Between } else { State::Bitfield { offset: next, total } };
-        (!bytes.is_empty()).then_some(Frame::Bitfield { offset, bytes, total })
-    }
-
-    /// The part of a block that has come; the rest is waited for.
-    fn piece_part<'a>(
-        &mut self,
-        input: &mut &'a [u8],
-        block: Block,
-        offset: u32,
-    ) -> Option<Frame<'a>> {
-        let bytes = take(input, (block.length - offset) as usize);
-        let next = offset + bytes.len() as u32;
-        self.state = if next == block.length {
-            State::Between
-        } else {
-            State::Piece { block, offset: next }
+        self.state = match next == total {
+            true => State::Between,
+            false => State::Inside { what, offset: next, total },
         };
-        (!bytes.is_empty()).then_some(Frame::Piece { block, offset, bytes })
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(match what {
+            InParts::Bitfield => Frame::Bitfield { offset, bytes, total },
+            InParts::Piece(block) => Frame::Piece { block, offset, bytes },
+            InParts::Metadata => Frame::Metadata { offset, bytes, total },
+        })
     }
 
     /// Gathers the front of a long extended message until it tells what it is, and hands it out if
@@ -278,7 +270,7 @@ impl Decoder {
             let dictionary = self.carry.get(EXTENDED_HEAD_BYTES..).unwrap_or_default();
             if dictionary.ends_with(b"e") && Value::parse(dictionary).is_ok() {
                 let (offset, total) = (dictionary.len() as u32, length - 2);
-                self.state = State::Metadata { offset, total };
+                self.state = State::Inside { what: InParts::Metadata, offset, total };
                 let bytes = &self.carry[EXTENDED_HEAD_BYTES..];
                 return Some(Frame::Metadata { offset: 0, bytes, total });
             }
@@ -286,20 +278,6 @@ impl Decoder {
             // There is room: the carry is longer than that.
             let _ = self.carry.push(byte);
         }
-    }
-
-    /// What has come of the rest of a metadata message.
-    fn metadata_part<'a>(
-        &mut self,
-        input: &mut &'a [u8],
-        offset: u32,
-        total: u32,
-    ) -> Option<Frame<'a>> {
-        let bytes = take(input, (total - offset) as usize);
-        let next = offset + bytes.len() as u32;
-        self.state =
-            if next == total { State::Between } else { State::Metadata { offset: next, total } };
-        (!bytes.is_empty()).then_some(Frame::Metadata { offset, bytes, total })
     }
 
     /// Keeps the first bytes of the input, enough to tell what they begin.

@@ -12,10 +12,16 @@ const GET: Get<'static> =
     Get { tls: false, host: "t.example", authority: "t.example:80", target: b"/a?b=%00" };
 
 /// A server that says its part whatever it is asked, in segments, and hangs up.
-struct Scripted<'a> {
+pub struct Scripted<'a> {
     answer: &'a [u8],
     segment_bytes: usize,
-    asked: Vec<u8>,
+    pub asked: Vec<u8>,
+}
+
+impl Scripted<'_> {
+    pub fn new(answer: &[u8], segment_bytes: usize) -> Scripted<'_> {
+        Scripted { answer, segment_bytes, asked: Vec::new() }
+    }
 }
 
 impl AsyncRead for Scripted<'_> {
@@ -54,7 +60,7 @@ impl AsyncWrite for Scripted<'_> {
 /// The outcome of one exchange as text, the same for every length of segments.
 fn outcome(answer: &[u8], buffer_bytes: usize) -> String {
     let outcomes = [1, 2, 7, usize::MAX].map(|segment_bytes| {
-        let mut stream = Scripted { answer, segment_bytes, asked: Vec::new() };
+        let mut stream = Scripted::new(answer, segment_bytes);
         let mut buffer = vec![0xee; buffer_bytes];
         match block_on(exchange(&mut stream, &GET, &mut buffer)) {
             Ok(Reply::Content { status, body }) => {
@@ -71,7 +77,7 @@ fn outcome(answer: &[u8], buffer_bytes: usize) -> String {
 #[test]
 fn the_request_names_host_and_program_and_asks_for_no_compression() {
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    let mut stream = Scripted { answer, segment_bytes: 1, asked: Vec::new() };
+    let mut stream = Scripted::new(answer, 1);
     block_on(exchange(&mut stream, &GET, &mut [0; 512])).unwrap();
     let asked = String::from_utf8(stream.asked).unwrap();
     assert!(asked.starts_with("GET /a?b=%00 HTTP/1.1\r\nHost: t.example:80\r\n"), "{asked}");
@@ -84,11 +90,7 @@ fn the_request_names_host_and_program_and_asks_for_no_compression() {
 fn what_is_posted_follows_its_length() {
     let header = ("SOAPAction", "\"urn:x#Do\"");
     let post = Post { content_type: "text/xml", header, body: b"<a/>" };
-    let mut stream = Scripted {
-        answer: b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nab",
-        segment_bytes: 1,
-        asked: Vec::new(),
-    };
+    let mut stream = Scripted::new(b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nab", 1);
     let mut buffer = [0; 512];
     let request_bytes = write_post(&GET, &post, &mut buffer).unwrap();
     let reply = block_on(converse(&mut stream, request_bytes, &mut buffer)).unwrap();

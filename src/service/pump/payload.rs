@@ -11,7 +11,7 @@ use super::{Ending, Pump};
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::fetch::store::Stores;
 use crate::engine::units::{Deadline, Instant};
-use crate::service::lanes::{Buffer, Job};
+use crate::service::lanes::Buffer;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -92,14 +92,7 @@ impl Pump<'_, '_> {
             return self.service.clock.ring_at(self.service.clock.slot(self.slot.index()), due);
         }
         let Some(Gathered { buffer, stores, .. }) = self.gathered.take() else { return };
-        let work = self.service.swarm.borrow_mut().fetcher.make_work(self.slot, stores);
-        let Some(work) = work else { return self.service.give_back(buffer) };
-        let content = self.service.content(work.torrent);
-        match self.service.lanes.submit(Job::Store { content, work, buffer }) {
-            Ok(receipt) => self.storing = Some(receipt),
-            // There is a ticket for every buffer; without one the blocks are asked for again.
-            Err(job) => self.service.handle_undone(job),
-        }
+        self.storing = self.service.store(self.slot, buffer, stores);
     }
 
     /// Takes what a lane has written, and hands it what has been gathered meanwhile.

@@ -305,14 +305,7 @@ impl<'b, 's> Bringer<'b, 's> {
         }
         let Some(gathered) = self.gathered.take_if(|gathered| gathered.filled > 0) else { return };
         let Gathered { buffer, stores, .. } = gathered;
-        let work = self.service.swarm.borrow_mut().fetcher.make_work(self.slot, stores);
-        let Some(work) = work else { return self.service.give_back(buffer) };
-        let content = self.service.content(work.torrent);
-        match self.service.lanes.submit(Job::Store { content, work, buffer }) {
-            Ok(receipt) => self.storing = Some(receipt),
-            // There is a ticket for every buffer; without one the blocks are asked for again.
-            Err(job) => self.service.handle_undone(job),
-        }
+        self.storing = self.service.store(self.slot, buffer, stores);
     }
 
     /// Takes what a lane has written; `false` when there is none such yet.

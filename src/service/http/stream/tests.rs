@@ -1,6 +1,7 @@
 //! Bodies in parts, of every framing and cut short anywhere.
 
 use super::*;
+use crate::service::http::tests::Scripted;
 use futures_lite::future::block_on;
 use std::format;
 use std::vec::Vec;
@@ -8,55 +9,8 @@ use std::vec::Vec;
 const GET: Get<'static> =
     Get { tls: false, host: "w.example", authority: "w.example:80", target: b"/f" };
 
-/// A server that says its part whatever it is asked, in segments, and hangs up.
-struct Scripted {
-    answers: Vec<u8>,
-    said: usize,
-    segment_bytes: usize,
-    asked: Vec<u8>,
-}
-
-impl Scripted {
-    fn new(answers: &str, segment_bytes: usize) -> Scripted {
-        Scripted { answers: answers.into(), said: 0, segment_bytes, asked: Vec::new() }
-    }
-}
-
-impl AsyncRead for Scripted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        into: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let rest = &self.answers[self.said..];
-        let bytes = self.segment_bytes.min(into.len()).min(rest.len());
-        into[..bytes].copy_from_slice(&rest[..bytes]);
-        self.said += bytes;
-        Poll::Ready(Ok(bytes))
-    }
-}
-
-impl AsyncWrite for Scripted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.asked.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 async fn body_of(
-    client: &mut Client<Scripted>,
+    client: &mut Client<Scripted<'_>>,
     range: Option<Range<u64>>,
     part_bytes: usize,
 ) -> Result<(Answer, String), HttpError> {
@@ -74,7 +28,7 @@ async fn body_of(
 fn outcome(answer: &str) -> String {
     let mut outcomes = Vec::new();
     for (segment_bytes, part_bytes) in [(1, 1), (1, 64), (7, 2), (usize::MAX, 3), (64, 64)] {
-        let mut client = Client::over(Some(Scripted::new(answer, segment_bytes)));
+        let mut client = Client::over(Some(Scripted::new(answer.as_bytes(), segment_bytes)));
         outcomes.push(match block_on(body_of(&mut client, None, part_bytes)) {
             Ok((Answer { status, .. }, body)) => format!("{status} {body} {}", client.is_free()),
             Err(error) => {
@@ -142,7 +96,7 @@ fn ranges_are_asked_for_one_after_the_other_on_one_connection() {
         )
     };
     let answers = part("5-7/90", "abc") + &part("8-9/*", "de") + &part("*/90", "");
-    let mut client = Client::over(Some(Scripted::new(&answers, 1)));
+    let mut client = Client::over(Some(Scripted::new(answers.as_bytes(), 1)));
     let (answer, body) = block_on(body_of(&mut client, Some(5..8), 64)).unwrap();
     assert_eq!(answer.part, Some(Part { first: 5, last: 7, whole: Some(90) }));
     assert_eq!((answer.status, answer.length, body.as_str()), (206, Some(3), "abc"));
@@ -160,7 +114,7 @@ fn ranges_are_asked_for_one_after_the_other_on_one_connection() {
 #[test]
 fn a_redirect_is_the_callers_and_its_body_is_not_waited_for() {
     let moved = "HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 900\r\n\r\n";
-    let mut client = Client::over(Some(Scripted::new(moved, 9)));
+    let mut client = Client::over(Some(Scripted::new(moved.as_bytes(), 9)));
     let answer = block_on(client.ask(&GET, None, 20)).unwrap();
     assert_eq!(answer.location.as_deref(), Some("/b"));
     assert!(!client.is_free(), "its body is still to come");
