@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::vec::Vec;
 
 /// What a node needs of the box it runs on.
-#[allow(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
+#[expect(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
 pub trait World {
     /// Whether the box is for the house only: then its nodes do nothing.
     fn lan_only(&self) -> bool;

@@ -45,7 +45,7 @@ use std::vec::Vec;
 use url::{Position, Url};
 
 /// What an announce needs of the box it runs on.
-#[allow(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
+#[expect(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
 pub trait World {
     /// The addresses of `host`, looked up on a lane, for the look-up sleeps in the kernel.
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;

@@ -37,7 +37,7 @@ mod prng;
 mod program;
 #[path = "../support/torrent.rs"]
 mod torrent;
-#[allow(dead_code, reason = "each test crate uses what it needs")]
+#[expect(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/tracker.rs"]
 mod tracker;
 

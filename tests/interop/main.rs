@@ -19,7 +19,7 @@
 mod clients;
 mod content;
 mod get;
-#[allow(dead_code, reason = "each test crate uses what it needs")]
+#[expect(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/hosts.rs"]
 mod hosts;
 mod ours;

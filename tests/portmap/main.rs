@@ -15,12 +15,11 @@
 
 #![cfg(feature = "std")]
 
-#[allow(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../support/hosts.rs"]
 mod hosts;
 #[path = "../support/leecher.rs"]
 mod leecher;
-#[allow(dead_code, reason = "each test crate uses what it needs")]
+#[expect(dead_code, reason = "each test crate uses what it needs")]
 #[path = "../interop/process.rs"]
 mod process;
 #[path = "../support/program.rs"]

@@ -8,7 +8,7 @@ use super::super::units::{Block, PieceIndex};
 
 /// Ids of messages (BEP 3, 5, 6, 10).
 pub mod id {
-    #![allow(missing_docs, reason = "the names are the specification's own")]
+    #![expect(missing_docs, reason = "the names are the specification's own")]
     pub const CHOKE: u8 = 0;
     pub const UNCHOKE: u8 = 1;
     pub const INTERESTED: u8 = 2;

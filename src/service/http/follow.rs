@@ -26,7 +26,7 @@ use std::vec::Vec;
 use url::{Position, Url};
 
 /// What following a URL needs of the box it runs on.
-#[allow(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
+#[expect(async_fn_in_trait, reason = "one thread runs the protocol: nobody asks for `Send`")]
 pub trait Ways {
     /// The addresses of `host`, looked up on a lane.
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
