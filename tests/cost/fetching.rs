@@ -1,8 +1,10 @@
 //! Memory that is resident while something is fetched: small, whatever the torrent looks like.
 
 use crate::author::{File, Torrent};
-use crate::program::{Call, Folder, given_binary};
+use crate::program::{Call, Folder, PATIENCE, given_binary, wait_until};
 use crate::seeder::{Habits, Seeder};
+use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +39,41 @@ fn a_hundred_thousand_small_files_are_fetched_in_8_mib() {
         })
         .collect();
     assert_fetched_within(8 << 20, Torrent::of_any_names(b"letters", 16 << 10, &files));
+}
+
+#[test]
+fn two_hundred_seeds_that_are_not_read_hold_64_kib_of_the_kernel_each() {
+    let home = Folder::new("unread");
+    let torrent = Arc::new(Torrent::zeros("film.mkv", 1 << 20, 1 << 30));
+    let path = torrent.write(home.path(), "it.torrent");
+    let program = Call::get(&home, &[&path]).with(&["--down", "1kB/s", "--cap-lan"]).start();
+    let seeders: Vec<Seeder> = (0..200)
+        .map(|number| {
+            let address = SocketAddr::from(([127, 0, 3, number], 0));
+            let seeder = Seeder::start_at(address, &torrent, Habits::default());
+            seeder.call(program.address);
+            seeder
+        })
+        .collect();
+    let unread = || {
+        let port = format!("sport = :{}", program.address.port());
+        let output = Command::new("ss").args(["-tnmH", "state", "established", &port]).output();
+        let output = output.expect("ss runs: apt install iproute2");
+        let text = String::from_utf8(output.stdout).expect("ss writes text");
+        let held = text.lines().filter_map(|line| line.split_once("skmem:(r")?.1.split_once(','));
+        held.map(|(bytes, _)| bytes.parse().expect("a number")).collect::<Vec<u64>>()
+    };
+    let asked = |seeder: &&Seeder| seeder.tallies().sent_bytes > 0;
+    let all = || (seeders.iter().filter(asked).count() == 200).then_some(());
+    let words = || format!("{} of them\n{}", seeders.iter().filter(asked).count(), program.log());
+    wait_until("everybody has sent something", PATIENCE, all, words);
+    let held = unread();
+    let (most, sum) = (held.iter().max().copied(), held.iter().sum::<u64>());
+    println!("{} connections hold {} KiB, one of them {most:?} bytes", held.len(), sum >> 10);
+    assert!(held.len() == 200 && sum >= 200 << 14, "{held:?}");
+    assert!(most.is_some_and(|most| most <= 64 << 10), "{held:?}");
+    program.signal(rustix::process::Signal::INT);
+    program.ended();
 }
 
 /// Fetches a torrent on the board `small`, and looks at the most memory that was resident.

@@ -103,7 +103,18 @@ impl Seeder {
 
     /// Calls somebody who listens at `address`.
     pub fn call(&self, address: SocketAddr) {
-        let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
+        let from = SocketAddr::new(self.address.ip(), 0);
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        );
+        let connected = socket.and_then(|socket| {
+            socket.bind(&from.into())?;
+            socket.connect(&address.into())?;
+            Ok(TcpStream::from(socket))
+        });
+        let stream = connected.unwrap_or_else(|e| panic!("{address}: {e}"));
         lock(&self.shared.streams).extend(stream.try_clone());
         carry(&self.shared, stream, true);
     }
