@@ -78,15 +78,15 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
             state.borrow().discard_new_folders();
         }
         let opened = opened?;
-        let before: Vec<(InfoHash, u64)> =
-            opened.taken.iter().map(|one| (one.share.info_hash, one.share.sent_bytes)).collect();
         let announcer = Announcer::default();
         let keeper = Keeper { state: &state, announcer: &announcer, options };
         let sent = serve(options, report, listener, lanes, opened, &keeper, &mut signals).await?;
-        for ((info_hash, before), sent_bytes) in before.into_iter().zip(sent) {
-            if sent_bytes > 0 {
-                let bytes = before.saturating_add(sent_bytes);
-                state.borrow_mut().record(Record::Sent { info_hash, bytes })?;
+        for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            let mut state = state.borrow_mut();
+            // A name whose metadata never came is none of the library's.
+            if let Some(entry) = state.library().get(&info_hash) {
+                let bytes = entry.sent_bytes.saturating_add(sent_bytes);
+                state.record(Record::Sent { info_hash, bytes })?;
             }
         }
         Ok(())
@@ -102,7 +102,7 @@ async fn serve(
     opened: Opened,
     keeper: &Keeper<'_, '_>,
     signals: &mut Signals,
-) -> Result<Vec<u64>, Refusal> {
+) -> Result<Vec<(InfoHash, u64)>, Refusal> {
     let (board, pools) = (&options.board, options.board.pools);
     let pumps = usize::from(board.pumps());
     let address = listener.get_ref().local_addr().map_err(|error| cannot_listen("", error))?;
@@ -194,7 +194,7 @@ async fn serve(
         read_bytes: service.disk.read_bytes(),
         seconds: service.clock.now().as_millis() / 1_000,
     });
-    Ok(swarm.torrents().map(|(_, torrent)| torrent.sent_bytes).collect())
+    Ok(swarm.torrents().map(|(_, torrent)| (torrent.info_hash, torrent.sent_bytes)).collect())
 }
 
 /// Whether and how the box takes part in the distributed hash table.

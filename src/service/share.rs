@@ -60,8 +60,6 @@ pub struct Share {
     pub private: bool,
     /// Tier and address of each tracker.
     pub trackers: Vec<(u8, String)>,
-    /// Bytes sent of it before this start.
-    pub sent_bytes: u64,
     /// What the walk left out.
     pub left_out: LeftOut,
     /// Bytes that had to be hashed to take it up.
@@ -119,7 +117,6 @@ impl Workshop<'_, '_> {
             Some(torrent) => self.open_theirs(&path, torrent, progress).await?,
         };
         share.add_trackers(wish.trackers);
-        share.sent_bytes = self.entry(&share.info_hash).map_or(0, |entry| entry.sent_bytes);
         Ok(share)
     }
 
@@ -312,7 +309,6 @@ impl Known {
             content: Arc::new(self.content),
             have: self.have,
             private: self.private,
-            sent_bytes: 0,
             left_out,
             hashed_bytes,
         }

@@ -237,7 +237,8 @@ pub fn judged(
 /// Takes up torrents whose metadata has been found, for ever.
 pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
     loop {
-        let next = service.fetched.found.borrow_mut().pop();
+        // It counts as found until it has been taken up: it is not done before.
+        let next = service.fetched.found.borrow().last().copied();
         let Some(torrent) = next else {
             service.fetched.found_bell.rung().await;
             continue;
@@ -247,8 +248,13 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
             let at = hunts.iter().position(|hunt| hunt.torrent == torrent);
             at.map(|at| hunts.swap_remove(at))
         };
-        let Some(hunt) = hunt else { continue };
-        if let Err(refusal) = take_up(service, keeper, report, &hunt).await {
+        let taken_up = match &hunt {
+            Some(hunt) => take_up(service, keeper, report, hunt).await,
+            None => Ok(()),
+        };
+        service.fetched.found.borrow_mut().retain(|other| *other != torrent);
+        service.fetched.settled.ring();
+        if let (Some(hunt), Err(refusal)) = (hunt, taken_up) {
             warn!("{refusal}");
             crate::service::report::trouble(
                 &hunt.lead.info_hash,

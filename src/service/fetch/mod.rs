@@ -99,6 +99,8 @@ impl Goal {
     /// What is to be kept of an errand whose torrent is active.
     pub fn new(torrent: TorrentSlot, share: &super::share::Share, errand: open::Errand) -> Goal {
         let name = share.torrent.file_name().unwrap_or_default();
+        // What lay there and was found to be right is recorded as what comes is.
+        let is_recorded = errand.progress.is_recorded();
         Goal {
             torrent,
             info_hash: share.info_hash,
@@ -110,8 +112,8 @@ impl Goal {
             wanted_bytes: errand.wanted_bytes,
             here_bytes: errand.here_bytes,
             progress: Some(Box::new(errand.progress)),
-            unrecorded_bytes: 0,
-            record_at: Instant::NEVER,
+            unrecorded_bytes: u64::from(!is_recorded),
+            record_at: if is_recorded { Instant::NEVER } else { Instant::default() },
             trouble: None,
             unrecorded_why: None,
             stage: Stage::Fetching,
@@ -166,7 +168,9 @@ impl Desk {
     /// Payload could not be written: the torrent pauses for a while, and says so once.
     pub fn note_trouble(&self, service: &Service<'_>, torrent: TorrentSlot, error: &io::Error) {
         let mut goals = self.goals.borrow_mut();
-        let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
+        let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else {
+            return service.complain("metadata cannot be written", error);
+        };
         if goal.trouble.as_ref().is_none_or(|trouble| trouble.kind != error.kind()) {
             let what = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -177,8 +181,7 @@ impl Desk {
             warn!("{}: cannot be written: {error}; {what}", goal.name);
             super::report::trouble(&goal.info_hash, &error.to_string(), self.says_pieces.get());
         }
-        let again_at = service.clock.now().after(TROUBLE_MS);
-        goal.trouble = Some(Trouble { kind: error.kind(), again_at });
+        goal.rest(service, error.kind());
         service.swarm.borrow_mut().fetcher.pause(torrent, true);
     }
 
@@ -214,7 +217,9 @@ impl Desk {
 
     fn deadline(&self) -> Deadline {
         let goals = self.goals.borrow();
-        let record = goals.iter().map(|goal| goal.record_at).min().unwrap_or(Instant::NEVER);
+        // While a lane records, its answer is what is waited for.
+        let free = goals.iter().filter(|goal| goal.progress.is_some());
+        let record = free.map(|goal| goal.record_at).min().unwrap_or(Instant::NEVER);
         let again = goals.iter().filter_map(|goal| Some(goal.trouble.as_ref()?.again_at)).min();
         let due = Deadline { at: record, why: "pieces to record" };
         match again {
@@ -323,7 +328,9 @@ fn record(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
             service.ring_nudged();
         }
         let whole = !service.swarm.borrow().fetcher.is_fetched(goal.torrent);
-        let due = goal.record_at <= now || goal.unrecorded_bytes >= RECORD_BYTES || whole;
+        let much = whole || goal.unrecorded_bytes >= RECORD_BYTES;
+        // After a failure nothing is hurried.
+        let due = goal.record_at <= now || (much && goal.unrecorded_why.is_none());
         if goal.unrecorded_bytes == 0 || !due {
             continue;
         }
@@ -396,7 +403,8 @@ fn settle_what_is_whole(
         Ok(folder) => folder,
         Err(refusal) => {
             let error = io::Error::other(refusal.to_string());
-            return service.complain(std::format!("{}: cannot be settled", goal.name), &error);
+            goal.rest(service, error.kind());
+            return service.complain(std::format!("{}: cannot be settled yet", goal.name), &error);
         }
     };
     let have = goal.progress.as_ref().map(|progress| progress.verified.to_vec());
@@ -410,13 +418,22 @@ fn settle_what_is_whole(
         folder,
     };
     let job = Job::Settle { torrent: goal.torrent, task: Box::new(job) };
-    if let Ok(receipt) = service.lanes.submit(job) {
-        goal.stage = Stage::Settling;
-        at_work.push(receipt);
+    match service.lanes.submit(job) {
+        Ok(receipt) => {
+            goal.stage = Stage::Settling;
+            at_work.push(receipt);
+        }
+        // Its folder is empty; should it stay, the next start clears it away.
+        Err(_) => goal.rest(service, io::ErrorKind::WouldBlock),
     }
 }
 
 impl Goal {
+    /// Something went wrong: it is left alone for a while.
+    fn rest(&mut self, service: &Service<'_>, kind: io::ErrorKind) {
+        self.trouble = Some(Trouble { kind, again_at: service.clock.now().after(TROUBLE_MS) });
+    }
+
     /// It is a share like any other from here on.
     fn settled(&mut self, service: &Service<'_>, content: super::Content) {
         self.stage = Stage::Settled;

@@ -221,7 +221,6 @@ impl Workshop<'_, '_> {
             ),
             have: Some(have),
             private: summary.private,
-            sent_bytes: 0,
             left_out: LeftOut::default(),
             hashed_bytes: 0,
         };

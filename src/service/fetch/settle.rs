@@ -49,9 +49,17 @@ pub struct Settled {
 }
 
 impl Task {
-    /// Makes the folder: on a lane.
+    /// Makes the folder: on a lane. Nothing is left of one that could not be made.
     pub fn run(self) -> Result<Settled, Refusal> {
-        let Task { content, folder, .. } = &self;
+        let made = self.make();
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+        made.map(|facts_crc| Settled { folder: self.folder, facts_crc })
+    }
+
+    fn make(&self) -> Result<u32, Refusal> {
+        let Task { content, folder, .. } = self;
         let path = folder.join(&self.torrent_name);
         let copied = fs::copy(&self.torrent, &path).and_then(|_| File::open(&path));
         copied.and_then(|file| file.sync_all()).map_err(|error| refused(&path, error))?;
@@ -70,8 +78,14 @@ impl Task {
                     rustix::fs::fdatasync(&file)?;
                     look(&file)
                 });
-                let (_, stamp) =
-                    seen.map_err(|error| unreadable(&content.path_at(extent.span.at), error))?;
+                let path = || content.path_at(extent.span.at);
+                let (length, stamp) = seen.map_err(|error| unreadable(&path(), error))?;
+                // What somebody has put in its place was never held against a hash.
+                if length != extent.span.length || stamp.inode != extent.stamp.inode {
+                    let problem = "is no longer the file that was fetched";
+                    let remedy = "put it back, or fetch the torrent again";
+                    return Err(Refusal::new(path().display(), problem, remedy));
+                }
                 extent.stamp = stamp;
             }
             extents.put(&extent.write()).map_err(|error| refused(&extents_path, error))?;
@@ -96,8 +110,7 @@ impl Task {
             extents_crc,
             have_crc: (here < count).then(|| crc32fast::hash(&self.have)),
         };
-        let facts_crc = draft::write_facts(folder, &facts)?;
-        Ok(Settled { folder: self.folder, facts_crc })
+        draft::write_facts(folder, &facts)
     }
 }
 
@@ -131,10 +144,7 @@ pub fn finish(
             let error = io::Error::other(refusal.to_string());
             service.complain(std::format!("{}: cannot be settled yet", goal.name), &error);
             goal.stage = Stage::Fetching;
-            goal.trouble = Some(super::Trouble {
-                kind: error.kind(),
-                again_at: service.clock.now().after(super::TROUBLE_MS),
-            });
+            goal.rest(service, error.kind());
         }
     }
 }

@@ -56,10 +56,12 @@ impl Pump<'_, '_> {
             self.service.down.take(torrent, read, now);
         }
         let mut swarm = self.service.swarm.borrow_mut();
-        self.peer.handle_received(&room[..read], now, &mut swarm).map_err(Ending::Fault)?;
+        let handled = self.peer.handle_received(&room[..read], now, &mut swarm);
+        // Of a read that ends in a fault too: the list is everybody's, and the next would take it.
         swarm.fetcher.take_stores(self.slot, *filled, stores);
         drop(swarm);
         *filled += read;
+        handled.map_err(Ending::Fault)?;
         self.store(now);
         Ok(())
     }

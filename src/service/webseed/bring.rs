@@ -364,7 +364,7 @@ fn check(answer: &Answer, range: &Range<u64>, file_bytes: u64) -> Result<(), Bre
     match (answer.status, answer.part) {
         (206, Some(part)) => match part.whole {
             Some(whole) if whole != file_bytes => other(whole),
-            _ if part.first == range.start && part.last + 1 == range.end => Ok(()),
+            _ if part.first == range.start && part.last.checked_add(1) == Some(range.end) => Ok(()),
             _ => Err(Break::Later("gives another part than it was asked for".into())),
         },
         (206, None) => Err(Break::Later("does not say which part it gives".into())),

@@ -160,11 +160,12 @@ impl Fetcher<'_> {
     /// A job with metadata is done.
     pub(super) fn metadata_done(&mut self, slot: PeerSlot, stores: &Stores, written: bool) {
         let Some(source) = self.source(slot) else { return };
-        source.come += stores.iter().filter(|store| store.last).count() as u32;
-        let (whole, last) = (source.come >= source.pieces(), source.last);
         if !written {
-            return self.give_up_source(slot, last);
+            // The disk is at fault: it is asked again once this is late.
+            return;
         }
+        source.come += stores.iter().filter(|store| store.last).count() as u32;
+        let whole = source.come >= source.pieces();
         if let Some(link) = &mut self.links[slot.index()] {
             link.nudge = true;
         }
