@@ -20,7 +20,7 @@ use super::store::Files;
 use super::webseed::address::Place;
 use crate::engine::peer::Serving;
 use crate::engine::swarm::fetch::store::{self, Work};
-use crate::engine::units::{InfoHash, PeerSlot, PieceIndex, TorrentSlot};
+use crate::engine::units::{InfoHash, PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -78,8 +78,6 @@ pub enum Job {
     JudgeMetadata {
         /// Whose.
         torrent: TorrentSlot,
-        /// Who sent it.
-        from: PeerSlot,
         /// Where it is.
         content: Arc<Content>,
         /// How long it is.
@@ -169,8 +167,6 @@ pub enum Done {
     Judged {
         /// Whose.
         torrent: TorrentSlot,
-        /// Who sent it.
-        from: PeerSlot,
         /// Whether it is.
         result: io::Result<bool>,
     },
@@ -424,9 +420,9 @@ impl Job {
                 files.close(&task.content);
                 Done::Settled { torrent, result: Box::new(task.run()) }
             }
-            Job::JudgeMetadata { torrent, from, content, bytes, name } => {
+            Job::JudgeMetadata { torrent, content, bytes, name } => {
                 let result = magnet::judge(&content, bytes, name);
-                Done::Judged { torrent, from, result }
+                Done::Judged { torrent, result }
             }
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
             Job::Unmake(made) => {

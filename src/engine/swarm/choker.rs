@@ -103,7 +103,7 @@ impl Choker {
             };
             let stays = core::mem::take(&mut member.kept) || Some(slot) == hopeful;
             member.given = 0;
-            if member.unchoked != stays && (stays || member.unchoked) {
+            if member.unchoked != stays {
                 set(roster, slot, stays, now);
             }
         }

@@ -488,9 +488,10 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
     }
 
     /// A peer has sent metadata that is not the torrent's: it is let go, and the next is asked.
-    pub fn reject_metadata(&mut self, slot: TorrentSlot, culprit: PeerSlot, now: Instant) {
-        self.let_go_for_good(culprit);
-        self.fetcher.reject_metadata(slot, now);
+    pub fn reject_metadata(&mut self, slot: TorrentSlot, now: Instant) {
+        if let Some(culprit) = self.fetcher.seek_again(slot, now) {
+            self.let_go_for_good(culprit);
+        }
     }
 
     fn let_go_for_good(&mut self, culprit: PeerSlot) {

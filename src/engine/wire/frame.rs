@@ -69,8 +69,8 @@ pub enum Frame<'a> {
         /// All of it.
         payload: &'a [u8],
     },
-    /// A part of a metadata message (BEP 9) that is too long to be kept: `bytes` from `offset` of
-    /// its payload. The first part is its dictionary and no more.
+    /// A part of a metadata message (BEP 9) that has not come whole: `bytes` from `offset` of its
+    /// payload. The first part is its dictionary and no more.
     Metadata {
         /// Where in the payload the part begins.
         offset: u32,
@@ -170,7 +170,7 @@ impl Decoder {
         if id != id::PIECE && input.len() >= whole {
             return parse(id, &take(input, whole)[5..]).map(Some);
         }
-        if is_metadata(id, input) && whole > CARRY_BYTES {
+        if is_metadata(id, input) {
             self.keep_front(input);
             return self.next_in_carry(input);
         }
@@ -203,8 +203,14 @@ impl Decoder {
         }
         let head = id == id::PIECE;
         let whole = if head { PIECE_HEADER_BYTES } else { 4 + length as usize };
-        if id == id::EXTENDED && whole > CARRY_BYTES {
-            return Ok(self.metadata_front(input, length));
+        if id == id::EXTENDED {
+            if self.carry.len() < EXTENDED_HEAD_BYTES {
+                let [sub_id] = *take(input, 1) else { return Ok(None) };
+                self.carry.push(sub_id).map_err(|_| PeerFault::FrameTooLong)?;
+            }
+            if self.carry[EXTENDED_HEAD_BYTES - 1] == METADATA_ID {
+                return Ok(self.metadata_front(input, length));
+            }
         }
         if whole > CARRY_BYTES {
             self.state = State::Skip { left: (whole - self.carry.len()) as u32 };
@@ -251,28 +257,29 @@ impl Decoder {
         })
     }
 
-    /// Gathers the front of a long extended message until it tells what it is, and hands it out if
-    /// it is metadata.
+    /// Gathers the front of a metadata message until its dictionary is whole, and hands that out.
+    /// So what follows it is always in the input, never in the carry.
     fn metadata_front<'f, 'i: 'f>(
         &'f mut self,
         input: &mut &'i [u8],
         length: u32,
     ) -> Option<Frame<'f>> {
+        let total = length - 2;
         loop {
-            let gathered = self.carry.len();
-            let is_metadata = gathered < EXTENDED_HEAD_BYTES
-                || self.carry[EXTENDED_HEAD_BYTES - 1] == METADATA_ID;
-            if !is_metadata || gathered > EXTENDED_HEAD_BYTES + METADATA_HEADER_BYTES_MAX {
-                self.carry.clear();
-                self.state = State::Skip { left: 4 + length - gathered as u32 };
-                return Some(Frame::Skipped);
-            }
             let dictionary = self.carry.get(EXTENDED_HEAD_BYTES..).unwrap_or_default();
+            let offset = dictionary.len() as u32;
             if dictionary.ends_with(b"e") && Value::parse(dictionary).is_ok() {
-                let (offset, total) = (dictionary.len() as u32, length - 2);
-                self.state = State::Inside { what: InParts::Metadata, offset, total };
+                self.state = match offset == total {
+                    true => State::CarryDone,
+                    false => State::Inside { what: InParts::Metadata, offset, total },
+                };
                 let bytes = &self.carry[EXTENDED_HEAD_BYTES..];
                 return Some(Frame::Metadata { offset: 0, bytes, total });
+            }
+            if offset == total || dictionary.len() > METADATA_HEADER_BYTES_MAX {
+                self.carry.clear();
+                self.state = State::Skip { left: total - offset };
+                return Some(Frame::Skipped);
             }
             let [byte] = *take(input, 1) else { return None };
             // There is room: the carry is longer than that.
@@ -457,6 +464,46 @@ mod tests {
             );
         }
         assert_eq!(frames(&bytes, 5_000).unwrap().len(), 703);
+    }
+
+    #[test]
+    fn metadata_that_is_cut_is_given_so_that_its_content_lies_in_the_input() {
+        let extended = |sub_id, payload: &[u8]| {
+            let mut bytes = Vec::from((2 + payload.len() as u32).to_be_bytes());
+            bytes.extend([id::EXTENDED, sub_id]);
+            bytes.extend(payload);
+            bytes
+        };
+        let data = extended(METADATA_ID, b"d8:msg_typei1e5:piecei0e10:total_sizei7eepayload");
+        let request = extended(METADATA_ID, b"d8:msg_typei0e5:piecei0ee");
+        let broken = extended(METADATA_ID, b"d8:msg_typ");
+        let hello = extended(0, b"de");
+        let after = message::bare(id::CHOKE);
+        for (bytes, whole) in [(data, 48), (request, 25), (broken, 0), (hello, 0)] {
+            let bytes: Vec<u8> = bytes.into_iter().chain(after).collect();
+            for cut in 1..bytes.len() {
+                let (mut decoder, mut given) = (Decoder::default(), 0);
+                for (nth, part) in [&bytes[..cut], &bytes[cut..]].into_iter().enumerate() {
+                    let mut input = part;
+                    while let Some(frame) = decoder.next(&mut input).unwrap() {
+                        match frame {
+                            Frame::Metadata { offset, bytes, .. } => {
+                                given += bytes.len();
+                                let read = part.len() - input.len();
+                                assert!(offset == 0 || bytes.len() <= read, "{cut} {nth}");
+                            }
+                            Frame::Extended { sub_id: METADATA_ID, payload } => {
+                                given += payload.len();
+                                assert!(payload.len() <= part.len() - input.len(), "{cut} {nth}");
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                assert!(given == whole || given == 10 && whole == 0, "{cut}: {given}");
+                assert!(matches!(decoder.state, State::Between), "{cut}");
+            }
+        }
     }
 
     #[test]

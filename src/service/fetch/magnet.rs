@@ -16,7 +16,7 @@ use crate::engine::metainfo::{Layout, author, names};
 use crate::engine::swarm::fetch::Order;
 use crate::engine::swarm::fetch::store::Store;
 use crate::engine::swarm::torrent::{Have, Torrent};
-use crate::engine::units::{InfoHash, PeerSlot, Span, TorrentSlot};
+use crate::engine::units::{InfoHash, Span, TorrentSlot};
 use crate::service::content::Content;
 use crate::service::draft::{self, Counted, torrent_name};
 use crate::service::lanes::{Job, Receipt};
@@ -199,36 +199,31 @@ pub fn judge(content: &Content, bytes: u32, name: InfoHash) -> io::Result<bool> 
 pub fn judge_what_has_come(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
     loop {
         let come = service.swarm.borrow_mut().fetcher.take_metadata();
-        let Some((torrent, from, bytes)) = come else { return };
+        let Some((torrent, bytes)) = come else { return };
         let name = service.swarm.borrow().torrent(torrent).info_hash;
         let content = service.content(torrent);
-        match service.lanes.submit(Job::JudgeMetadata { torrent, from, content, bytes, name }) {
+        match service.lanes.submit(Job::JudgeMetadata { torrent, content, bytes, name }) {
             Ok(receipt) => at_work.push(receipt),
             Err(_) => {
                 let now = service.clock.now();
-                service.swarm.borrow_mut().fetcher.reject_metadata(torrent, now);
+                service.swarm.borrow_mut().fetcher.seek_again(torrent, now);
             }
         }
     }
 }
 
-/// A lane has judged metadata that `from` has sent.
-pub fn judged(
-    service: &Service<'_>,
-    torrent: TorrentSlot,
-    from: PeerSlot,
-    result: io::Result<bool>,
-) {
+/// A lane has judged the metadata of a torrent.
+pub fn judged(service: &Service<'_>, torrent: TorrentSlot, result: io::Result<bool>) {
     let now = service.clock.now();
     match result {
         Ok(true) => {
             service.fetched.found.borrow_mut().push(torrent);
             service.fetched.found_bell.ring();
         }
-        Ok(false) => service.swarm.borrow_mut().reject_metadata(torrent, from, now),
+        Ok(false) => service.swarm.borrow_mut().reject_metadata(torrent, now),
         Err(error) => {
             service.complain("metadata cannot be read back", &error);
-            service.swarm.borrow_mut().fetcher.reject_metadata(torrent, now);
+            service.swarm.borrow_mut().fetcher.seek_again(torrent, now);
         }
     }
     service.ring_nudged();

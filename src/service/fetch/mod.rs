@@ -263,8 +263,8 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
             Some(Done::Recorded { torrent, progress, result }) => {
                 recorded(service, torrent, progress, result);
             }
-            Some(Done::Judged { torrent, from, result }) => {
-                magnet::judged(service, torrent, from, result);
+            Some(Done::Judged { torrent, result }) => {
+                magnet::judged(service, torrent, result);
             }
             Some(Done::Settled { torrent, result }) => {
                 settle::finish(service, keeper, torrent, *result);

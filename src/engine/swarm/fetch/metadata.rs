@@ -19,6 +19,8 @@ pub struct Sought {
     tried: heapless::Deque<PeerSlot, TRIED_MAX>,
     /// All of it has been written, and is being judged.
     judged: bool,
+    /// Who has sent what is being judged, while it is here.
+    culprit: Option<PeerSlot>,
 }
 
 /// The peer it is asked of.
@@ -179,25 +181,46 @@ impl Fetcher<'_> {
     }
 
     /// Metadata that has been written and is to be judged, and how long it is. Until
-    /// [`Fetcher::reject_metadata`] or [`Fetcher::reveal`] nobody is asked.
-    pub fn take_metadata(&mut self) -> Option<(TorrentSlot, PeerSlot, u32)> {
+    /// [`Fetcher::seek_again`] or [`Fetcher::reveal`] nobody is asked.
+    pub fn take_metadata(&mut self) -> Option<(TorrentSlot, u32)> {
         self.fetches.iter_mut().flatten().find_map(|fetch| {
-            let source = fetch.sought.as_mut().filter(|sought| sought.judged)?.source.take()?;
-            Some((fetch.torrent, source.slot, source.bytes))
+            let sought = fetch.sought.as_mut().filter(|sought| sought.judged)?;
+            let source = sought.source.take()?;
+            sought.culprit = Some(source.slot);
+            Some((fetch.torrent, source.bytes))
         })
     }
 
-    /// What a peer sent is not what the torrent's name is the hash of.
-    pub fn reject_metadata(&mut self, torrent: TorrentSlot, now: Instant) {
+    /// What was to be judged was of no use: the next is asked. Who sent it, if it is still here.
+    pub fn seek_again(&mut self, torrent: TorrentSlot, now: Instant) -> Option<PeerSlot> {
         let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|f| f.torrent == torrent);
-        let Some(place) = self.fetches.iter().position(of) else { return };
-        if let Some(sought) = self.fetches[place].as_mut().and_then(|fetch| fetch.sought.as_mut()) {
-            sought.judged = false;
-        }
+        let place = self.fetches.iter().position(of)?;
+        let sought = self.fetches[place].as_mut()?.sought.as_mut()?;
+        sought.judged = false;
+        let culprit = sought.culprit.take();
         self.choose_source(place as u16, now);
+        culprit
     }
 
-    /// The peer refuses, is late or has gone: the next is asked.
+    /// The connection ends: nothing is asked of it or blamed on it.
+    pub(super) fn forget_source(&mut self, slot: PeerSlot, now: Instant) {
+        self.refuse_metadata(slot, now);
+        if let Some((_, fetch, _)) = self.link(slot)
+            && let Some(sought) = &mut fetch.sought
+        {
+            sought.culprit.take_if(|culprit| *culprit == slot);
+        }
+    }
+
+    /// A peer gives no metadata: it is not asked again.
+    pub(super) fn refuse_metadata(&mut self, slot: PeerSlot, now: Instant) {
+        if let Some((link, ..)) = self.link(slot) {
+            link.metadata_bytes = 0;
+        }
+        self.give_up_source(slot, now);
+    }
+
+    /// The peer is late or sends what does not fit: the next is asked.
     pub(super) fn give_up_source(&mut self, slot: PeerSlot, now: Instant) {
         if self.source(slot).is_none() {
             return;

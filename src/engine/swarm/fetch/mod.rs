@@ -318,12 +318,6 @@ impl<'m> Fetcher<'m> {
         })
     }
 
-    /// Whether `piece` is wanted and not yet there.
-    pub fn lacks(&self, torrent: TorrentSlot, piece: u32) -> bool {
-        let fetch = self.fetches.iter().flatten().find(|fetch| fetch.torrent == torrent);
-        fetch.is_some_and(|fetch| self.pool.get(fetch.lacking, piece))
-    }
-
     /// Lets nobody of that crowd in any more.
     ///
     /// # When full
@@ -378,7 +372,8 @@ impl<'m> Fetcher<'m> {
     fn retire(&mut self, slot: PeerSlot) {
         let Some(link) = self.links[slot.index()].as_mut() else { return };
         let place = core::mem::replace(&mut link.fetch, OVER);
-        link.have_after = Instant::NEVER;
+        // What it may still be sending belongs to nothing.
+        (link.have_after, link.receiving) = (Instant::NEVER, None);
         self.free_place(place);
     }
 

@@ -148,7 +148,8 @@ impl Fetcher<'_> {
         let last = (0..partial.blocks).rev().find(|block| !partial.has_arrived(pool, *block))?;
         let first = (0..=last).rev().take(TAIL_BLOCKS);
         let first = first.take_while(|block| !partial.has_arrived(pool, *block)).last()?;
-        // Asked for anew, by us.
+        // Asked for anew, by us: whoever else was asked is told once they are here.
+        partial.shared = true;
         (first..=last).for_each(|block| partial.unask(pool, block));
         Some((at, first))
     }

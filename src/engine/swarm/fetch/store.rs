@@ -179,8 +179,10 @@ impl Fetcher<'_> {
         if wanted && length > 0 {
             let (piece, begin) = (block.piece, block.begin + offset);
             let store = Store { piece, begin, length: length as u32, at: at as u32, last };
-            // There is room: blocks are as long as we ask for, and a read holds so many.
-            let _ = self.stores.push(store);
+            if self.stores.push(store).is_err() {
+                // A read holds no more blocks of the length we ask for than there is room for.
+                self.interrupt(slot, ask);
+            }
         }
         if last || !wanted {
             self.stop_receiving(slot);

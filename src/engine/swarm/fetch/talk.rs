@@ -55,8 +55,7 @@ pub trait Fetching {
     /// So many bytes of the block under way, from `offset` of it, stand at `at` of what was read.
     fn note_payload(&mut self, _slot: PeerSlot, _offset: u32, _at: usize, _length: usize) {}
 
-    /// The next thing to say to the peer; it is taken for said. `urgent` ones only, when nothing
-    /// else is due to go.
+    /// The next thing to say to the peer; it is taken for said.
     fn next_say(&mut self, _slot: PeerSlot, _now: Instant) -> Option<Say> {
         None
     }
@@ -203,12 +202,10 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn leave(&mut self, slot: PeerSlot) {
-        self.unveilings.leave(slot.index());
-        if let Some(link) = &mut self.links[slot.index()] {
-            // Nor is it asked again for metadata.
-            link.metadata_bytes = 0;
+        self.unveilings.leave(slot.index(), &mut self.pool);
+        if let Some(link) = &self.links[slot.index()] {
             let last = link.last_block;
-            self.give_up_source(slot, last);
+            self.forget_source(slot, last);
         }
         self.give_up_asks(slot);
         if let Some(ask) = self.links[slot.index()].as_ref().and_then(|link| link.receiving) {
@@ -345,7 +342,10 @@ impl Fetching for Fetcher<'_> {
     }
 
     fn note_metadata_reject(&mut self, slot: PeerSlot, now: Instant) {
-        self.give_up_source(slot, now);
+        // Whoever is asked for what it does not have refuses now and then; not the one that has it.
+        if self.sends_metadata(slot) {
+            self.refuse_metadata(slot, now);
+        }
     }
 
     fn next_say(&mut self, slot: PeerSlot, now: Instant) -> Option<Say> {
@@ -357,7 +357,9 @@ impl Fetching for Fetcher<'_> {
             link.told_interested = interested;
             return Some(Say::Interested(interested));
         }
-        if link.have_after <= now {
+        // Who has missed more of them than are kept is told in a bitfield.
+        let kept = fetch.verified_count - link.told_verified <= VERIFIED_TOLD_MAX as u32;
+        if link.have_after <= now && kept {
             while link.told_verified < fetch.verified_count {
                 let piece = fetch.verified[link.told_verified as usize % VERIFIED_TOLD_MAX];
                 link.told_verified += 1;

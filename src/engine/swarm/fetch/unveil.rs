@@ -36,10 +36,6 @@ struct Unveiling {
 }
 
 impl Unveiling {
-    fn is_over(&self) -> bool {
-        self.over
-    }
-
     /// The next piece that no peer has said it has.
     fn next(&mut self, pool: &Pool<'_>) -> Option<u32> {
         while self.front < self.count {
@@ -108,7 +104,7 @@ impl<'m> Unveilings<'m> {
         }
         let known = self.torrents.iter().find(|one| one.torrent == torrent);
         let under_way = match known {
-            Some(unveiling) => !unveiling.is_over(),
+            Some(unveiling) => !unveiling.over,
             None if !alone || self.torrents.is_full() => false,
             None => {
                 let Some(seen) = pool.take(count) else { return false };
@@ -125,9 +121,28 @@ impl<'m> Unveilings<'m> {
     }
 
     /// A connection has ended.
-    pub fn leave(&mut self, index: usize) {
+    pub fn leave(&mut self, index: usize, pool: &mut Pool<'_>) {
         if let Some(veil) = self.veils.get_mut(index) {
-            *veil = Veil::default();
+            let told = core::mem::take(veil).told;
+            if let Some(told) = told {
+                self.let_go(told.torrent, pool);
+            }
+        }
+    }
+
+    /// One connection less is told of a torrent: it may be the one the others have waited for, or
+    /// nobody is left to be told of anything.
+    fn let_go(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) {
+        self.nudged = true;
+        let mut left = false;
+        for veil in self.veils.iter_mut() {
+            let same = veil.told.as_ref().is_some_and(|told| told.torrent == torrent);
+            veil.nudge |= same;
+            left |= same;
+        }
+        let at = self.torrents.iter().position(|one| one.torrent == torrent && !one.over);
+        if let Some(at) = at.filter(|_| !left) {
+            pool.give_back(self.torrents.swap_remove(at).seen);
         }
     }
 
@@ -144,7 +159,7 @@ impl<'m> Unveilings<'m> {
         piece: u32,
         pool: &mut Pool<'_>,
     ) {
-        let of = |one: &&mut Unveiling| one.torrent == torrent && !one.is_over();
+        let of = |one: &&mut Unveiling| one.torrent == torrent && !one.over;
         if let Some(unveiling) = self.torrents.iter_mut().find(of) {
             pool.set(unveiling.seen, piece);
         }
@@ -155,7 +170,7 @@ impl<'m> Unveilings<'m> {
 
     /// Another has a torrent whole: everybody is told of everything. As when all has gone out.
     pub fn end(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) -> bool {
-        let under_way = self.torrents.iter().any(|one| one.torrent == torrent && !one.is_over());
+        let under_way = self.torrents.iter().any(|one| one.torrent == torrent && !one.over);
         if under_way {
             self.settle(torrent, pool);
         }
@@ -173,7 +188,7 @@ impl<'m> Unveilings<'m> {
         let told = veil.told.as_mut()?;
         let torrent = told.torrent;
         let unveiling = self.torrents.iter_mut().find(|one| one.torrent == torrent)?;
-        if unveiling.is_over() {
+        if unveiling.over {
             let piece = PieceIndex(told.swept);
             told.swept += 1;
             if told.swept == unveiling.count {
@@ -284,7 +299,7 @@ mod tests {
         for round in 0..100 {
             let index = round % 3;
             while let Some(piece) = unveilings.next_have(index, now, &mut pool) {
-                if unveilings.torrents[0].is_over() {
+                if unveilings.torrents[0].over {
                     break;
                 }
                 out.push(piece.0);
@@ -326,6 +341,27 @@ mod tests {
         assert!(unveilings.end(TORRENT, &mut pool) && !unveilings.end(TORRENT, &mut pool));
         assert_eq!(unveilings.take_nudged(), Some(0));
         assert_eq!(unveilings.next_have(0, now, &mut pool), Some(PieceIndex(0)));
+    }
+
+    #[test]
+    fn who_leaves_holds_nobody_up_and_the_last_one_gives_back_the_bits() {
+        let (mut lent, mut veils) = ([0; 1_024], std::vec![Veil::default(); 2]);
+        let (mut pool, now) = (Pool::new(&mut lent), Instant::from_millis(7));
+        let free = pool.free_bytes();
+        let mut unveilings = Unveilings::new(&mut veils);
+        for index in 0..2 {
+            unveilings.set_scarce(index, true);
+            assert!(unveilings.greet(index, TORRENT, 40, true, 1, &mut pool));
+            while unveilings.next_have(index, now, &mut pool).is_some() {}
+        }
+        unveilings.leave(1, &mut pool);
+        assert_eq!(unveilings.take_nudged(), Some(0));
+        assert!(pool.free_bytes() < free);
+        // The last one goes as well: nothing is kept of it, and it may begin anew.
+        unveilings.leave(0, &mut pool);
+        assert_eq!(pool.free_bytes(), free);
+        unveilings.set_scarce(0, true);
+        assert!(unveilings.greet(0, TORRENT, 40, true, 1, &mut pool));
     }
 
     #[test]
