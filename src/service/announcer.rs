@@ -201,7 +201,7 @@ async fn tell(
         peer_id: identity.peer_id,
         port: service.external_port(),
         uploaded,
-        downloaded: service.fetched.received_bytes(service, torrent),
+        downloaded: service.fetched.fetched_bytes(torrent),
         left: service.fetched.left_bytes(torrent).unwrap_or(left),
         event: due.event,
         num_want: PEERS_WANTED,

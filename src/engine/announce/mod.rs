@@ -238,11 +238,15 @@ pub(super) fn can_be_dialled(address: &SocketAddr) -> bool {
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// Loopback, link-local, private: where no stranger's torrent has any business sending us.
+/// Loopback, link-local, private, shared by a carrier's customers (RFC 6598), set aside: nothing
+/// that can be reached from anywhere, so no stranger has any business sending us there.
 pub fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && b & 0xc0 == 64;
+            let set_aside = a == 0 || a >= 240;
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared || set_aside
         }
         IpAddr::V6(ip) => {
             ip.is_loopback()

@@ -5,7 +5,7 @@
 //! one crowd, so that nobody is many by having many addresses.
 
 use super::id::NodeId;
-use crate::engine::announce::{Family, can_be_dialled};
+use crate::engine::announce::{Family, can_be_dialled, is_private};
 use crate::engine::bencode::Sink;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -75,22 +75,10 @@ impl Endpoint {
         can_be_dialled(&self.address()) && (allow_private || !self.is_private())
     }
 
-    /// Loopback, link-local, private, shared by a carrier's customers, or set aside: nothing that
-    /// can be reached from anywhere. Such addresses bear any name (BEP 42, *Enforcement*).
+    /// Nothing that can be reached from anywhere. Such addresses bear any name (BEP 42,
+    /// *Enforcement*).
     pub fn is_private(&self) -> bool {
-        match self.ip() {
-            IpAddr::V4(ip) => {
-                let [a, b, ..] = ip.octets();
-                let shared = a == 100 && b & 0xc0 == 64;
-                let set_aside = a == 0 || a >= 240;
-                let local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-                local || shared || set_aside
-            }
-            IpAddr::V6(ip) => {
-                let local = ip.is_unique_local() || ip.is_unicast_link_local();
-                ip.is_loopback() || ip.is_unspecified() || local
-            }
-        }
+        is_private(self.ip())
     }
 
     /// Whether a node there may have that name (BEP 42).

@@ -68,6 +68,8 @@ pub struct Goal {
     pub wanted_bytes: u64,
     /// Bytes of these that are verified.
     pub here_bytes: u64,
+    /// How many of them were when it was begun.
+    begun_bytes: u64,
     /// What is recorded; not here while a lane has it.
     pub progress: Option<Box<Progress>>,
     /// Verified and not yet handed to a lane.
@@ -111,6 +113,7 @@ impl Goal {
             folder: errand.folder,
             wanted_bytes: errand.wanted_bytes,
             here_bytes: errand.here_bytes,
+            begun_bytes: errand.here_bytes,
             progress: Some(Box::new(errand.progress)),
             unrecorded_bytes: u64::from(!is_recorded),
             record_at: if is_recorded { Instant::NEVER } else { Instant::default() },
@@ -192,10 +195,11 @@ impl Desk {
         Some(goal.wanted_bytes.saturating_sub(goal.here_bytes))
     }
 
-    /// Bytes of content that peers have sent of a torrent.
-    pub fn received_bytes(&self, service: &Service<'_>, torrent: TorrentSlot) -> u64 {
-        let standing = service.swarm.borrow().fetcher.standing(torrent);
-        standing.map_or(0, |standing| standing.received_bytes)
+    /// Bytes of a torrent that have come and been verified since it was begun.
+    pub fn fetched_bytes(&self, torrent: TorrentSlot) -> u64 {
+        let goals = self.goals.borrow();
+        let goal = goals.iter().find(|goal| goal.torrent == torrent);
+        goal.map_or(0, |goal| goal.here_bytes.saturating_sub(goal.begun_bytes))
     }
 
     /// Whether everything that was asked for is there and settled.

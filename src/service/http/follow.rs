@@ -15,6 +15,7 @@
 
 use super::stream::{Answer, Client};
 use super::{Get, HttpError};
+use crate::engine::announce::is_private;
 use core::fmt;
 use core::ops::Range;
 use futures_lite::future;
@@ -289,37 +290,13 @@ impl Trust {
     }
 
     fn admits(self, ip: IpAddr) -> bool {
-        self == Trust::House || !is_private(ip)
+        self == Trust::House || !(is_private(ip) || ip.is_multicast())
     }
 
     /// Somebody has been asked, who may send us on.
     fn note(&mut self, ip: IpAddr) {
         if !is_private(ip) {
             *self = Trust::Public;
-        }
-    }
-}
-
-/// Loopback, link-local, private, behind a carrier's NAT, nobody's: where no stranger's link has
-/// any business sending us.
-pub fn is_private(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_broadcast()
-                || ip.is_multicast()
-                || first == 0
-                || (first == 100 && second & 0xc0 == 64)
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unicast_link_local()
-                || ip.is_unique_local()
-                || ip.is_multicast()
-                || ip.is_unspecified()
         }
     }
 }

@@ -4,6 +4,7 @@
 //! later: a page, a line of figures, the announcer.
 
 use super::igd::Fault;
+use crate::engine::announce::is_private;
 use crate::engine::portmap::Refusal;
 use crate::service::Service;
 use crate::service::clock::Bell;
@@ -204,10 +205,7 @@ impl Service<'_> {
 /// Whether others can be sent there, as far as an address can tell.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let is_here = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            !is_here && !ip.is_unspecified() && !ip.is_multicast() && !is_of_a_carrier(ip)
-        }
+        IpAddr::V4(v4) => !is_private(ip) && !v4.is_multicast(),
         // 2000::/3 is all that has been given out.
         IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
     }
