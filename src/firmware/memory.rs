@@ -4,6 +4,7 @@ use super::line::Line;
 use super::tracker::{ANSWER_BYTES, REQUEST_BYTES};
 use crate::engine::announce::local::DATAGRAM_BYTES_MAX;
 use crate::engine::peer::serve::Request;
+use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::PeerSlot;
@@ -18,7 +19,7 @@ pub struct Memory<const LINES: usize, const REQUESTS: usize> {
     pub(super) members: [Option<Member>; LINES],
     pub(super) nudged: [PeerSlot; LINES],
     pub(super) torrents: [Option<Torrent>; 1],
-    pub(super) bits: [u8; BITS_BYTES],
+    pub(super) bits: [u8; Pool::lent_bytes(BITS_BYTES)],
 }
 
 /// What the network stack works in besides its rings: a static of its own, as it is not engine
@@ -69,7 +70,7 @@ impl<const LINES: usize, const REQUESTS: usize> Memory<LINES, REQUESTS> {
             members: [const { None }; LINES],
             nudged: [PeerSlot(0); LINES],
             torrents: [const { None }],
-            bits: [0; BITS_BYTES],
+            bits: [0; Pool::lent_bytes(BITS_BYTES)],
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::engine::swarm::fetch::Fetch;
 use crate::engine::swarm::fetch::link::{Ask, Link};
 use crate::engine::swarm::fetch::partial::Partial;
 use crate::engine::swarm::fetch::unveil::Veil;
+use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::PeerSlot;
@@ -261,7 +262,7 @@ impl Board {
                 "seeding_max",
                 each(seeding, size_of::<Option<Torrent>>() + TORRENT_BYTES)
             ),
-            line("bitfields", "bits_kib", kib(pools.bits_kib)),
+            line("bitfields", "bits_kib", Pool::lent_bytes(pools.bits_kib as usize * 1024) as u64),
             line("fetches", "fetching_max", each(pools.fetching_max.into(), FETCH_BYTES)),
             line(
                 "pieces under way",

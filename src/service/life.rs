@@ -33,6 +33,7 @@ use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
 use crate::engine::swarm::fetch::unveil::Veil;
 use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
+use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::torrent::{Have, Torrent};
 use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
 use crate::engine::units::{InfoHash, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
@@ -109,7 +110,7 @@ async fn serve(
     let mut torrents: Vec<Option<Torrent>> = (0..pools.seeding_max).map(|_| None).collect();
     let mut members: Vec<_> = (0..pumps).map(|_| None).collect();
     let mut nudged = std::vec![PeerSlot::default(); pumps];
-    let mut bits = std::vec![0; pools.bits_kib as usize * 1024];
+    let mut bits = std::vec![0; Pool::lent_bytes(pools.bits_kib as usize * 1024)];
     let mut candidates = std::vec![None; pools.candidates_max as usize];
     let requests_each = usize::from(pools.requests_per_peer);
     let mut requests = std::vec![Request::default(); pumps * requests_each];

@@ -12,6 +12,7 @@ use perennial::engine::swarm::fetch::link::Ask;
 use perennial::engine::swarm::fetch::store::{Done, Stores, Verdict, Work};
 use perennial::engine::swarm::fetch::unveil::Veil;
 use perennial::engine::swarm::fetch::{FetchMemory, Fetcher, Fetching, Order};
+use perennial::engine::swarm::pool::Pool;
 use perennial::engine::swarm::torrent::{Have, Torrent};
 use perennial::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
 use perennial::engine::units::{InfoHash, Instant, PeerId, PeerSlot};
@@ -226,7 +227,7 @@ fn a_whole_torrent_is_fetched_without_allocating() {
     let mut torrents = [None];
     let mut members = [const { None }; PEERS];
     let mut nudged = [PeerSlot(0); PEERS];
-    let mut bits = [0; 64];
+    let mut bits = [0; Pool::lent_bytes(64)];
     let mut candidates = [None; 4];
     let mut fetches = [const { None }];
     let mut partials = [const { None }; 8];

@@ -25,6 +25,7 @@ mod leecher;
 mod limits;
 mod line;
 mod pump;
+mod resting;
 mod script;
 mod serving;
 mod storage;

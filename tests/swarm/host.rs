@@ -9,6 +9,7 @@ use perennial::engine::swarm::fetch::link::Ask;
 use perennial::engine::swarm::fetch::store::{Done, Verdict, Work};
 use perennial::engine::swarm::fetch::unveil::Veil;
 use perennial::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher, Fetching, Order};
+use perennial::engine::swarm::pool::Pool;
 use perennial::engine::swarm::torrent::{Have, Torrent};
 use perennial::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
 use perennial::engine::units::{InfoHash, Instant, PeerId, PeerSlot, TorrentSlot};
@@ -126,7 +127,7 @@ impl Host {
             torrents: lend_each(1, || None),
             members: lend_each(slots, || None),
             nudged: lend_each(slots, || PeerSlot(0)),
-            bits: lend_each(content.layout.bitfield_bytes() as usize, || 0),
+            bits: lend_each(Pool::lent_bytes(content.layout.bitfield_bytes() as usize), || 0),
             candidates: lend_each(1, || None),
         };
         let limits = SwarmLimits {

@@ -13,7 +13,7 @@ use crate::engine::metainfo::layout::OutOfRange;
 use crate::engine::swarm::Swarm;
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Member;
-use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex};
+use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex, TorrentSlot};
 use crate::engine::wire::PeerFault;
 use crate::engine::wire::extended::{self, EXCHANGE_ID, METADATA_ID, Metadata, PeerHello};
 use crate::engine::wire::frame::{Decoder, Frame};
@@ -28,24 +28,42 @@ impl Peer<'_> {
         now: Instant,
         swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
-        let Stage::Greeting { dialled, .. } = self.stage else { return Ok(()) };
-        let torrent = swarm.find(&theirs.info_hash).ok_or(PeerFault::UnknownTorrent)?;
-        if dialled.is_some_and(|dialled| dialled != torrent) {
-            return Err(PeerFault::OtherTorrent);
+        let Stage::Greeting { dialled, since, .. } = self.stage else { return Ok(()) };
+        match swarm.find(&theirs.info_hash) {
+            Some(torrent) if dialled.is_some_and(|dialled| dialled != torrent) => {
+                Err(PeerFault::OtherTorrent)
+            }
+            Some(torrent) => self.enter(theirs, torrent, dialled.is_some(), now, swarm),
+            None if dialled.is_none() && swarm.torrents_rest => {
+                self.stage = Stage::Asking { theirs, since };
+                Ok(())
+            }
+            None => Err(PeerFault::UnknownTorrent),
         }
+    }
+
+    /// The torrent is known: the peer is let in, if there is room.
+    pub(super) fn enter(
+        &mut self,
+        theirs: Handshake,
+        torrent: TorrentSlot,
+        dialled: bool,
+        now: Instant,
+        swarm: &mut Swarm<'_, impl Fetching>,
+    ) -> Result<(), PeerFault> {
         if theirs.peer_id == swarm.identity().peer_id {
             return Err(PeerFault::Ourselves);
         }
         let (address, features) = (self.address, theirs.features);
         let mut member = Member::new(torrent, address, theirs.peer_id, features.fast, now);
-        if dialled.is_some() {
+        if dialled {
             member.listen_port = address.port();
         }
         if let Err(refused) = swarm.join(self.slot, member, now) {
             self.stage = Stage::Refused(refused);
             return Ok(());
         }
-        if dialled.is_none() {
+        if !dialled {
             self.put_handshake(torrent, swarm);
         }
         self.stage = Stage::Member(Session {

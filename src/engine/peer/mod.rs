@@ -90,6 +90,8 @@ enum Stage {
         dialled: Option<TorrentSlot>,
         since: Instant,
     },
+    /// It asks for a torrent that may be at rest: whoever knows of those is asked.
+    Asking { theirs: Handshake, since: Instant },
     /// Not let in.
     Refused(Refused),
     /// Past it.
@@ -196,7 +198,31 @@ impl<'m> Peer<'m> {
     pub fn torrent(&self) -> Option<TorrentSlot> {
         match &self.stage {
             Stage::Member(session) => Some(session.torrent),
-            Stage::Greeting { .. } | Stage::Refused(_) => None,
+            Stage::Greeting { .. } | Stage::Asking { .. } | Stage::Refused(_) => None,
+        }
+    }
+
+    /// The torrent it asks for, on the wire, while that is not active. Once it is, or is known not to
+    /// exist, [`Peer::handle_sought`] goes on.
+    pub fn sought(&self) -> Option<[u8; 20]> {
+        match &self.stage {
+            Stage::Asking { theirs, .. } => Some(theirs.info_hash),
+            _ => None,
+        }
+    }
+
+    /// What it asks for is active now, if it exists.
+    pub fn handle_sought(
+        &mut self,
+        now: Instant,
+        swarm: &mut Swarm<'_, impl Fetching>,
+    ) -> Result<(), PeerFault> {
+        match self.stage {
+            Stage::Asking { theirs, .. } => match swarm.find(&theirs.info_hash) {
+                Some(torrent) => self.enter(theirs, torrent, false, now, swarm),
+                None => Err(PeerFault::UnknownTorrent),
+            },
+            _ => Ok(()),
         }
     }
 
@@ -205,10 +231,14 @@ impl<'m> Peer<'m> {
     /// blocks is read on all the same; requests that then find the queue full are dropped.
     pub fn appetite(&self, swarm: &Swarm<'_, impl Fetching>) -> usize {
         match &self.stage {
+            // Its torrent may have to be looked for before anything else can be understood.
+            Stage::Greeting { received, .. } if swarm.torrents_rest => {
+                HANDSHAKE_BYTES - received.len()
+            }
             Stage::Greeting { received, .. } => {
                 HANDSHAKE_BYTES - received.len() + REQUEST_BYTES * self.queue.free()
             }
-            Stage::Refused(_) => 0,
+            Stage::Asking { .. } | Stage::Refused(_) => 0,
             Stage::Member(_) if swarm.fetcher.awaits_payload(self.slot) => RECEIVE_BYTES_MAX,
             Stage::Member(_) => REQUEST_BYTES * self.queue.free(),
         }
@@ -301,7 +331,9 @@ impl<'m> Peer<'m> {
     /// Looks at the clock: what has taken too long ends the connection.
     pub fn handle_time(&mut self, now: Instant) -> Result<(), PeerFault> {
         match &self.stage {
-            Stage::Greeting { since, .. } if now >= since.after(HANDSHAKE_TIMEOUT_MS) => {
+            Stage::Greeting { since, .. } | Stage::Asking { since, .. }
+                if now >= since.after(HANDSHAKE_TIMEOUT_MS) =>
+            {
                 Err(PeerFault::HandshakeLate)
             }
             _ if now >= self.last_received.after(SILENCE_TIMEOUT_MS) && !self.is_taking(now) => {
@@ -368,7 +400,7 @@ impl<'m> Peer<'m> {
     /// When [`Peer::handle_time`] or [`Peer::poll_output`] next has something to say.
     pub fn deadline(&self, swarm: &Swarm<'_, impl Fetching>) -> Deadline {
         let first = match &self.stage {
-            Stage::Greeting { since, .. } => {
+            Stage::Greeting { since, .. } | Stage::Asking { since, .. } => {
                 Deadline { at: since.after(HANDSHAKE_TIMEOUT_MS), why: "a handshake" }
             }
             Stage::Refused(_) => Deadline::NONE,

@@ -149,6 +149,12 @@ impl<'m> Candidates<'m> {
         }
     }
 
+    /// Forgets who was known for a torrent.
+    pub fn forget(&mut self, torrent: TorrentSlot) {
+        let of = |place: &&mut Option<Candidate>| place.is_some_and(|one| one.torrent == torrent);
+        self.table.iter_mut().filter(of).for_each(|place| *place = None);
+    }
+
     /// How many addresses are known for a torrent.
     pub fn count_of(&self, torrent: TorrentSlot) -> usize {
         self.table.iter().flatten().filter(|known| known.torrent == torrent).count()

@@ -6,6 +6,7 @@
 //! it, and that peer finds in its next `poll_output` what has changed.
 //!
 //! - [`torrent`]: an active torrent and which of its pieces are offered
+//! - [`pool`]: bitmaps that come and go
 //! - [`roster`]: one entry for each connection past its handshake
 //! - [`choker`]: whose turn it is to be served
 //! - [`candidates`]: addresses known but not connected
@@ -21,6 +22,7 @@ pub mod bucket;
 pub mod candidates;
 pub mod choker;
 pub mod fetch;
+pub mod pool;
 pub mod roster;
 pub mod torrent;
 
@@ -32,8 +34,9 @@ use candidates::Candidates;
 use choker::Choker;
 use fetch::store::{Done, Verdict};
 use fetch::{FetchFull, Fetcher, Fetching, Order, SeedOnly};
+use pool::{Pool, Span};
 use roster::{Farewell, Member, Roster};
-use torrent::{Bits, Have, Torrent};
+use torrent::{Have, Torrent};
 
 /// What the box says of itself in handshakes.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +84,11 @@ pub struct Swarm<'m, F: Fetching = SeedOnly> {
     torrents: &'m mut [Option<Torrent>],
     roster: Roster<'m>,
     choker: Choker,
-    bits: Bits<'m>,
+    bits: Pool<'m>,
     withdrawals: u32,
+    /// Torrents that are not active may exist all the same, at rest: who asks for one of them waits
+    /// until it has been looked for. Not so unless said.
+    pub torrents_rest: bool,
     /// Whom to dial.
     pub candidates: Candidates<'m>,
     /// Bytes of content sent since start.
@@ -124,8 +130,9 @@ impl<'m, F: Fetching> Swarm<'m, F> {
             torrents: memory.torrents,
             roster: Roster::new(memory.members, memory.nudged, limits),
             choker: Choker::new(limits.unchoked_max),
-            bits: Bits::new(memory.bits),
+            bits: Pool::new(memory.bits),
             withdrawals: 0,
+            torrents_rest: false,
             candidates: Candidates::new(memory.candidates),
             sent_bytes: 0,
             fetcher,
@@ -147,6 +154,35 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         Some(TorrentSlot(index as u16))
     }
 
+    /// A torrent rests: its place may be given to another. `false`, and nothing has changed, while
+    /// somebody is connected for it or something of it is fetched.
+    pub fn rest(&mut self, slot: TorrentSlot) -> bool {
+        let is_used = self.members().any(|member| member.torrent == slot);
+        if is_used || self.fetcher.is_fetched(slot) {
+            return false;
+        }
+        let Some(torrent) = self.torrents[slot.index()].take() else { return false };
+        if let Have::Some(span) = torrent.have {
+            self.bits.give_back(span);
+        }
+        self.candidates.forget(slot);
+        self.fetcher.forget(slot);
+        true
+    }
+
+    /// Nothing more is served or fetched of a torrent: whoever is connected for it is let go, and
+    /// once they have left it can [rest](Swarm::rest).
+    pub fn withdraw(&mut self, slot: TorrentSlot) {
+        self.fetcher.abandon(slot);
+        self.candidates.forget(slot);
+        self.roster.let_go(|member| (member.torrent == slot).then_some(Farewell::Withdrawn));
+    }
+
+    /// Whether that place is taken.
+    pub fn is_active(&self, slot: TorrentSlot) -> bool {
+        self.torrents.get(slot.index()).is_some_and(Option::is_some)
+    }
+
     /// The active torrent of that name.
     pub fn find(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
         let same = |torrent: &Torrent| torrent.info_hash.on_the_wire() == *on_the_wire;
@@ -157,7 +193,8 @@ impl<'m, F: Fetching> Swarm<'m, F> {
     /// An active torrent.
     ///
     /// # Panics
-    /// When the slot is empty: slots come from [`Swarm::find`] and are not reused.
+    /// When the slot is empty: slots come from [`Swarm::find`], and a torrent that is in use does
+    /// not rest.
     pub fn torrent(&self, slot: TorrentSlot) -> &Torrent {
         self.torrents[slot.index()].as_ref().expect("a slot that was given out is filled")
     }
@@ -198,13 +235,20 @@ impl<'m, F: Fetching> Swarm<'m, F> {
             return;
         }
         if torrent.have == Have::All {
-            torrent.have = match self.bits.take_full(count) {
-                Some(span) => Have::Some(span),
+            torrent.have = match self.bits.take(count) {
+                Some(span) => {
+                    for piece in 0..count {
+                        self.bits.set(span, piece);
+                    }
+                    Have::Some(span)
+                }
                 None => Have::Nothing,
             };
         }
         if let Have::Some(span) = torrent.have {
-            pieces.for_each(|piece| self.bits.clear(span, piece));
+            for piece in pieces {
+                self.bits.clear(span, piece);
+            }
         }
         self.withdrawals = self.withdrawals.wrapping_add(1);
         self.roster.nudge_all(slot);
@@ -219,12 +263,12 @@ impl<'m, F: Fetching> Swarm<'m, F> {
     }
 
     /// Takes bits for a torrent of which only some pieces are there, all clear; `None` when full.
-    pub fn take_bits(&mut self, piece_count: u32) -> Option<torrent::BitSpan> {
+    pub fn take_bits(&mut self, piece_count: u32) -> Option<Span> {
         self.bits.take(piece_count)
     }
 
     /// Sets the bit of a piece that is there.
-    pub fn set_bit(&mut self, span: torrent::BitSpan, piece: u32) {
+    pub fn set_bit(&mut self, span: Span, piece: u32) {
         self.bits.set(span, piece);
     }
 
@@ -532,8 +576,10 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
     fn settle(&mut self, slot: TorrentSlot) {
         let Some(torrent) = self.torrents[slot.index()].as_mut() else { return };
         let count = torrent.layout.piece_count();
-        if (0..count).all(|piece| torrent.have.contains(&self.bits, count, piece)) {
-            torrent.have = Have::All;
+        if (0..count).all(|piece| torrent.have.contains(&self.bits, count, piece))
+            && let Have::Some(span) = core::mem::replace(&mut torrent.have, Have::All)
+        {
+            self.bits.give_back(span);
         }
         self.roster.settle(slot);
         self.roster.let_go(|member| {

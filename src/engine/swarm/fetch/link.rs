@@ -6,8 +6,8 @@
 //! each round trip, and each second no more than twice what came in that second. So a fast peer far
 //! away is kept busy and a slow one holds two seconds of work at most.
 
-use super::pool::{Pool, Span};
 use crate::engine::limits::{ASKS_MIN, SNUB_MS};
+use crate::engine::swarm::pool::{Pool, Span};
 use crate::engine::units::{Instant, TorrentSlot};
 
 /// A request of ours: 8 bytes.

@@ -12,7 +12,6 @@
 //!           partials: pieces under way, with their blocks
 //! ```
 //!
-//! - [`pool`]: bitmaps that come and go
 //! - [`link`]: what a peer has and what it was asked for
 //! - [`metadata`]: what a torrent is, when only its name is known
 //! - [`partial`]: a piece under way
@@ -37,7 +36,6 @@ pub mod link;
 pub mod metadata;
 pub mod partial;
 pub mod picker;
-pub mod pool;
 pub mod run;
 pub mod store;
 pub mod talk;
@@ -48,10 +46,10 @@ pub use talk::{Fetching, Say, SeedOnly};
 use super::super::limits::{BLOCK_BYTES, VERIFIED_TOLD_MAX};
 use super::super::metainfo::Layout;
 use super::super::units::{Instant, PeerSlot, TorrentSlot};
+use crate::engine::swarm::pool::{Pool, Span};
 use link::{Ask, AskState, Asks, Has, Link};
 use metadata::Sought;
 use partial::Partial;
-use pool::{Pool, Span};
 use store::Stores;
 use unveil::{Unveilings, Veil};
 

@@ -14,10 +14,10 @@
 //! the next bytes. As soon as two write at once it stays behind, and what it has not seen is read
 //! back once all is there.
 
-use super::pool::{Pool, Span};
 use crate::engine::digest::PieceHasher;
 use crate::engine::limits::BLOCK_BYTES;
 use crate::engine::metainfo::Layout;
+use crate::engine::swarm::pool::{Pool, Span};
 use crate::engine::units::{Block, PeerSlot, PieceIndex};
 
 /// A piece under way.

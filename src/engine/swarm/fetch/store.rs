@@ -534,7 +534,7 @@ impl Fetcher<'_> {
 /// without a gap, and the front of the block that is still coming.
 fn hash_along(
     partial: &mut Partial,
-    pool: &super::pool::Pool<'_>,
+    pool: &crate::engine::swarm::pool::Pool<'_>,
     run: &[Store],
 ) -> Option<Hashing> {
     let mut upto = partial.front_bytes(pool);

@@ -109,6 +109,12 @@ pub trait Fetching {
     /// Another has a torrent whole: nobody is kept from anything.
     fn unveil(&mut self, _torrent: TorrentSlot) {}
 
+    /// Nothing more of a torrent is fetched.
+    fn abandon(&mut self, _torrent: TorrentSlot) {}
+
+    /// A torrent rests, and its place may be given to another.
+    fn forget(&mut self, _torrent: TorrentSlot) {}
+
     /// Blocks are to come: reads are for payload, and need a lane's buffer.
     fn awaits_payload(&self, _slot: PeerSlot) -> bool {
         false
@@ -398,6 +404,19 @@ impl Fetching for Fetcher<'_> {
         if let Some((link, fetch, _)) = self.link(slot) {
             link.told_verified = fetch.verified_count;
         }
+    }
+
+    fn abandon(&mut self, torrent: TorrentSlot) {
+        let of = |fetch: &Option<Fetch>| fetch.as_ref().is_some_and(|f| f.torrent == torrent);
+        let Some(place) = self.fetches.iter().position(of) else { return };
+        if let Some(fetch) = &mut self.fetches[place] {
+            (fetch.lacking_count, fetch.sought) = (0, None);
+        }
+        self.finish(place as u16);
+    }
+
+    fn forget(&mut self, torrent: TorrentSlot) {
+        self.unveilings.forget(torrent, &mut self.pool);
     }
 
     fn awaits_payload(&self, slot: PeerSlot) -> bool {

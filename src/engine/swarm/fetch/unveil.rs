@@ -18,7 +18,7 @@
 //! # When full
 //! A torrent for which there is no place, or no bits, is offered whole as any other.
 
-use super::pool::{Pool, Span};
+use crate::engine::swarm::pool::{Pool, Span};
 use crate::engine::units::{Deadline, Instant, PieceIndex, TorrentSlot};
 
 /// A torrent that is given out piece by piece.
@@ -142,6 +142,13 @@ impl<'m> Unveilings<'m> {
         }
         let at = self.torrents.iter().position(|one| one.torrent == torrent && !one.over);
         if let Some(at) = at.filter(|_| !left) {
+            pool.give_back(self.torrents.swap_remove(at).seen);
+        }
+    }
+
+    /// The torrent's place may be given to another.
+    pub fn forget(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) {
+        if let Some(at) = self.torrents.iter().position(|one| one.torrent == torrent) {
             pool.give_back(self.torrents.swap_remove(at).seen);
         }
     }

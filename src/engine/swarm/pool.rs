@@ -44,6 +44,12 @@ impl<'m> Pool<'m> {
         Pool { taken, units, first_free: 0, free_count }
     }
 
+    /// How long what is lent has to be for spans of `bytes` in all: a bit for each unit beside it.
+    pub const fn lent_bytes(bytes: usize) -> usize {
+        let units = bytes.div_ceil(UNIT_BYTES);
+        units * UNIT_BYTES + units.div_ceil(8)
+    }
+
     /// Takes a span for so many bits, all clear.
     ///
     /// # Work
