@@ -7,7 +7,7 @@
 //!
 //! - [`torrent`]: an active torrent and which of its pieces are offered
 //! - [`pool`]: bitmaps that come and go
-//! - [`relay`]: what fetching means for those who are connected
+//! - `relay`: what fetching means for those who are connected
 //! - [`roster`]: one entry for each connection past its handshake
 //! - [`choker`]: whose turn it is to be served
 //! - [`candidates`]: addresses known but not connected
@@ -29,7 +29,7 @@ pub mod roster;
 pub mod torrent;
 
 use super::announce::is_private;
-use super::units::{Deadline, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
+use super::units::{Deadline, Instant, PeerId, PeerSlot, TorrentSlot};
 use super::wire::PeerFault;
 use super::wire::extended::EXCHANGE_PEERS_MAX;
 use candidates::Candidates;
