@@ -11,7 +11,8 @@
 
 mod medium;
 
-use super::board::{Board, ImageSizes, JOURNAL_BUFFER_BYTES};
+use super::archive::Archive;
+use super::board::{Board, ImageSizes};
 use super::content::FileSource;
 use super::known::WINDOW_BYTES;
 use super::life;
@@ -19,10 +20,8 @@ use super::options::Options;
 use super::refusal::Refusal;
 use super::report::{ImageMade, Report};
 use super::share::{Progress, Share, Wish, Workshop};
-use super::state::State;
 use super::walk::{Walk, unreadable};
 use crate::engine::image::{Head, HeadError, SECTOR_BYTES};
-use crate::engine::library::{Entry, Library};
 use crate::engine::metainfo::{Layout, Summary, author};
 use crate::engine::units::Span;
 use async_signal::{Signal, Signals};
@@ -31,14 +30,12 @@ use log::warn;
 use medium::Medium;
 use rustix::rand::{GetRandomFlags, getrandom};
 use smol::stream::StreamExt;
-use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::vec::Vec;
 use url::{Position, Url};
 
 /// What an image is made for, and where: `--for-board` and `-o`.
@@ -142,15 +139,11 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
     };
     let tracker = tracker_of(&options.trackers)?;
     let board = &options.board;
-    let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
-    let library = Library::new(&mut entries);
-    let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
-    let journal_kib = board.disk.journal_kib;
-    let state = RefCell::new(State::open(&options.state, journal_kib, &mut buffer, library)?);
+    let archive = Archive::open(&options.state, board)?;
     let lanes = life::start_lanes(board)?;
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(life::no_signals)?;
-        let mut workshop = Workshop { state: &state, lanes: &lanes };
+        let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
             let problem = "its making was interrupted";
@@ -159,7 +152,7 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
         let making = make_of(target, path, tracker, options, &mut workshop, report);
         let made = smol::future::or(interrupted, making).await;
         if made.is_err() {
-            state.borrow().discard_new_folders();
+            archive.ask(|state| state.discard_new_folders()).await;
         }
         made
     })
@@ -171,7 +164,7 @@ async fn make_of(
     path: &Path,
     tracker: Option<String>,
     options: &Options,
-    workshop: &mut Workshop<'_, '_>,
+    workshop: &mut Workshop<'_>,
     report: &mut Report,
 ) -> Result<(), Refusal> {
     let mut medium = Medium::open(&target.output, path)?;

@@ -8,7 +8,8 @@
 //! All memory whose size a board sets is allocated in [`live()`], once; the engine borrows it.
 
 use super::announcer::{self, Announcer};
-use super::board::{Board, JOURNAL_BUFFER_BYTES, Pools, RECEIVED_BYTES};
+use super::archive::Archive;
+use super::board::{Board, Pools, RECEIVED_BYTES};
 use super::caps::Caps;
 use super::clock::{Bell, Clock};
 use super::content::HASH_SCRATCH_BYTES;
@@ -23,12 +24,10 @@ use super::options::{DhtOptions, Opened, Options, open_all};
 use super::portmap::Portmap;
 use super::report::{Report, Totals};
 use super::share::{Share, Workshop};
-use super::state::State;
 use super::streams::Streams;
 use super::webseed::{self, WebSeeds};
 use super::windows::Windows;
 use super::{Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub};
-use crate::engine::library::{Entry, Library, Record};
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::fetch::link::Ask;
 use crate::engine::swarm::fetch::unveil::Veil;
@@ -47,7 +46,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
@@ -59,16 +58,12 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         return Err(objection);
     }
     raise_descriptors(board);
-    let mut entries: Vec<Option<Entry>> = std::vec![None; board.pools.torrents_max as usize];
-    let library = Library::new(&mut entries);
-    let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
-    let journal_kib = board.disk.journal_kib;
-    let state = RefCell::new(State::open(&options.state, journal_kib, &mut buffer, library)?);
+    let archive = Archive::open(&options.state, board)?;
     let listener = listen(options)?;
     let lanes = start_lanes(board)?;
     smol::block_on(async {
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
-        let mut workshop = Workshop { state: &state, lanes: &lanes };
+        let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
             Err(Refusal::new("hashing", "was interrupted", "start again to share"))
@@ -76,19 +71,14 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         let opening = open_all(&mut workshop, options, report);
         let opened = smol::future::or(interrupted, opening).await;
         if opened.is_err() {
-            state.borrow().discard_new_folders();
+            archive.ask(|state| state.discard_new_folders()).await;
         }
         let opened = opened?;
         let announcer = Announcer::default();
-        let keeper = Keeper { state: &state, announcer: &announcer, options };
+        let keeper = Keeper { archive: &archive, announcer: &announcer, options };
         let sent = serve(options, report, listener, lanes, opened, &keeper, &mut signals).await?;
         for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
-            let mut state = state.borrow_mut();
-            // A name whose metadata never came is none of the library's.
-            if let Some(entry) = state.library().get(&info_hash) {
-                let bytes = entry.sent_bytes.saturating_add(sent_bytes);
-                state.record(Record::Sent { info_hash, bytes })?;
-            }
+            archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
         }
         Ok(())
     })
@@ -101,7 +91,7 @@ async fn serve(
     listener: Async<TcpListener>,
     lanes: Lanes,
     opened: Opened,
-    keeper: &Keeper<'_, '_>,
+    keeper: &Keeper<'_>,
     signals: &mut Signals,
 ) -> Result<Vec<(InfoHash, u64)>, Refusal> {
     let (board, pools) = (&options.board, options.board.pools);
@@ -136,7 +126,7 @@ async fn serve(
         veils: &mut veils,
         pool: &mut pool,
     });
-    let hash_table = HashTable::new(options, address, &keeper.state.borrow());
+    let hash_table = HashTable::new(options, address, keeper.archive.folder());
     let mut nodes = hash_table.memory(board);
     let dht_port = if hash_table.is_on { address.port() } else { 0 };
     let service = make_service(options, address, dht_port, memory, fetcher, lanes)?;
@@ -149,7 +139,7 @@ async fn serve(
         told.push(take_in(&service, keeper, one)?);
     }
     for lead in opened.leads {
-        magnet::seek(&service, keeper, lead)?;
+        magnet::seek(&service, keeper, lead).await?;
     }
     told.iter().for_each(|(slot, share)| tell(&service, *slot, share, options, report));
     let executor = LocalExecutor::new();
@@ -209,13 +199,13 @@ struct HashTable<'o> {
 }
 
 impl<'o> HashTable<'o> {
-    fn new(options: &'o Options, listen: SocketAddr, state: &State<'_>) -> HashTable<'o> {
+    fn new(options: &'o Options, listen: SocketAddr, state: &Path) -> HashTable<'o> {
         let chosen = options.dht.entries.iter().map(|(host, port)| (host.as_str(), *port));
         let entries: Vec<_> = chosen.collect();
         // From a loopback address nobody else can be reached, unless the owner says who.
         let reaches_somebody = !listen.ip().is_loopback() || !entries.is_empty();
         let is_on = !options.lan && !options.dht.off && reaches_somebody;
-        let file = state.path().join(dht::FILE);
+        let file = state.join(dht::FILE);
         HashTable { is_on, listen, options: &options.dht, entries, file }
     }
 
@@ -372,7 +362,7 @@ async fn until_stopped(
 /// Takes in what has been opened: it is shared from here on, and what is lacking fetched.
 fn take_in(
     service: &Service<'_>,
-    keeper: &Keeper<'_, '_>,
+    keeper: &Keeper<'_>,
     taken: Taken,
 ) -> Result<(TorrentSlot, Share), Refusal> {
     let (options, Taken { share, errand, peers }) = (keeper.options, taken);

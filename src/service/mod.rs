@@ -10,7 +10,7 @@
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
-//! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
+//! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
@@ -19,6 +19,7 @@
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 
 pub mod announcer;
+pub mod archive;
 pub mod board;
 pub mod caps;
 pub mod clock;

@@ -87,7 +87,7 @@ pub struct Opened {
 
 /// Takes up every path and every link, one after the other.
 pub async fn open_all(
-    workshop: &mut Workshop<'_, '_>,
+    workshop: &mut Workshop<'_>,
     options: &Options,
     report: &mut Report,
 ) -> Result<Opened, Refusal> {
@@ -122,7 +122,7 @@ pub async fn open_all(
 /// Takes up one link: what is known already, what lies in a file or on the web; or leaves what is
 /// only a name.
 async fn open_link(
-    workshop: &mut Workshop<'_, '_>,
+    workshop: &mut Workshop<'_>,
     options: &Options,
     link: &Path,
     opened: &mut Opened,
@@ -130,7 +130,10 @@ async fn open_link(
 ) -> Result<(), Refusal> {
     let text = link.to_str().unwrap_or_default();
     let lead = text.starts_with("magnet:").then(|| Lead::parse(text)).transpose()?;
-    let known = lead.as_ref().and_then(|lead| workshop.load(&workshop.entry(&lead.info_hash)?));
+    let known = match &lead {
+        Some(lead) => workshop.known(&lead.info_hash).await.and_then(|(_, known)| known),
+        None => None,
+    };
     let mut brought = None;
     let torrent = match (&lead, known) {
         (_, Some(known)) => known.torrent,
@@ -142,7 +145,7 @@ async fn open_link(
             return Ok(());
         }
         (None, None) if download::is_url(text) => {
-            let folder = workshop.state.borrow().new_folder()?;
+            let folder = workshop.new_folder().await?;
             let path = folder.join("brought.torrent");
             brought = Some(folder);
             download::download(workshop.lanes, text, &path).await?;

@@ -8,6 +8,7 @@
 //! Journey 1: `main` -> here (walk, hash on lanes) -> `service/draft` with `engine/metainfo/author`
 //! -> `service/state` (files, then the journal's record: from here on it exists) -> the swarm.
 
+use super::archive::Archive;
 use super::content::{Content, ContentError, FileSource};
 use super::draft::{self, Draft};
 use super::known::{Known, WINDOW_BYTES, stamp_now};
@@ -21,7 +22,6 @@ use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
 use log::warn;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -97,14 +97,14 @@ impl Progress for () {
 }
 
 /// The state folder, the library in it and the lanes to hash on.
-pub struct Workshop<'w, 'm> {
+pub struct Workshop<'w> {
     /// Where torrents are kept, and which ones are.
-    pub state: &'w RefCell<State<'m>>,
+    pub archive: &'w Archive,
     /// Who hashes.
     pub lanes: &'w Lanes,
 }
 
-impl Workshop<'_, '_> {
+impl Workshop<'_> {
     /// Takes up what the owner names, hashing what is not known.
     pub async fn open(
         &mut self,
@@ -132,13 +132,13 @@ impl Workshop<'_, '_> {
             if known.trackers().iter().map(|(_, address)| address).eq(wish.trackers) {
                 return Ok(known.into_share(left_out, 0));
             }
-            let folder = self.state.borrow().new_folder()?;
+            let folder = self.new_folder().await?;
             let crc = draft::rewrite(&known, &folder, wish.trackers)?;
-            let known = self.admit(&folder, known.info_hash, key, crc)?;
+            let known = self.admit(&folder, known.info_hash, key, crc).await?;
             return Ok(known.into_share(left_out, 0));
         }
-        self.expect_room(key)?;
-        let folder = self.state.borrow().new_folder()?;
+        self.expect_room(key).await?;
+        let folder = self.new_folder().await?;
         let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
         let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib).await?;
         let (content, bytes) = (&draft.content, draft.content.layout.total_bytes);
@@ -152,11 +152,11 @@ impl Workshop<'_, '_> {
         // Our own work is held to what we ask of others'.
         Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
-        if self.state.borrow().library().is_full() {
-            self.forget_others(key, info_hash)?;
+        if self.archive.ask(|state| state.is_full()).await {
+            self.forget_others(key, info_hash).await?;
         }
-        let known = self.admit(&folder, info_hash, key, crc)?;
-        self.forget_others(key, info_hash)?;
+        let known = self.admit(&folder, info_hash, key, crc).await?;
+        self.forget_others(key, info_hash).await?;
         Ok(known.into_share(draft.left_out, bytes))
     }
 
@@ -174,17 +174,16 @@ impl Workshop<'_, '_> {
         let info_hash =
             draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
         let key = root_key(root.as_os_str().as_encoded_bytes());
-        let same = |entry: &&Entry| entry.info_hash == info_hash && !entry.fetching;
-        let entry = self.state.borrow().library().under(key).find(same).copied();
-        if let Some(entry) = entry
-            && let Some(known) = self.load(&entry)
+        if let Some((entry, known)) = self.known(&info_hash).await
+            && !entry.fetching
+            && let Some(known) = known
             && known.content.root == root
             && known.looks_the_same()
         {
             return Ok(known.into_share(LeftOut::default(), 0));
         }
-        self.expect_room(key)?;
-        let folder = self.state.borrow().new_folder()?;
+        self.expect_room(key).await?;
+        let folder = self.new_folder().await?;
         let (content, name, extents_crc) = draft::adopt(&folder, torrent, &summary, &root)?;
         let have = check(self.lanes, content, &summary.name, progress).await?;
         let matching = have.iter().map(|byte| byte.count_ones()).sum::<u32>();
@@ -210,7 +209,7 @@ impl Workshop<'_, '_> {
             have_crc: (!whole).then(|| crc32fast::hash(&have)),
         };
         let crc = draft::write_facts(&folder, &facts)?;
-        let known = self.admit(&folder, info_hash, key, crc)?;
+        let known = self.admit(&folder, info_hash, key, crc).await?;
         Ok(known.into_share(LeftOut::default(), summary.layout.total_bytes))
     }
 
@@ -221,8 +220,8 @@ impl Workshop<'_, '_> {
         key: u64,
         wish: Wish<'_>,
     ) -> Result<Option<(Known, LeftOut)>, Refusal> {
-        for entry in self.entries_under(key) {
-            let Some(known) = self.load(&entry) else { continue };
+        for (_, known) in self.known_under(key).await {
+            let Some(known) = known else { continue };
             let piece_bytes = known.content.layout.piece_bytes;
             if known.authored
                 && known.content.root == path
@@ -236,64 +235,68 @@ impl Workshop<'_, '_> {
     }
 
     /// Forgets what we made of the same folder when it held something else: those bytes are gone.
-    fn forget_others(&mut self, key: u64, info_hash: InfoHash) -> Result<(), Refusal> {
-        let others = self.entries_under(key);
-        for other in others.iter().filter(|other| other.info_hash != info_hash) {
-            let known = self.load(other);
+    async fn forget_others(&self, key: u64, info_hash: InfoHash) -> Result<(), Refusal> {
+        let all = self.known_under(key).await;
+        for (other, known) in all.into_iter().filter(|(other, _)| other.info_hash != info_hash) {
             if known.as_ref().is_none_or(|known| known.authored) {
                 if let Some(known) = known {
                     let root = known.content.root.display();
                     warn!("{root}: has changed since it was last shared: give out its new link");
                 }
-                self.state.borrow_mut().forget(other)?;
+                self.archive.ask(move |state| state.forget(&other)).await?;
             }
         }
         Ok(())
     }
 
     /// Refuses what could not be admitted once it has been hashed.
-    fn expect_room(&self, key: u64) -> Result<(), Refusal> {
-        let full = self.state.borrow().library().is_full();
-        if full && self.entries_under(key).is_empty() {
-            return Err(self.full());
-        }
-        Ok(())
+    async fn expect_room(&self, key: u64) -> Result<(), Refusal> {
+        let has_room =
+            move |state: &mut State<'_>| !state.is_full() || !state.under(key).is_empty();
+        if self.archive.ask(has_room).await { Ok(()) } else { Err(self.full().await) }
     }
 
-    /// What is known of a torrent.
-    pub fn entry(&self, info_hash: &InfoHash) -> Option<Entry> {
-        self.state.borrow().library().get(info_hash).copied()
+    /// What is known of a torrent; its files, if they are what the journal vouches for.
+    pub async fn known(&self, info_hash: &InfoHash) -> Option<(Entry, Option<Known>)> {
+        let info_hash = *info_hash;
+        let find = move |state: &mut State<'_>| {
+            let entry = state.get(&info_hash)?;
+            Some((entry, state.load(&entry)))
+        };
+        self.archive.ask(find).await
     }
 
-    /// The files of a torrent that is known, if they are what the journal vouches for.
-    pub fn load(&self, entry: &Entry) -> Option<Known> {
-        let folder = self.state.borrow().torrent_folder(&entry.info_hash, entry.facts_crc);
-        Known::load(&folder, entry.facts_crc)
+    /// The same of every torrent whose content lies there.
+    async fn known_under(&self, key: u64) -> Vec<(Entry, Option<Known>)> {
+        let find = move |state: &mut State<'_>| {
+            let all = state.under(key).into_iter();
+            all.map(|entry| (entry, state.load(&entry))).collect()
+        };
+        self.archive.ask(find).await
     }
 
-    fn entries_under(&self, key: u64) -> Vec<Entry> {
-        self.state.borrow().library().under(key).copied().collect()
+    /// An empty folder in which a torrent's files can be made.
+    pub async fn new_folder(&self) -> Result<PathBuf, Refusal> {
+        self.archive.ask(|state| state.new_folder()).await
     }
 
     /// The library has no place left.
-    pub fn full(&self) -> Refusal {
-        let held = self.state.borrow().library().entries().count();
+    pub async fn full(&self) -> Refusal {
+        let held = self.archive.ask(|state| state.count()).await;
         let problem = std::format!("the library holds {held} torrents and is full");
         Refusal::new("memory", problem, "choose a larger board with --board")
     }
 
-    fn admit(
-        &mut self,
+    async fn admit(
+        &self,
         folder: &Path,
         info_hash: InfoHash,
         key: u64,
         facts_crc: u32,
     ) -> Result<Known, Refusal> {
-        let folder = self.state.borrow_mut().admit(folder, info_hash, key, facts_crc)?;
-        Known::load(&folder, facts_crc).ok_or_else(|| {
-            let problem = "does not hold what has just been written to it";
-            Refusal::new(folder.display(), problem, "check the disk it is on")
-        })
+        let folder = folder.to_path_buf();
+        let admit = move |state: &mut State<'_>| state.admit(&folder, info_hash, key, facts_crc);
+        self.archive.ask(admit).await.map(|(_, known)| known)
     }
 }
 

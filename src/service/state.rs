@@ -17,6 +17,7 @@
 //! instant leaves a torrent as before or as after.
 
 use super::flash_file::{FlashFile, FlashFileError};
+use super::known::Known;
 use super::refusal::Refusal;
 use crate::engine::journal::{Journal, JournalError};
 use crate::engine::library::{Entry, Library, LibraryFull, RECORD_BYTES_MAX, Record};
@@ -29,6 +30,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::vec::Vec;
 
 /// The open state folder.
 pub struct State<'m> {
@@ -87,9 +89,29 @@ impl<'m> State<'m> {
         &self.folder
     }
 
-    /// Every torrent that exists.
-    pub fn library(&self) -> &Library<'m> {
-        &self.library
+    /// The torrent of that name.
+    pub fn get(&self, info_hash: &InfoHash) -> Option<Entry> {
+        self.library.get(info_hash).copied()
+    }
+
+    /// The torrents whose content lies there.
+    pub fn under(&self, root_key: u64) -> Vec<Entry> {
+        self.library.under(root_key).copied().collect()
+    }
+
+    /// How many torrents there are.
+    pub fn count(&self) -> usize {
+        self.library.entries().count()
+    }
+
+    /// There is no place for another torrent.
+    pub fn is_full(&self) -> bool {
+        self.library.is_full()
+    }
+
+    /// The files of a torrent, if they are what the journal vouches for.
+    pub fn load(&self, entry: &Entry) -> Option<Known> {
+        Known::load(&self.torrent_folder(&entry.info_hash, entry.facts_crc), entry.facts_crc)
     }
 
     /// Where the files of a torrent with these facts are.
@@ -115,16 +137,22 @@ impl<'m> State<'m> {
         }
     }
 
-    /// Puts a folder that is whole in its place, and records that its torrent exists.
+    /// Puts a folder that is whole in its place, and records that its torrent exists. Gives back
+    /// where it is, and what stands there.
     pub fn admit(
         &mut self,
         new_folder: &Path,
         info_hash: InfoHash,
         root_key: u64,
         facts_crc: u32,
-    ) -> Result<PathBuf, Refusal> {
+    ) -> Result<(PathBuf, Known), Refusal> {
         let record = Record::Admitted { info_hash, root_key, facts_crc };
-        self.place(new_folder, info_hash, facts_crc, record)
+        let folder = self.place(new_folder, info_hash, facts_crc, record)?;
+        let known = Known::load(&folder, facts_crc).ok_or_else(|| {
+            let problem = "does not hold what has just been written to it";
+            Refusal::new(folder.display(), problem, "check the disk it is on")
+        })?;
+        Ok((folder, known))
     }
 
     /// The same of a torrent that is still to be fetched.
@@ -172,6 +200,14 @@ impl<'m> State<'m> {
         // Should its folder stay for now, the next start clears it away.
         let _ = fs::remove_dir_all(self.torrent_folder(&entry.info_hash, entry.facts_crc));
         Ok(())
+    }
+
+    /// So many more bytes of a torrent's content were sent.
+    pub fn count_sent(&mut self, info_hash: InfoHash, sent_bytes: u64) -> Result<(), Refusal> {
+        // A name whose metadata never came is none of the library's.
+        let Some(entry) = self.get(&info_hash) else { return Ok(()) };
+        let bytes = entry.sent_bytes.saturating_add(sent_bytes);
+        self.record(Record::Sent { info_hash, bytes })
     }
 
     /// Records something; when this returns it will be known after any power cut.

@@ -107,8 +107,8 @@ impl Hunt {
 }
 
 /// Begins to look for the metadata of a torrent.
-pub fn seek(service: &Service<'_>, keeper: &Keeper<'_, '_>, lead: Lead) -> Result<(), Refusal> {
-    let folder = keeper.state.borrow().new_folder()?;
+pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Result<(), Refusal> {
+    let folder = keeper.archive.ask(|state| state.new_folder()).await?;
     let file = folder.join(torrent_name(&lead.name));
     let content = begin_file(&file, &lead)?;
     let torrent = Torrent {
@@ -230,7 +230,7 @@ pub fn judged(service: &Service<'_>, torrent: TorrentSlot, result: io::Result<bo
 }
 
 /// Takes up torrents whose metadata has been found, for ever.
-pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
     loop {
         // It counts as found until it has been taken up: it is not done before.
         let next = service.fetched.found.borrow().last().copied();
@@ -263,12 +263,12 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
 
 async fn take_up(
     service: &Service<'_>,
-    keeper: &Keeper<'_, '_>,
+    keeper: &Keeper<'_>,
     report: &Report,
     hunt: &Hunt,
 ) -> Result<(), Refusal> {
     let fetch = &keeper.options.fetch;
-    let mut workshop = Workshop { state: keeper.state, lanes: &service.lanes };
+    let mut workshop = Workshop { archive: keeper.archive, lanes: &service.lanes };
     let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
     let wish = Wish { torrent: &hunt.file, output, files, force };
     let Taken { share, errand, .. } = workshop.fetch(wish, &mut ()).await?;
@@ -308,7 +308,7 @@ async fn take_up(
     Ok(())
 }
 
-impl Keeper<'_, '_> {
+impl Keeper<'_> {
     /// In which order the owner wants pieces.
     pub fn order(&self) -> Order {
         if self.options.fetch.sequential { Order::Sequential } else { Order::Rarest }

@@ -27,11 +27,11 @@ pub mod progress;
 pub mod settle;
 
 use super::announcer::Announcer;
+use super::archive::Archive;
 use super::clock::Bell;
 use super::lanes::{Done, Job, Receipt};
 use super::options::Options;
 use super::report::Report;
-use super::state::State;
 use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::units::{Deadline, InfoHash, Instant, PieceIndex, TorrentSlot};
@@ -122,6 +122,11 @@ impl Goal {
             stage: Stage::Fetching,
             said_complete: false,
         }
+    }
+
+    /// Its name on the network, and what stands for where its content lies.
+    fn key(&self) -> (InfoHash, u64) {
+        (self.info_hash, self.root_key)
     }
 
     /// Nothing of it is lacking any more, and it is a share like any other.
@@ -234,9 +239,9 @@ impl Desk {
 }
 
 /// What settling a torrent changes.
-pub struct Keeper<'k, 'm> {
+pub struct Keeper<'k> {
     /// What is known.
-    pub state: &'k RefCell<State<'m>>,
+    pub archive: &'k Archive,
     /// Tells trackers that a torrent is whole.
     pub announcer: &'k Announcer,
     /// What the owner asked for.
@@ -244,7 +249,7 @@ pub struct Keeper<'k, 'm> {
 }
 
 /// Judges, records and settles, for ever.
-pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
     let slot = service.clock.slot(service.duties.fetch);
     let mut at_work: Vec<Receipt> = Vec::with_capacity(service.lanes.count() + JOBS_MAX);
     loop {
@@ -252,7 +257,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
         magnet::judge_what_has_come(service, &mut at_work);
         judge(service, &mut at_work);
         record(service, &mut at_work);
-        settle_what_is_whole(service, keeper, &mut at_work);
+        settle_what_is_whole(service, keeper, &mut at_work).await;
         service.clock.ring_at(slot, service.fetched.deadline());
         let done = poll_fn(|cx| {
             for at in 0..at_work.len() {
@@ -271,7 +276,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report
                 magnet::judged(service, torrent, result);
             }
             Some(Done::Settled { torrent, result }) => {
-                settle::finish(service, keeper, torrent, *result);
+                settle::finish(service, keeper, torrent, *result).await;
             }
             Some(done) => service.handle_done(done),
             None => {}
@@ -296,7 +301,7 @@ pub async fn stop(service: &Service<'_>) {
 }
 
 /// Says of which torrents nothing is lacking any more.
-fn say_what_is_complete(service: &Service<'_>, keeper: &Keeper<'_, '_>, report: &Report) {
+fn say_what_is_complete(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
     let mut goals = service.fetched.goals.borrow_mut();
     for goal in goals.iter_mut().filter(|goal| !goal.said_complete) {
         if !service.swarm.borrow().fetcher.is_fetched(goal.torrent) {
@@ -385,25 +390,30 @@ fn recorded(
 }
 
 /// Has a lane look once more at the files of a torrent of which nothing is lacking.
-fn settle_what_is_whole(
+async fn settle_what_is_whole(
     service: &Service<'_>,
-    keeper: &Keeper<'_, '_>,
+    keeper: &Keeper<'_>,
     at_work: &mut Vec<Receipt>,
 ) {
-    let mut goals = service.fetched.goals.borrow_mut();
-    // One at a time: there is one place where a torrent's folder is made.
-    if goals.iter().any(|goal| goal.stage == Stage::Settling) || service.fetched.stopping.get() {
+    let settling = |goal: &Goal| goal.stage == Stage::Settling;
+    // One at a time.
+    if service.fetched.goals.borrow().iter().any(settling) || service.fetched.stopping.get() {
         return;
     }
-    let whole = |goal: &&mut Goal| {
+    let whole = |goal: &Goal| {
         goal.stage == Stage::Fetching
             && goal.trouble.is_none()
             && goal.unrecorded_bytes == 0
             && goal.progress.is_some()
             && !service.swarm.borrow().fetcher.is_fetched(goal.torrent)
     };
-    let Some(goal) = goals.iter_mut().find(whole) else { return };
-    let folder = match keeper.state.borrow().new_folder() {
+    if !service.fetched.goals.borrow().iter().any(whole) {
+        return;
+    }
+    let made = keeper.archive.ask(|state| state.new_folder()).await;
+    let mut goals = service.fetched.goals.borrow_mut();
+    let Some(goal) = goals.iter_mut().find(|goal| whole(goal)) else { return };
+    let folder = match made {
         Ok(folder) => folder,
         Err(refusal) => {
             let error = io::Error::other(refusal.to_string());

@@ -20,6 +20,7 @@ use crate::service::draft;
 use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
 use crate::service::lanes::{Done, Job};
 use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
+use crate::service::state::State;
 use crate::service::walk::{LeftOut, unreadable};
 use log::{info, warn};
 use std::boxed::Box;
@@ -83,7 +84,7 @@ pub fn check_pattern(text: &str) -> Result<(), Refusal> {
     })
 }
 
-impl Workshop<'_, '_> {
+impl Workshop<'_> {
     /// Takes up a torrent that is to be fetched.
     pub async fn fetch(
         &mut self,
@@ -96,9 +97,10 @@ impl Workshop<'_, '_> {
             .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
         let info_hash = draft::info_hash_of(&file, summary.info)
             .map_err(|error| unreadable(wish.torrent, error))?;
-        if let Some(entry) = self.entry(&info_hash)
-            && let Some(known) = self.load(&entry)
-        {
+        let mut before = None;
+        if let Some((entry, Some(known))) = self.known(&info_hash).await {
+            let content = known.content.again();
+            before = content.ok().map(|content| Before { content, fetching: entry.fetching });
             if !entry.fetching && known.have.is_none() && known.looks_the_same() {
                 info!("{}: is here already, in {}", summary.name, known.content.root.display());
                 let share = known.into_share(LeftOut::default(), 0);
@@ -110,7 +112,7 @@ impl Workshop<'_, '_> {
                 return Ok(taken);
             }
         }
-        self.begin(info_hash, wish, progress).await
+        self.begin(info_hash, before, wish, progress).await
     }
 
     /// Goes on with a fetch where it was; `None` when its files are no longer those it made, or
@@ -142,14 +144,16 @@ impl Workshop<'_, '_> {
     async fn begin(
         &mut self,
         info_hash: InfoHash,
+        before: Option<Before>,
         wish: Wish<'_>,
         progress: &mut impl Hashing,
     ) -> Result<Taken, Refusal> {
-        let known = self.entry(&info_hash);
-        if self.state.borrow().library().is_full() && known.is_none() {
-            return Err(self.full());
+        let has_room =
+            move |state: &mut State<'_>| !state.is_full() || state.get(&info_hash).is_some();
+        if !self.archive.ask(has_room).await {
+            return Err(self.full().await);
         }
-        let folder = self.state.borrow().new_folder()?;
+        let folder = self.new_folder().await?;
         let plan = Plan {
             torrent: wish.torrent.to_path_buf(),
             folder: folder.clone(),
@@ -157,10 +161,7 @@ impl Workshop<'_, '_> {
             files: wish.files.to_vec(),
             force: wish.force,
             // What we have made ourselves may be written to again.
-            before: known.and_then(|entry| {
-                let content = self.load(&entry)?.content;
-                Some(Before { content, fetching: entry.fetching })
-            }),
+            before,
         };
         // It may sleep long: a lane does it.
         let made = match self.lanes.run(Job::Make(Box::new(plan))).await {
@@ -209,7 +210,9 @@ impl Workshop<'_, '_> {
         let crc = draft::write_facts(folder, &facts)?;
         let mut record = Progress::open(folder, summary.layout.bitfield_bytes())?;
         record.verified.copy_from_slice(&have);
-        let folder = self.state.borrow_mut().begin(folder, info_hash, key, crc)?;
+        let made_in = folder.to_path_buf();
+        let begin = move |state: &mut State<'_>| state.begin(&made_in, info_hash, key, crc);
+        let folder = self.archive.ask(begin).await?;
         record.move_to(&folder);
         let share = Share {
             info_hash,
@@ -230,7 +233,7 @@ impl Workshop<'_, '_> {
 
 /// What is there already of what lay in the target folder, checked piece by piece.
 async fn adopt_existing(
-    workshop: &Workshop<'_, '_>,
+    workshop: &Workshop<'_>,
     made: &Made,
     force: bool,
     progress: &mut impl Hashing,

@@ -5,16 +5,15 @@
 //! torrent's folder anew; one record of the journal then puts it in the place of the old one, whose
 //! record of progress goes with it.
 
-use super::{Keeper, Stage};
+use super::{Goal, Keeper, Stage};
 use crate::engine::bencode::Sink;
 use crate::engine::library::extents::Stamp;
 use crate::engine::library::{ExtentMap, Facts};
 use crate::engine::units::{InfoHash, TorrentSlot};
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft::{self, Counted};
-use crate::service::known::Known;
 use crate::service::report;
-use crate::service::state::refused;
+use crate::service::state::{State, refused};
 use crate::service::walk::unreadable;
 use crate::service::{Refusal, Service};
 use std::fs::{self, File};
@@ -115,29 +114,31 @@ impl Task {
 }
 
 /// Puts the folder in its place, and the content with it.
-pub fn finish(
+pub async fn finish(
     service: &Service<'_>,
-    keeper: &Keeper<'_, '_>,
+    keeper: &Keeper<'_>,
     torrent: TorrentSlot,
     made: Result<Settled, Refusal>,
 ) {
+    let of = |goal: &&Goal| goal.torrent == torrent;
+    let named = service.fetched.goals.borrow().iter().find(of).map(Goal::key);
+    let Some((info_hash, key)) = named else { return };
+    let admitted = match made {
+        Ok(Settled { folder, facts_crc }) => {
+            let admit =
+                move |state: &mut State<'_>| state.admit(&folder, info_hash, key, facts_crc);
+            keeper.archive.ask(admit).await
+        }
+        Err(refusal) => Err(refusal),
+    };
     let mut goals = service.fetched.goals.borrow_mut();
     let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
-    let admitted = made.and_then(|Settled { folder, facts_crc }| {
-        let (info_hash, key) = (goal.info_hash, goal.root_key);
-        let folder = keeper.state.borrow_mut().admit(&folder, info_hash, key, facts_crc)?;
-        // The old one is gone, whatever comes now.
-        goal.folder.clone_from(&folder);
-        if service.fetched.says_pieces.get() {
-            report::settled(&goal.info_hash, &folder.join(&goal.torrent_name));
-        }
-        Known::load(&folder, facts_crc).ok_or_else(|| {
-            let problem = "does not hold what has just been written to it";
-            Refusal::new(folder.display(), problem, "check the disk it is on")
-        })
-    });
     match admitted {
-        Ok(known) => {
+        Ok((folder, known)) => {
+            if service.fetched.says_pieces.get() {
+                report::settled(&goal.info_hash, &folder.join(&goal.torrent_name));
+            }
+            goal.folder = folder;
             goal.settled(service, known.content);
         }
         Err(refusal) => {
