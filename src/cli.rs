@@ -159,6 +159,7 @@ impl CommonArgs {
             })?;
         }
         Ok(Options {
+            all_that_is_known: false,
             paths: Vec::new(),
             fetch: FetchOptions::default(),
             torrent: None,

@@ -8,9 +8,9 @@
 
 use super::Service;
 use super::lanes::{Done, Job};
-use super::tracker::{self, TrackerUrl, World};
+use super::tracker::{self, TrackerError, TrackerUrl, World};
 use crate::engine::announce::schedule::{Due, Schedule};
-use crate::engine::announce::{Announce, Event, Retry, TrackerId, is_private};
+use crate::engine::announce::{Announce, Answer, Event, Retry, TrackerId, is_private};
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
 use log::{info, warn};
 use smol::future;
@@ -25,10 +25,13 @@ use std::vec::Vec;
 pub struct Announcer {
     torrents: RefCell<Vec<Announced>>,
     stopped: Cell<bool>,
+    /// How many have been taken on, ever: each has its number.
+    count: Cell<u64>,
 }
 
 /// Trackers of one torrent that are told in turn.
 struct Announced {
+    number: u64,
     torrent: TorrentSlot,
     schedule: Schedule,
     trackers: Vec<Known>,
@@ -71,8 +74,20 @@ impl Announcer {
         }
         let schedule = Schedule::new(tiers, random(), now);
         let key = random();
-        let one = Announced { torrent, schedule, trackers, from_owner, left, key };
+        let number = self.count.get();
+        self.count.set(number + 1);
+        let one = Announced { number, torrent, schedule, trackers, from_owner, left, key };
         self.torrents.borrow_mut().push(one);
+    }
+
+    /// A torrent's trackers are told no more.
+    pub fn remove(&self, torrent: TorrentSlot) {
+        self.torrents.borrow_mut().retain(|one| one.torrent != torrent);
+    }
+
+    fn with<T>(&self, number: u64, what: impl FnOnce(&mut Announced) -> T) -> Option<T> {
+        let mut all = self.torrents.borrow_mut();
+        all.iter_mut().find(|one| one.number == number).map(what)
     }
 
     /// A torrent that was fetched is whole: its trackers are told.
@@ -106,14 +121,14 @@ impl Announcer {
     }
 
     /// The next announce that is due, and which torrent's.
-    fn take_due(&self, now: Instant) -> Option<(usize, Due)> {
+    fn take_due(&self, now: Instant) -> Option<(u64, Due)> {
         let mut all = self.torrents.borrow_mut();
-        all.iter_mut().enumerate().find_map(|(at, one)| Some((at, one.schedule.next(now)?)))
+        all.iter_mut().find_map(|one| Some((one.number, one.schedule.next(now)?)))
     }
 
     /// A tracker did not hear a goodbye in time.
-    fn give_up(&self, at: usize, due: Due, now: Instant) {
-        self.torrents.borrow_mut()[at].schedule.handle_failure(due, Retry::Never, now);
+    fn give_up(&self, number: u64, due: Due, now: Instant) {
+        self.with(number, |one| one.schedule.handle_failure(due, Retry::Never, now));
     }
 
     /// Over once the box stops.
@@ -135,8 +150,8 @@ pub async fn run(service: &Service<'_>, announcer: &Announcer, worker: usize) {
     let mut buffer = std::vec![0; BUFFER_BYTES];
     loop {
         service.clock.wait(slot, announcer.deadline()).await;
-        while let Some((at, due)) = announcer.take_due(service.clock.now()) {
-            let told = tell(service, announcer, at, due, &mut buffer);
+        while let Some((number, due)) = announcer.take_due(service.clock.now()) {
+            let told = tell(service, announcer, number, due, &mut buffer);
             if due.event == Event::Stopped {
                 let late = service.clock.sleep(GOODBYE_MS, "a tracker's goodbye");
                 if !future::or(
@@ -151,7 +166,7 @@ pub async fn run(service: &Service<'_>, announcer: &Announcer, worker: usize) {
                 )
                 .await
                 {
-                    announcer.give_up(at, due, service.clock.now());
+                    announcer.give_up(number, due, service.clock.now());
                 }
             } else {
                 // A tracker that does not answer must not keep others from hearing that we go.
@@ -181,16 +196,16 @@ fn ring_workers(service: &Service<'_>) {
 async fn tell(
     service: &Service<'_>,
     announcer: &Announcer,
-    at: usize,
+    number: u64,
     due: Due,
     buffer: &mut [u8],
 ) {
     let place = usize::from(due.tracker);
-    let (torrent, url, from_owner, id, left, key) = {
-        let all = announcer.torrents.borrow();
-        let (one, known) = (&all[at], &all[at].trackers[place]);
+    let known = announcer.with(number, |one| {
+        let known = &one.trackers[place];
         (one.torrent, known.url.clone(), one.from_owner, known.id.clone(), one.left, one.key)
-    };
+    });
+    let Some((torrent, url, from_owner, id, left, key)) = known else { return };
     let (info_hash, identity, uploaded) = {
         let swarm = service.swarm.borrow();
         let torrent = swarm.torrent(torrent);
@@ -218,27 +233,40 @@ async fn tell(
     };
     let outcome = tracker::announce(&world, &url, &announce, buffer, &mut note).await;
     let now = service.clock.now();
-    let mut all = announcer.torrents.borrow_mut();
-    let one = &mut all[at];
-    let known = &mut one.trackers[place];
-    match outcome {
-        Ok(answer) => {
-            if due.event == Event::Started || known.failing {
-                info!("tracker {url}: announced, {found} peers");
+    // It may have been laid down meanwhile.
+    announcer.with(number, |one| one.handle(due, outcome, found, now));
+}
+
+impl Announced {
+    /// What came of telling a tracker, which named so many peers.
+    fn handle(
+        &mut self,
+        due: Due,
+        outcome: Result<Answer, TrackerError>,
+        found: u32,
+        now: Instant,
+    ) {
+        let known = &mut self.trackers[usize::from(due.tracker)];
+        let url = &known.url;
+        match outcome {
+            Ok(answer) => {
+                if due.event == Event::Started || known.failing {
+                    info!("tracker {url}: announced, {found} peers");
+                }
+                if let Some(warning) = &answer.warning {
+                    warn!("tracker {url}: {warning}");
+                }
+                known.failing = false;
+                known.id = answer.tracker_id.clone().or(known.id.take());
+                self.schedule.handle_answer(due, &answer, now);
             }
-            if let Some(warning) = &answer.warning {
-                warn!("tracker {url}: {warning}");
+            Err(error) => {
+                if !known.failing && due.event != Event::Stopped {
+                    warn!("tracker {url}: {error}");
+                }
+                known.failing = true;
+                self.schedule.handle_failure(due, error.retry(), now);
             }
-            known.failing = false;
-            known.id = answer.tracker_id.clone().or(known.id.take());
-            one.schedule.handle_answer(due, &answer, now);
-        }
-        Err(error) => {
-            if !known.failing && due.event != Event::Stopped {
-                warn!("tracker {url}: {error}");
-            }
-            known.failing = true;
-            one.schedule.handle_failure(due, error.retry(), now);
         }
     }
 }

@@ -237,8 +237,8 @@ impl Board {
             line("program", "its code and data", PROGRAM_BYTES),
             line(
                 "stacks",
-                "main, async-io, names, lanes",
-                MAIN_STACKS_BYTES + (lanes + 1) * kib(disk.lane_stack_kib)
+                "main, async-io, names, archive, lanes",
+                MAIN_STACKS_BYTES + (lanes + 2) * kib(disk.lane_stack_kib)
             ),
             line("pumps", "peers_max", each(pumps, PUMP_BYTES)),
             line("request queues", "peers_max x requests_per_peer", queue),

@@ -23,6 +23,7 @@ use super::lobby::Lobby;
 use super::options::{DhtOptions, Opened, Options, open_all};
 use super::portmap::Portmap;
 use super::report::{Report, Totals};
+use super::rest::{self, Rest};
 use super::share::{Share, Workshop};
 use super::streams::Streams;
 use super::webseed::{self, WebSeeds};
@@ -130,6 +131,7 @@ async fn serve(
     let mut nodes = hash_table.memory(board);
     let dht_port = if hash_table.is_on { address.port() } else { 0 };
     let service = make_service(options, address, dht_port, memory, fetcher, lanes)?;
+    service.swarm.borrow_mut().torrents_rest = options.all_that_is_known;
     let node = hash_table.open(&mut nodes, service.clock.now());
     let world = dht::OnService { service: &service, file: hash_table.file.clone() };
     let announcer = keeper.announcer;
@@ -150,6 +152,7 @@ async fn serve(
     executor.spawn(service.run_choker()).detach();
     executor.spawn(lobby::run_listener(&service, &listener)).detach();
     executor.spawn(lobby::run_dials(&service)).detach();
+    executor.spawn(rest::run(&service, keeper)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
     executor.spawn(portmap::run(&service)).detach();
@@ -272,7 +275,8 @@ fn make_service<'m>(
         down: Caps::new(options.caps.down, pools.seeding_max.into()),
         caps: options.caps,
         webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
-        contents: RefCell::new(Vec::with_capacity(pools.seeding_max.into())),
+        contents: RefCell::new(std::vec![None; pools.seeding_max.into()]),
+        rest: Rest::new(pumps),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
         windows: Windows::of(sockets),
         unsent_bytes: sockets.unsent_kib * 1024,
@@ -417,6 +421,13 @@ fn activate(
     share: &Share,
     options: &Options,
 ) -> Result<TorrentSlot, Refusal> {
+    let (slot, left) = place(service, share)?;
+    announce(service, announcer, slot, share, left, options);
+    Ok(slot)
+}
+
+/// Gives a share a place among those that are active; how many bytes of it are missing.
+pub(super) fn place(service: &Service<'_>, share: &Share) -> Result<(TorrentSlot, u64), Refusal> {
     let layout = share.content.layout;
     let (have, left) = have_of(service, share)?;
     let mut swarm = service.swarm.borrow_mut();
@@ -432,7 +443,19 @@ fn activate(
         Refusal::new(&share.name, "every place is taken", "share fewer, or choose a larger board")
     })?;
     drop(swarm);
-    service.contents.borrow_mut().push(Arc::clone(&share.content));
+    service.contents.borrow_mut()[slot.index()] = Some(Arc::clone(&share.content));
+    Ok((slot, left))
+}
+
+/// From here on trackers are told of a share.
+fn announce(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    slot: TorrentSlot,
+    share: &Share,
+    left: u64,
+    options: &Options,
+) {
     if !options.lan {
         let now = service.clock.now();
         let (own, named): (Vec<_>, Vec<_>) =
@@ -444,7 +467,6 @@ fn activate(
             announcer.add(slot, std::iter::once((0, address.as_str())), true, left, now);
         }
     }
-    Ok(slot)
 }
 
 /// What is there of a share, in the swarm's own bits, and how many bytes are missing.

@@ -61,6 +61,8 @@ pub struct Lobby {
     idle_bell: Bell,
     /// Whose crowd is shaking hands at each pump.
     greeting: RefCell<Vec<Option<IpAddr>>>,
+    /// For which torrent each pump has dialled.
+    dialled: RefCell<Vec<Option<TorrentSlot>>>,
 }
 
 impl Lobby {
@@ -71,11 +73,13 @@ impl Lobby {
             idle: RefCell::new(Vec::with_capacity(pumps)),
             idle_bell: Bell::default(),
             greeting: RefCell::new(std::vec![None; pumps]),
+            dialled: RefCell::new(std::vec![None; pumps]),
         }
     }
 
     /// The next connection for a pump.
     pub async fn next(&self, service: &Service<'_>, slot: PeerSlot) -> Arrival {
+        self.dialled.borrow_mut()[slot.index()] = None;
         self.idle.borrow_mut().push(slot);
         self.idle_bell.ring();
         let bell = service.clock.bell(service.clock.slot(slot.index()));
@@ -90,6 +94,11 @@ impl Lobby {
     /// Hands have been shaken, or never will be.
     pub fn greeted(&self, slot: PeerSlot) {
         self.greeting.borrow_mut()[slot.index()] = None;
+    }
+
+    /// Somebody is, or was just now, dialled for a torrent.
+    pub fn is_dialled(&self, torrent: TorrentSlot) -> bool {
+        self.dialled.borrow().contains(&Some(torrent))
     }
 
     /// How many pumps wait.
@@ -111,6 +120,7 @@ impl Lobby {
         if let Arrival::Accepted(_, address) = &arrival {
             self.greeting.borrow_mut()[slot.index()] = Some(crowd_of(address.ip()));
         }
+        self.dialled.borrow_mut()[slot.index()] = arrival.torrent();
         self.inboxes.borrow_mut()[slot.index()] = Some(arrival);
         service.clock.bell(service.clock.slot(slot.index())).ring();
     }

@@ -10,6 +10,7 @@
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
+//! | torrents at rest | [`rest`]: awake when somebody asks for them |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
@@ -43,6 +44,7 @@ pub mod portmap;
 pub mod pump;
 pub mod refusal;
 pub mod report;
+pub mod rest;
 pub mod scrub;
 pub mod share;
 pub mod state;
@@ -99,7 +101,9 @@ pub struct Service<'m> {
     /// What peers share.
     pub swarm: RefCell<Swarm<'m>>,
     /// Where each active torrent's content is, by slot.
-    pub contents: RefCell<Vec<Arc<Content>>>,
+    pub contents: RefCell<Vec<Option<Arc<Content>>>>,
+    /// Who asks for a torrent at rest.
+    pub rest: rest::Rest,
     /// Pumps that wait for a lane's buffer, the first to be served first.
     pub hungry: RefCell<VecDeque<PeerSlot>>,
     /// What has become of pieces that were fetched.
@@ -173,7 +177,9 @@ impl Duties {
 impl Service<'_> {
     /// Where an active torrent's content is.
     pub fn content(&self, torrent: TorrentSlot) -> Arc<Content> {
-        Arc::clone(&self.contents.borrow()[torrent.index()])
+        let contents = self.contents.borrow();
+        let content = contents[torrent.index()].as_ref();
+        Arc::clone(content.expect("a torrent in use is active, and has content"))
     }
 
     /// Gives a lane's buffer back, and rings who has waited for one the longest.

@@ -20,6 +20,8 @@ use std::vec::Vec;
 /// What the owner asked for on the command line.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Everything that is known is served, not only what is named.
+    pub all_that_is_known: bool,
     /// Files and folders to share.
     pub paths: Vec<PathBuf>,
     /// Torrents to fetch.

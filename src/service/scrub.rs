@@ -4,6 +4,7 @@
 //! while nobody asks for it. Lanes look at 64 files at a time.
 
 use super::Service;
+use super::content::Content;
 use super::lanes::{Done, Job};
 use crate::engine::units::{Deadline, TorrentSlot};
 use std::sync::Arc;
@@ -18,13 +19,15 @@ pub async fn run(service: &Service<'_>) {
         }
         let count = service.contents.borrow().len();
         for torrent in (0..count).map(|index| TorrentSlot(index as u16)) {
-            look(service, torrent).await;
+            let content = service.contents.borrow()[torrent.index()].clone();
+            if let Some(content) = content {
+                look(service, torrent, content).await;
+            }
         }
     }
 }
 
-async fn look(service: &Service<'_>, torrent: TorrentSlot) {
-    let content = service.content(torrent);
+async fn look(service: &Service<'_>, torrent: TorrentSlot, content: Arc<Content>) {
     let mut next = Some(0);
     while let Some(from) = next {
         let job = Job::Inspect { content: Arc::clone(&content), from };

@@ -25,6 +25,7 @@ fn serving_a_block_allocates_nothing() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = home.path().join("state");
     let options = Options {
+        all_that_is_known: false,
         fetch: FetchOptions::default(),
         dht: DhtOptions::default(),
         caps: CapOptions::default(),

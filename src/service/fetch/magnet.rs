@@ -128,7 +128,7 @@ pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Res
     if !swarm.seek_metadata(slot, keeper.order(), announcer::random()) {
         return Err(full());
     }
-    service.contents.borrow_mut().push(Arc::new(content));
+    service.contents.borrow_mut()[slot.index()] = Some(Arc::new(content));
     let now = service.clock.now();
     for peer in lead.peers.iter().chain(&keeper.options.fetch.peers) {
         swarm.candidates.note_named(slot, *peer, now);
@@ -284,7 +284,7 @@ async fn take_up(
         sent_bytes: 0,
     };
     let wanted = |piece: u32| errand.as_ref().is_some_and(|errand: &Errand| errand.wants(piece));
-    service.contents.borrow_mut()[slot.index()] = Arc::clone(&share.content);
+    service.contents.borrow_mut()[slot.index()] = Some(Arc::clone(&share.content));
     let revealed = service.swarm.borrow_mut().reveal(slot, found, wanted);
     revealed.map_err(|full| fetch_refused(&share.name, full))?;
     let named = fetch.web_seeds.iter().map(|url| (url.as_str(), true));

@@ -207,6 +207,19 @@ impl Desk {
         goal.map_or(0, |goal| goal.here_bytes.saturating_sub(goal.begun_bytes))
     }
 
+    /// Whether nothing of a torrent is fetched, recorded or looked for any more.
+    pub fn is_settled(&self, torrent: TorrentSlot) -> bool {
+        let goals = self.goals.borrow();
+        let hunted = self.hunts.borrow().iter().any(|hunt| hunt.torrent() == torrent);
+        let open = |goal: &Goal| goal.torrent == torrent && !goal.is_settled();
+        !hunted && !self.found.borrow().contains(&torrent) && !goals.iter().any(open)
+    }
+
+    /// A torrent that is settled rests.
+    pub fn forget(&self, torrent: TorrentSlot) {
+        self.goals.borrow_mut().retain(|goal| goal.torrent != torrent);
+    }
+
     /// Whether everything that was asked for is there and settled.
     pub fn is_done(&self) -> bool {
         let sought = !self.hunts.borrow().is_empty() || !self.found.borrow().is_empty();
@@ -453,7 +466,7 @@ impl Goal {
         self.stage = Stage::Settled;
         service.fetched.settled.ring();
         service.disk.close_all(self.torrent);
-        service.contents.borrow_mut()[self.torrent.index()] = Arc::new(content);
+        service.contents.borrow_mut()[self.torrent.index()] = Some(Arc::new(content));
     }
 }
 

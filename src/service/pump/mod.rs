@@ -175,6 +175,7 @@ async fn converse(
     }
     if !pump.greeted {
         service.lobby.greeted(slot);
+        service.rest.forget(slot);
     }
     ending
 }
@@ -232,6 +233,9 @@ impl Pump<'_, '_> {
         if let Err(ending) = self.feed(now) {
             return Poll::Ready(ending);
         }
+        if let Err(fault) = self.find_torrent(now) {
+            return Poll::Ready(Ending::Fault(fault));
+        }
         self.collect_stored(cx);
         if let Err(ending) = self.collect(cx, now) {
             return Poll::Ready(ending);
@@ -281,11 +285,28 @@ impl Pump<'_, '_> {
         let handled = self.peer.handle_received(&received[..read], now, &mut swarm);
         drop(swarm);
         handled.map_err(Ending::Fault)?;
+        self.note_greeted();
+        Ok(())
+    }
+
+    /// Has the torrent looked for that the peer asks for, where it is not active.
+    fn find_torrent(&mut self, now: Instant) -> Result<(), PeerFault> {
+        let Some(name) = self.peer.sought() else { return Ok(()) };
+        if !self.service.rest.is_answered(self.slot, name) {
+            return Ok(());
+        }
+        self.service.rest.forget(self.slot);
+        let result = self.peer.handle_sought(now, &mut self.service.swarm.borrow_mut());
+        self.note_greeted();
+        result
+    }
+
+    /// Hands have been shaken: the lobby has to know.
+    fn note_greeted(&mut self) {
         if !self.greeted && self.peer.torrent().is_some() {
             self.greeted = true;
             self.service.lobby.greeted(self.slot);
         }
-        Ok(())
     }
 
     /// Takes what a lane has read.

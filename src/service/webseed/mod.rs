@@ -145,6 +145,12 @@ impl WebSeeds {
         task.into_iter().for_each(|corrupt| corrupt.set(true));
     }
 
+    /// Something of a torrent is being brought.
+    pub fn is_visited(&self, torrent: TorrentSlot) -> bool {
+        let seeds = self.seeds.borrow();
+        seeds.iter().any(|seed| seed.torrent == torrent && seed.taken.is_some())
+    }
+
     fn is_corrupt(&self, slot: PeerSlot) -> bool {
         self.corrupt[usize::from(slot.0 - self.first)].get()
     }

@@ -1,0 +1,175 @@
+//! Torrents at rest: whoever asks for one wakes it, and those that nobody uses make room.
+//!
+//! A torrent that is known and not active is a record in the library and files in the state folder,
+//! and costs no memory. When a peer asks for it the archive is asked, and it becomes active; it
+//! stays so until its place is needed for another.
+//!
+//! ```text
+//! pump: a peer asks for a name that is not active -> Rest -> archive: known? -> a place -> active
+//!       <------------------------------------------------------------------- the pump is rung
+//! ```
+//!
+//! # When full
+//! Of the torrents that nobody is connected for and nothing is fetched of, the one whose turn it is
+//! rests. When every place is in use the newcomer's torrent stays at rest, and the newcomer goes.
+
+use super::clock::Bell;
+use super::fetch::Keeper;
+use super::life::place;
+use super::share::Share;
+use super::state::State;
+use super::walk::LeftOut;
+use super::{Refusal, Service};
+use crate::engine::units::{InfoHash, PeerSlot, TorrentSlot};
+use log::debug;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::vec::Vec;
+
+/// Who asks for what is at rest.
+pub struct Rest {
+    /// By pump.
+    asking: RefCell<Vec<Option<Asking>>>,
+    /// Rung when one more asks.
+    bell: Bell,
+    /// Which place is next to make room.
+    hand: Cell<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Asking {
+    /// The torrent, as it stands on the wire.
+    name: [u8; 20],
+    answered: bool,
+}
+
+impl Rest {
+    /// Nobody asks for anything, at so many pumps.
+    pub fn new(pumps: usize) -> Rest {
+        let asking = RefCell::new(std::vec![None; pumps]);
+        Rest { asking, bell: Bell::default(), hand: Cell::new(0) }
+    }
+
+    /// Whether it is known by now what becomes of a torrent that a peer asks for; the first time
+    /// that is begun to be looked for.
+    pub fn is_answered(&self, slot: PeerSlot, name: [u8; 20]) -> bool {
+        let mut asking = self.asking.borrow_mut();
+        let place = &mut asking[slot.index()];
+        if place.is_none() {
+            *place = Some(Asking { name, answered: false });
+            self.bell.ring();
+        }
+        place.is_some_and(|asking| asking.answered)
+    }
+
+    /// The connection has what it asked for, or is over.
+    pub fn forget(&self, slot: PeerSlot) {
+        self.asking.borrow_mut()[slot.index()] = None;
+    }
+
+    fn next(&self) -> Option<(PeerSlot, [u8; 20])> {
+        let asking = self.asking.borrow();
+        let mut numbered = asking.iter().enumerate();
+        numbered.find_map(|(index, asking)| {
+            let asking = asking.as_ref().filter(|asking| !asking.answered)?;
+            Some((PeerSlot(index as u16), asking.name))
+        })
+    }
+
+    fn answer(&self, slot: PeerSlot, name: [u8; 20]) {
+        let mut asking = self.asking.borrow_mut();
+        // Another may have come in its place.
+        if let Some(asking) = asking[slot.index()].as_mut().filter(|asking| asking.name == name) {
+            asking.answered = true;
+        }
+    }
+}
+
+/// Wakes what is asked for, for ever.
+pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>) {
+    loop {
+        let Some((slot, name)) = service.rest.next() else {
+            service.rest.bell.rung().await;
+            continue;
+        };
+        if let Err(why) = wake(service, keeper, InfoHash::V1(name)).await {
+            debug!("{why}");
+        }
+        service.rest.answer(slot, name);
+        service.clock.bell(service.clock.slot(slot.index())).ring();
+    }
+}
+
+/// Makes a torrent active that is known and at rest; its place, also when it was active already.
+/// `None` when there is no such torrent, or it is not to be served now.
+pub async fn wake(
+    service: &Service<'_>,
+    keeper: &Keeper<'_>,
+    info_hash: InfoHash,
+) -> Result<Option<TorrentSlot>, Refusal> {
+    let find = move |state: &mut State<'_>| {
+        let entry = state.get(&info_hash).filter(|entry| !entry.fetching)?;
+        // What lies on a disk that is not there now is not offered.
+        state.load(&entry).filter(|known| known.content.root.exists())
+    };
+    let known = keeper.archive.ask(find).await;
+    let active = service.swarm.borrow().find(&info_hash.on_the_wire());
+    let (Some(known), None) = (known, active) else { return Ok(active) };
+    make_room(service, keeper).await?;
+    let share: Share = known.into_share(LeftOut::default(), 0);
+    place(service, &share).map(|(slot, _)| Some(slot))
+}
+
+/// Sees to it that a place is free, if one can be.
+pub async fn make_room(service: &Service<'_>, keeper: &Keeper<'_>) -> Result<(), Refusal> {
+    let places = service.contents.borrow().len();
+    if service.swarm.borrow().torrents().count() < places {
+        return Ok(());
+    }
+    for _ in 0..places {
+        let at = service.rest.hand.get() % places;
+        service.rest.hand.set(at + 1);
+        if lay_down(service, keeper, TorrentSlot(at as u16)).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Lets a torrent rest; `false` while it is in use.
+pub async fn lay_down(
+    service: &Service<'_>,
+    keeper: &Keeper<'_>,
+    slot: TorrentSlot,
+) -> Result<bool, Refusal> {
+    // A lane that works with its content holds it.
+    let free =
+        |content: &Option<Arc<_>>| content.as_ref().is_some_and(|c| Arc::strong_count(c) == 1);
+    if !free(&service.contents.borrow()[slot.index()])
+        || service.lobby.is_dialled(slot)
+        || !service.fetched.is_settled(slot)
+        || service.webseeds.is_visited(slot)
+    {
+        return Ok(false);
+    }
+    let (info_hash, sent_bytes) = {
+        let mut swarm = service.swarm.borrow_mut();
+        if !swarm.is_active(slot) {
+            return Ok(false);
+        }
+        let torrent = swarm.torrent(slot);
+        let counted = (torrent.info_hash, torrent.sent_bytes);
+        if !swarm.rest(slot) {
+            return Ok(false);
+        }
+        counted
+    };
+    service.disk.close_all(slot);
+    service.contents.borrow_mut()[slot.index()] = None;
+    service.fetched.forget(slot);
+    keeper.announcer.remove(slot);
+    if sent_bytes > 0 {
+        keeper.archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
+    }
+    Ok(true)
+}
