@@ -15,7 +15,7 @@ use super::archive::Archive;
 use super::board::{Board, ImageSizes};
 use super::content::FileSource;
 use super::known::WINDOW_BYTES;
-use super::life;
+use super::life::make::{no_signals, start_lanes};
 use super::options::Options;
 use super::refusal::Refusal;
 use super::report::{ImageMade, Report};
@@ -140,9 +140,9 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
     let tracker = tracker_of(&options.trackers)?;
     let board = &options.board;
     let archive = Archive::open(&options.state, board)?;
-    let lanes = life::start_lanes(board)?;
+    let lanes = start_lanes(board)?;
     smol::block_on(async {
-        let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(life::no_signals)?;
+        let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;

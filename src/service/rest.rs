@@ -15,7 +15,7 @@
 
 use super::clock::Bell;
 use super::fetch::Keeper;
-use super::life::place;
+use super::life::take_in::place;
 use super::share::Share;
 use super::state::State;
 use super::walk::LeftOut;

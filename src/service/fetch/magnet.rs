@@ -20,7 +20,7 @@ use crate::engine::units::{InfoHash, Span, TorrentSlot};
 use crate::service::content::Content;
 use crate::service::draft::{self, Counted, torrent_name};
 use crate::service::lanes::{Job, Receipt};
-use crate::service::life::{fetch_refused, have_of};
+use crate::service::life::take_in::{fetch_refused, have_of, magnet_of};
 use crate::service::report::Report;
 use crate::service::share::Workshop;
 use crate::service::state::refused;
@@ -294,7 +294,7 @@ async fn take_up(
         // Its work is done; should it stay, the next start clears it away.
         let _ = std::fs::remove_dir_all(folder);
     }
-    let magnet = crate::service::life::magnet_of(service, &share, keeper.options);
+    let magnet = magnet_of(service, &share, keeper.options);
     match errand {
         None => report.share(&share, &magnet),
         Some(errand) => {

@@ -1,0 +1,270 @@
+//! A service's life: memory, state, sockets and tasks are made in this order, and end in reverse.
+//!
+//! ```text
+//! board -> state folder (lock, journal) -> listener -> lanes -> shares (hash what is new)
+//!       -> swarm in memory lent here -> tasks -> "ready" ... signal -> trackers told -> stopped
+//! ```
+//!
+//! All memory whose size a board sets is allocated in [`live()`], once; the engine borrows it.
+
+pub(super) mod make;
+pub(super) mod take_in;
+
+use crate::engine::peer::serve::Request;
+use crate::engine::swarm::fetch::link::Ask;
+use crate::engine::swarm::fetch::unveil::Veil;
+use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
+use crate::engine::swarm::pool::Pool;
+use crate::engine::swarm::torrent::{Have, Torrent};
+use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
+use crate::engine::units::{InfoHash, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
+use crate::service::announcer::{self, Announcer};
+use crate::service::archive::Archive;
+use crate::service::board::{Board, Pools, RECEIVED_BYTES};
+use crate::service::caps::Caps;
+use crate::service::clock::{Bell, Clock};
+use crate::service::content::HASH_SCRATCH_BYTES;
+use crate::service::disk::Disk;
+use crate::service::fetch::magnet;
+use crate::service::fetch::open::Taken;
+use crate::service::fetch::{self, Desk, Goal, Keeper};
+use crate::service::lan::{Lan, magnet};
+use crate::service::lanes::{LaneSizes, Lanes};
+use crate::service::lobby::Lobby;
+use crate::service::options::{DhtOptions, Opened, Options, open_all};
+use crate::service::portmap::Portmap;
+use crate::service::report::{Report, Totals};
+use crate::service::rest::{self, Rest};
+use crate::service::share::{Share, Workshop};
+use crate::service::streams::Streams;
+use crate::service::webseed::{self, WebSeeds};
+use crate::service::windows::Windows;
+use crate::service::{
+    Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub,
+};
+use async_io::Async;
+use async_signal::{Signal, Signals};
+use log::{info, warn};
+use rustix::process::{Resource, Rlimit};
+use smol::LocalExecutor;
+use smol::stream::StreamExt;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::sync::Arc;
+use std::vec::Vec;
+
+use make::{
+    HashTable, cannot_listen, listen, make_service, no_signals, raise_descriptors, start_lanes,
+};
+use take_in::{take_in, tell};
+
+/// Shares and fetches what is asked for, until a signal comes.
+pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
+    let board = &options.board;
+    if let Some(objection) = board.objection() {
+        return Err(objection);
+    }
+    raise_descriptors(board);
+    let archive = Archive::open(&options.state, board)?;
+    let listener = listen(options)?;
+    let lanes = start_lanes(board)?;
+    smol::block_on(async {
+        let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
+        let mut workshop = Workshop { archive: &archive, lanes: &lanes };
+        let interrupted = async {
+            let _ = signals.next().await;
+            Err(Refusal::new("hashing", "was interrupted", "start again to share"))
+        };
+        let opening = open_all(&mut workshop, options, report);
+        let opened = smol::future::or(interrupted, opening).await;
+        if opened.is_err() {
+            archive.ask(|state| state.discard_new_folders()).await;
+        }
+        let opened = opened?;
+        let announcer = Announcer::default();
+        let keeper = Keeper { archive: &archive, announcer: &announcer, options };
+        let sent = serve(options, report, listener, lanes, opened, &keeper, &mut signals).await?;
+        for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
+            archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Serves until a signal comes; bytes sent of each share.
+async fn serve(
+    options: &Options,
+    report: &Report,
+    listener: Async<TcpListener>,
+    lanes: Lanes,
+    opened: Opened,
+    keeper: &Keeper<'_>,
+    signals: &mut Signals,
+) -> Result<Vec<(InfoHash, u64)>, Refusal> {
+    let (board, pools) = (&options.board, options.board.pools);
+    let pumps = usize::from(board.pumps());
+    let address = listener.get_ref().local_addr().map_err(|error| cannot_listen("", error))?;
+    let mut torrents: Vec<Option<Torrent>> = (0..pools.seeding_max).map(|_| None).collect();
+    let mut members: Vec<_> = (0..pumps).map(|_| None).collect();
+    let mut nudged = std::vec![PeerSlot::default(); pumps];
+    let mut bits = std::vec![0; Pool::lent_bytes(pools.bits_kib as usize * 1024)];
+    let mut candidates = std::vec![None; pools.candidates_max as usize];
+    let requests_each = usize::from(pools.requests_per_peer);
+    let mut requests = std::vec![Request::default(); pumps * requests_each];
+    let memory = SwarmMemory {
+        torrents: &mut torrents,
+        members: &mut members,
+        nudged: &mut nudged,
+        bits: &mut bits,
+        candidates: &mut candidates,
+    };
+    let asks_each = usize::from(pools.asks_per_peer);
+    let mut fetches: Vec<_> = (0..pools.fetching_max).map(|_| None).collect();
+    let mut partials: Vec<_> = (0..pools.partials_max).map(|_| None).collect();
+    let mut links: Vec<_> = (0..board.links()).map(|_| None).collect();
+    let mut asks = std::vec![Ask::default(); links.len() * asks_each];
+    let mut veils = std::vec![Veil::default(); pumps];
+    let mut pool = std::vec![0; pools.fetch_bits_kib as usize * 1024];
+    let fetcher = Fetcher::new(FetchMemory {
+        fetches: &mut fetches,
+        partials: &mut partials,
+        links: &mut links,
+        asks: &mut asks,
+        veils: &mut veils,
+        pool: &mut pool,
+    });
+    let hash_table = HashTable::new(options, address, keeper.archive.folder());
+    let mut nodes = hash_table.memory(board);
+    let dht_port = if hash_table.is_on { address.port() } else { 0 };
+    let service = make_service(options, address, dht_port, memory, fetcher, lanes)?;
+    service.swarm.borrow_mut().torrents_rest = options.all_that_is_known;
+    let node = hash_table.open(&mut nodes, service.clock.now());
+    let world = dht::OnService { service: &service, file: hash_table.file.clone() };
+    let announcer = keeper.announcer;
+    service.fetched.says_pieces.set(report.is_json());
+    let mut told = Vec::with_capacity(opened.taken.len());
+    for one in opened.taken {
+        told.push(take_in(&service, keeper, one)?);
+    }
+    for lead in opened.leads {
+        magnet::seek(&service, keeper, lead).await?;
+    }
+    told.iter().for_each(|(slot, share)| tell(&service, *slot, share, options, report));
+    let executor = LocalExecutor::new();
+    for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
+        executor.spawn(pump::run(&service, PeerSlot(slot as u16), queue)).detach();
+    }
+    executor.spawn(service.clock.run()).detach();
+    executor.spawn(service.run_choker()).detach();
+    executor.spawn(lobby::run_listener(&service, &listener)).detach();
+    executor.spawn(lobby::run_dials(&service)).detach();
+    executor.spawn(rest::run(&service, keeper)).detach();
+    executor.spawn(scrub::run(&service)).detach();
+    executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(portmap::run(&service)).detach();
+    if let Some(node) = &node {
+        executor.spawn(dht::run(&world, node)).detach();
+        executor.spawn(dht::heed_peers(&world, node)).detach();
+    }
+    let dht_nodes = || node.as_ref().map(|node| node.contact_count(service.clock.now()));
+    executor.spawn(live::run(&service, announcer, report, dht_nodes)).detach();
+    executor.spawn(fetch::run(&service, keeper, report)).detach();
+    executor.spawn(magnet::run(&service, keeper, report)).detach();
+    for slot in board.pumps()..board.links() {
+        executor.spawn(webseed::run(&service, PeerSlot(slot))).detach();
+    }
+    for worker in 0..announcer::EXCHANGES_MAX {
+        executor.spawn(announcer::run(&service, announcer, worker)).detach();
+    }
+    report.ready(address);
+    let exit = options.fetch.exit;
+    let leave_dht = async {
+        if let Some(node) = &node {
+            dht::stop(&world, node).await;
+        }
+    };
+    let end = executor.spawn(until_stopped(&service, announcer, exit, leave_dht, signals));
+    drive(&service, &executor, end).await;
+    if let Some(failure) = service.fetched.failure().filter(|_| exit) {
+        return Err(failure);
+    }
+    let swarm = service.swarm.borrow();
+    report.stopped(Totals {
+        sent_bytes: swarm.sent_bytes,
+        read_bytes: service.disk.read_bytes(),
+        seconds: service.clock.now().as_millis() / 1_000,
+    });
+    Ok(swarm.torrents().map(|(_, torrent)| (torrent.info_hash, torrent.sent_bytes)).collect())
+}
+
+/// Runs tasks until `end` is over.
+///
+/// While there is work the streams are looked at after every few tasks, and the reactor (timers,
+/// signals, every other socket) every few milliseconds: `async-io` keeps a thread that takes the
+/// reactor over when nobody has looked at it for 10 ms, and every event would then cross threads.
+/// Without work the thread sleeps in the reactor, which waits for the streams' set too.
+async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Future<Output = ()>) {
+    let tasks = async {
+        loop {
+            let begun = service.clock.now();
+            let idle = loop {
+                let ran = (0..TASKS_BETWEEN_LOOKS).take_while(|_| executor.try_tick()).count();
+                service.streams.look(&service.clock);
+                if ran == 0 {
+                    break true;
+                }
+                if service.clock.now() >= begun.after(REACTOR_PAUSE_MS) {
+                    break false;
+                }
+            };
+            if idle {
+                smol::future::or(executor.tick(), service.streams.news()).await;
+            } else {
+                smol::future::yield_now().await;
+            }
+        }
+    };
+    smol::future::or(end, tasks).await;
+}
+
+/// Waits for a signal, then lets peers go and tells trackers and the router, within [`STOP_MS`].
+async fn until_stopped(
+    service: &Service<'_>,
+    announcer: &Announcer,
+    exit: bool,
+    leave_dht: impl Future<Output = ()>,
+    signals: &mut Signals,
+) {
+    let signal = async {
+        let _ = signals.next().await;
+    };
+    let complete = async {
+        while !exit || !(service.fetched.is_done() || service.fetched.failure().is_some()) {
+            service.fetched.settled.rung().await;
+        }
+    };
+    smol::future::or(signal, complete).await;
+    info!("stopping");
+    service.swarm.borrow_mut().close();
+    service.ring_nudged();
+    let told = smol::future::zip(announcer::stop(service, announcer), portmap::stop(service));
+    let told = smol::future::zip(told, smol::future::zip(fetch::stop(service), leave_dht));
+    let late = service.clock.sleep(STOP_MS, "the end");
+    let told = async {
+        told.await;
+    };
+    smol::future::or(told, late).await;
+}
+
+/// Tasks run between two looks at the streams; a task that serves takes about 0.1 ms.
+const TASKS_BETWEEN_LOOKS: usize = 32;
+
+/// The reactor is looked at no less often than this while there is work; `async-io` waits 10 ms.
+const REACTOR_PAUSE_MS: u64 = 4;
+
+/// Peers and trackers are told within this, so that the whole stop takes less than 2 s.
+const STOP_MS: u64 = 1_500;
