@@ -1,64 +1,48 @@
 //! What a service is made of, in the sizes of the board: sockets, threads, the swarm's surroundings.
 
-use crate::engine::peer::serve::Request;
-use crate::engine::swarm::fetch::link::Ask;
-use crate::engine::swarm::fetch::unveil::Veil;
-use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
-use crate::engine::swarm::pool::Pool;
-use crate::engine::swarm::torrent::{Have, Torrent};
+use crate::engine::swarm::fetch::Fetcher;
 use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
-use crate::engine::units::{InfoHash, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
-use crate::service::announcer::{self, Announcer};
-use crate::service::archive::Archive;
+use crate::engine::units::{Instant, PeerId};
+use crate::service::announcer::{self};
 use crate::service::board::{Board, Pools, RECEIVED_BYTES};
 use crate::service::caps::Caps;
 use crate::service::clock::{Bell, Clock};
 use crate::service::content::HASH_SCRATCH_BYTES;
 use crate::service::disk::Disk;
-use crate::service::fetch::magnet;
-use crate::service::fetch::open::Taken;
-use crate::service::fetch::{self, Desk, Goal, Keeper};
-use crate::service::lan::{Lan, magnet};
+use crate::service::fetch::{self, Desk};
+use crate::service::lan::Lan;
 use crate::service::lanes::{LaneSizes, Lanes};
 use crate::service::lobby::Lobby;
-use crate::service::options::{DhtOptions, Opened, Options, open_all};
+use crate::service::options::{DhtOptions, Options};
 use crate::service::portmap::Portmap;
-use crate::service::report::{Report, Totals};
-use crate::service::rest::{self, Rest};
-use crate::service::share::{Share, Workshop};
+use crate::service::rest::Rest;
 use crate::service::streams::Streams;
-use crate::service::webseed::{self, WebSeeds};
+use crate::service::webseed::WebSeeds;
 use crate::service::windows::Windows;
-use crate::service::{
-    Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub,
-};
+use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap};
 use async_io::Async;
-use async_signal::{Signal, Signals};
-use log::{info, warn};
+use log::warn;
 use rustix::process::{Resource, Rlimit};
-use smol::LocalExecutor;
 use smol::stream::StreamExt;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::string::String;
-use std::sync::Arc;
 use std::vec::Vec;
 
 /// Whether and how the box takes part in the distributed hash table.
 pub(super) struct HashTable<'o> {
-    is_on: bool,
+    pub(super) is_on: bool,
     listen: SocketAddr,
     options: &'o DhtOptions,
     entries: Vec<(&'o str, u16)>,
     /// Where nodes are kept over a restart.
-    file: PathBuf,
+    pub(super) file: PathBuf,
 }
 
 impl<'o> HashTable<'o> {
-    fn new(options: &'o Options, listen: SocketAddr, state: &Path) -> HashTable<'o> {
+    pub(super) fn new(options: &'o Options, listen: SocketAddr, state: &Path) -> HashTable<'o> {
         let chosen = options.dht.entries.iter().map(|(host, port)| (host.as_str(), *port));
         let entries: Vec<_> = chosen.collect();
         // From a loopback address nobody else can be reached, unless the owner says who.
@@ -68,7 +52,7 @@ impl<'o> HashTable<'o> {
         HashTable { is_on, listen, options: &options.dht, entries, file }
     }
 
-    fn memory(&self, board: &Board) -> dht::Memory {
+    pub(super) fn memory(&self, board: &Board) -> dht::Memory {
         let Pools { dht_nodes_max, dht_peers_max, dht_searches_max, .. } = board.pools;
         match self.is_on {
             true => dht::Memory::new(dht_nodes_max, dht_peers_max, dht_searches_max),
@@ -76,7 +60,11 @@ impl<'o> HashTable<'o> {
         }
     }
 
-    fn open<'m>(&'m self, memory: &'m mut dht::Memory, now: Instant) -> Option<dht::Node<'m>> {
+    pub(super) fn open<'m>(
+        &'m self,
+        memory: &'m mut dht::Memory,
+        now: Instant,
+    ) -> Option<dht::Node<'m>> {
         let own = !self.entries.is_empty();
         let wish = dht::Wish {
             listen: self.listen,

@@ -1,48 +1,18 @@
 //! Torrents become active: what is there of them is served, and what is lacking fetched.
 
-use crate::engine::peer::serve::Request;
-use crate::engine::swarm::fetch::link::Ask;
-use crate::engine::swarm::fetch::unveil::Veil;
-use crate::engine::swarm::fetch::{FetchFull, FetchMemory, Fetcher};
-use crate::engine::swarm::pool::Pool;
+use crate::engine::swarm::fetch::FetchFull;
 use crate::engine::swarm::torrent::{Have, Torrent};
-use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
-use crate::engine::units::{InfoHash, Instant, PeerId, PeerSlot, PieceIndex, TorrentSlot};
+use crate::engine::units::{PieceIndex, TorrentSlot};
 use crate::service::announcer::{self, Announcer};
-use crate::service::archive::Archive;
-use crate::service::board::{Board, Pools, RECEIVED_BYTES};
-use crate::service::caps::Caps;
-use crate::service::clock::{Bell, Clock};
-use crate::service::content::HASH_SCRATCH_BYTES;
-use crate::service::disk::Disk;
-use crate::service::fetch::magnet;
 use crate::service::fetch::open::Taken;
-use crate::service::fetch::{self, Desk, Goal, Keeper};
-use crate::service::lan::{Lan, magnet};
-use crate::service::lanes::{LaneSizes, Lanes};
-use crate::service::lobby::Lobby;
-use crate::service::options::{DhtOptions, Opened, Options, open_all};
-use crate::service::portmap::Portmap;
-use crate::service::report::{Report, Totals};
-use crate::service::rest::{self, Rest};
-use crate::service::share::{Share, Workshop};
-use crate::service::streams::Streams;
-use crate::service::webseed::{self, WebSeeds};
-use crate::service::windows::Windows;
-use crate::service::{
-    Duties, Refusal, Service, Swarm, dht, discovery, live, lobby, portmap, pump, scrub,
-};
-use async_io::Async;
-use async_signal::{Signal, Signals};
-use log::{info, warn};
-use rustix::process::{Resource, Rlimit};
-use smol::LocalExecutor;
+use crate::service::fetch::{Goal, Keeper};
+use crate::service::lan::magnet;
+use crate::service::options::Options;
+use crate::service::report::Report;
+use crate::service::share::Share;
+use crate::service::{Refusal, Service};
 use smol::stream::StreamExt;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
