@@ -23,7 +23,6 @@ use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap};
 use async_io::Async;
 use log::warn;
 use rustix::process::{Resource, Rlimit};
-use smol::stream::StreamExt;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;

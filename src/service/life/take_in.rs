@@ -11,7 +11,6 @@ use crate::service::options::Options;
 use crate::service::report::Report;
 use crate::service::share::Share;
 use crate::service::{Refusal, Service};
-use smol::stream::StreamExt;
 use std::net::SocketAddr;
 use std::string::String;
 use std::sync::Arc;
