@@ -11,8 +11,8 @@ use super::lanes::{Done, Job};
 use super::tracker::{self, TrackerError, TrackerUrl, World};
 use crate::engine::announce::schedule::{Due, Schedule};
 use crate::engine::announce::{Announce, Answer, Event, Retry, TrackerId, is_private};
-use crate::engine::units::{Deadline, Instant, TorrentSlot};
-use log::{info, warn};
+use crate::engine::units::{Deadline, InfoHash, Instant, TorrentSlot};
+use log::{debug, info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -83,6 +83,11 @@ impl Announcer {
     /// A torrent's trackers are told no more.
     pub fn remove(&self, torrent: TorrentSlot) {
         self.torrents.borrow_mut().retain(|one| one.torrent != torrent);
+    }
+
+    /// A torrent's trackers are told on a schedule of its own.
+    pub fn tells_of(&self, torrent: TorrentSlot) -> bool {
+        self.torrents.borrow().iter().any(|one| one.torrent == torrent)
     }
 
     fn with<T>(&self, number: u64, what: impl FnOnce(&mut Announced) -> T) -> Option<T> {
@@ -269,6 +274,44 @@ impl Announced {
             }
         }
     }
+}
+
+/// A torrent without a schedule of its own.
+pub struct Resting {
+    /// Its name.
+    pub info_hash: InfoHash,
+    /// Bytes of its content sent, ever.
+    pub sent_bytes: u64,
+}
+
+/// Tells a tracker of a torrent that is whole and at rest; whether it has heard it. Nobody is asked
+/// for. `from_owner`: the owner named it, so it may be in our own network.
+pub async fn announce_once(
+    service: &Service<'_>,
+    resting: &Resting,
+    address: &str,
+    from_owner: bool,
+    buffer: &mut [u8],
+) -> bool {
+    let Ok(url) = tracker::parse_tracker_url(address) else { return false };
+    let announce = Announce {
+        info_hash: resting.info_hash,
+        peer_id: service.swarm.borrow().identity().peer_id,
+        port: service.external_port(),
+        uploaded: resting.sent_bytes,
+        downloaded: 0,
+        left: 0,
+        event: Event::None,
+        num_want: 0,
+        key: service.announce_key,
+        tracker_id: None,
+    };
+    let world = OnService { service, from_owner };
+    let outcome = tracker::announce(&world, &url, &announce, buffer, &mut |_| {}).await;
+    if let Err(error) = &outcome {
+        debug!("tracker {url}: {error}");
+    }
+    outcome.is_ok()
 }
 
 impl Service<'_> {

@@ -121,6 +121,8 @@ struct Side<'m> {
     socket: Option<Async<UdpSocket>>,
     dht: RefCell<Dht<'m>>,
     round: Cell<Round>,
+    /// Torrents that are not active and wait for their turn, which comes first.
+    news: RefCell<heapless::Deque<[u8; 20], NEWS_MAX>>,
 }
 
 /// A walk through our torrents.
@@ -131,8 +133,6 @@ struct Round {
     last: Option<[u8; 20]>,
     /// When the next may be begun.
     next_at: Instant,
-    /// A torrent is new, and its turn comes first.
-    news: Option<[u8; 20]>,
 }
 
 /// What the nodes have done so far, and what they know.
@@ -169,7 +169,12 @@ impl<'m> Node<'m> {
             let known;
             (known, rest) = dht.read_nodes(rest, now);
             debug!("DHT over {family:?}: {known} nodes known from before");
-            Side { socket, dht: RefCell::new(dht), round: Cell::default() }
+            Side {
+                socket,
+                dht: RefCell::new(dht),
+                round: Cell::default(),
+                news: RefCell::default(),
+            }
         };
         let ([v4, v6], [seed_v4, seed_v6]) = (sockets, wish.seeds);
         let sides = [side(Family::V4, v4, seed_v4, of_v4), side(Family::V6, v6, seed_v6, of_v6)];
@@ -188,13 +193,24 @@ impl<'m> Node<'m> {
         world.ring_at(at_once(world));
     }
 
-    /// There is a new torrent: it is announced next. Of two at a time the first waits for the round.
+    /// A torrent that is not active is to be announced.
+    ///
+    /// # When full
+    /// It is not. Callers ask for room before.
     pub fn announce_soon(&self, world: &impl World, info_hash: [u8; 20]) {
-        for side in &self.sides {
-            let round = side.round.get();
-            side.round.set(Round { news: Some(info_hash), next_at: world.now(), ..round });
+        for side in self.open_sides() {
+            // There is room, or nobody asked whether there is.
+            let _ = side.news.borrow_mut().push_back(info_hash);
+            let (round, soon) = (side.round.get(), world.now().after(STAGGER_MS));
+            side.round.set(Round { next_at: round.next_at.min(soon), ..round });
         }
         world.ring_at(at_once(world));
+    }
+
+    /// How many more torrents [`Node::announce_soon`] takes now.
+    pub fn room_for_news(&self) -> usize {
+        let room = |side: &Side<'_>| NEWS_MAX - side.news.borrow().len();
+        self.open_sides().map(room).min().unwrap_or(0)
     }
 
     /// How many nodes answer, over both families.
@@ -289,7 +305,9 @@ impl Side<'_> {
         if now < round.next_at {
             return Some(Deadline { at: round.next_at, why });
         }
-        let Some(info_hash) = round.news.or_else(|| world.next_torrent(round.last)) else {
+        let mut news = self.news.borrow_mut();
+        let next = news.front().copied().or_else(|| world.next_torrent(round.last));
+        let Some(info_hash) = next else {
             let begun = if round.last.is_some() { round.begun } else { now };
             let at = begun.after(ROUND_MS).max(now.after(STAGGER_MS));
             self.round.set(Round { next_at: at, ..Round::default() });
@@ -299,7 +317,7 @@ impl Side<'_> {
             // When one ends this is asked again.
             return Some(Deadline::NONE);
         }
-        if round.news.take().is_none() {
+        if news.pop_front().is_none() {
             round.begun = if round.last.is_some() { round.begun } else { now };
             round.last = Some(info_hash);
         }
@@ -422,6 +440,9 @@ impl Sink for Kept<'_> {
 fn at_once(world: &impl World) -> Deadline {
     Deadline { at: world.now(), why: "DHT: news" }
 }
+
+/// Torrents at rest that wait to be announced, over each family.
+const NEWS_MAX: usize = 16;
 
 /// The socket of one family, if the box listens on it and it can be had.
 fn open(family: Family, listen: SocketAddr) -> Option<Async<UdpSocket>> {

@@ -10,7 +10,7 @@
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
-//! | torrents at rest | [`rest`]: awake when somebody asks for them |
+//! | torrents at rest | [`rest`] (awake when somebody asks for them), [`pass`] (announced in turn) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
@@ -40,6 +40,7 @@ pub mod life;
 pub mod live;
 pub mod lobby;
 pub mod options;
+pub mod pass;
 pub mod portmap;
 pub mod pump;
 pub mod refusal;
@@ -104,6 +105,10 @@ pub struct Service<'m> {
     pub contents: RefCell<Vec<Option<Arc<Content>>>>,
     /// Who asks for a torrent at rest.
     pub rest: rest::Rest,
+    /// How far announces of those have come.
+    pub pass: pass::Pass,
+    /// Tells trackers that we are the same when our address changes.
+    pub announce_key: u32,
     /// Pumps that wait for a lane's buffer, the first to be served first.
     pub hungry: RefCell<VecDeque<PeerSlot>>,
     /// What has become of pieces that were fetched.
@@ -159,19 +164,21 @@ pub struct Duties {
     pub portmap: usize,
     /// Nodes of the distributed hash table.
     pub dht: usize,
+    /// Torrents at rest to announce.
+    pub pass: usize,
 }
 
 impl Duties {
     /// The slots after those of links: of pumps and of web seeds.
     pub fn after(links: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, fetch, dht, announces] =
+        let [choke, dials, discovery, scrub, report, fetch, dht, pass, announces] =
             std::array::from_fn(|duty| links + duty);
         let portmap = announces + announcer::EXCHANGES_MAX;
-        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap, dht }
+        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap, dht, pass }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 7 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
+    pub const COUNT: usize = 8 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
 }
 
 impl Service<'_> {

@@ -17,10 +17,10 @@
 //! instant leaves a torrent as before or as after.
 
 use super::flash_file::{FlashFile, FlashFileError};
-use super::known::Known;
+use super::known::{Known, trackers_of};
 use super::refusal::Refusal;
 use crate::engine::journal::{Journal, JournalError};
-use crate::engine::library::{Entry, Library, LibraryFull, RECORD_BYTES_MAX, Record};
+use crate::engine::library::{Entry, Facts, Library, LibraryFull, RECORD_BYTES_MAX, Record};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
@@ -97,6 +97,39 @@ impl<'m> State<'m> {
     /// The torrents whose content lies there.
     pub fn under(&self, root_key: u64) -> Vec<Entry> {
         self.library.under(root_key).copied().collect()
+    }
+
+    /// The torrent after the one in that slot; from the first on without one.
+    pub fn next(&self, after: Option<u32>) -> Option<(u32, Entry)> {
+        let from = after.map_or(0, |after| after as usize + 1);
+        let mut numbered = (0..).zip(self.library.entries()).skip(from);
+        numbered.next().map(|(slot, entry)| (slot, *entry))
+    }
+
+    /// The trackers of a torrent: tier and address.
+    pub fn trackers(&self, entry: &Entry) -> Vec<(u8, String)> {
+        let read = |torrent: &str, folder: &Path| {
+            Some(trackers_of(&File::open(folder.join(torrent)).ok()?))
+        };
+        self.with_facts(entry, |facts, folder| read(facts.torrent, folder))
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    /// Whether a torrent may not be spoken of (BEP 27). One of which nothing is known may not.
+    pub fn is_private(&self, entry: &Entry) -> bool {
+        self.with_facts(entry, |facts, _| facts.private).unwrap_or(true)
+    }
+
+    /// What the facts of a torrent say, if they are what the journal vouches for.
+    pub fn with_facts<T>(
+        &self,
+        entry: &Entry,
+        read: impl FnOnce(&Facts<'_>, &Path) -> T,
+    ) -> Option<T> {
+        let folder = self.torrent_folder(&entry.info_hash, entry.facts_crc);
+        let bytes = fs::read(folder.join("facts")).ok()?;
+        Facts::parse(&bytes, entry.facts_crc).map(|facts| read(&facts, &folder))
     }
 
     /// How many torrents there are.

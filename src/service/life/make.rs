@@ -14,6 +14,7 @@ use crate::service::lan::Lan;
 use crate::service::lanes::{LaneSizes, Lanes};
 use crate::service::lobby::Lobby;
 use crate::service::options::{DhtOptions, Options};
+use crate::service::pass::Pass;
 use crate::service::portmap::Portmap;
 use crate::service::rest::Rest;
 use crate::service::streams::Streams;
@@ -120,6 +121,8 @@ pub(super) fn make_service<'m>(
         webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
         contents: RefCell::new(std::vec![None; pools.seeding_max.into()]),
         rest: Rest::new(pumps),
+        pass: Pass::default(),
+        announce_key: announcer::random(),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
         windows: Windows::of(sockets),
         unsent_bytes: sockets.unsent_kib * 1024,

@@ -28,7 +28,7 @@ use crate::service::report::{Report, Totals};
 use crate::service::rest::{self};
 use crate::service::share::Workshop;
 use crate::service::webseed::{self};
-use crate::service::{Refusal, Service, dht, discovery, live, lobby, portmap, pump, scrub};
+use crate::service::{Refusal, Service, dht, discovery, live, lobby, pass, portmap, pump, scrub};
 use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::info;
@@ -149,6 +149,10 @@ async fn serve(
     if let Some(node) = &node {
         executor.spawn(dht::run(&world, node)).detach();
         executor.spawn(dht::heed_peers(&world, node)).detach();
+    }
+    if options.all_that_is_known {
+        let dht = node.as_ref().map(|node| (&world, node));
+        executor.spawn(pass::run(&service, keeper, dht)).detach();
     }
     let dht_nodes = || node.as_ref().map(|node| node.contact_count(service.clock.now()));
     executor.spawn(live::run(&service, announcer, report, dht_nodes)).detach();
