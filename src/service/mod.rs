@@ -17,6 +17,7 @@
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
+//! | the owner's word to a box that runs | [`control`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 
 pub mod announcer;
@@ -25,6 +26,7 @@ pub mod board;
 pub mod caps;
 pub mod clock;
 pub mod content;
+pub mod control;
 pub mod dht;
 pub mod discovery;
 pub mod disk;

@@ -1,22 +1,25 @@
 //! A refusal: what cannot be done, why, and what would help, in one sentence.
 
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::string::{String, ToString};
 
-/// Said to the owner before anything has been changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Said to the owner before anything has been changed; also through `control`, by a box that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The file, address or option it is about.
     thing: String,
     /// What is wrong with it.
     problem: String,
     /// What the owner can do.
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 impl Refusal {
     /// A refusal about `thing`.
     pub fn new(thing: impl fmt::Display, problem: impl fmt::Display, remedy: &'static str) -> Self {
+        let remedy = Cow::Borrowed(remedy);
         Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy }
     }
 }
