@@ -17,11 +17,13 @@
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
+//! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
 pub mod announcer;
 pub mod board;
 pub mod caps;
 pub mod clock;
+pub mod config;
 pub mod content;
 pub mod dht;
 pub mod discovery;
@@ -37,6 +39,8 @@ pub mod lanes;
 pub mod life;
 pub mod live;
 pub mod lobby;
+pub mod log_lines;
+pub mod notify;
 pub mod options;
 pub mod portmap;
 pub mod pump;

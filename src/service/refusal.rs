@@ -1,6 +1,8 @@
 //! A refusal: what cannot be done, why, and what would help, in one sentence.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::format;
 use std::string::{String, ToString};
 
 /// Said to the owner before anything has been changed.
@@ -11,13 +13,22 @@ pub struct Refusal {
     /// What is wrong with it.
     problem: String,
     /// What the owner can do.
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 impl Refusal {
     /// A refusal about `thing`.
-    pub fn new(thing: impl fmt::Display, problem: impl fmt::Display, remedy: &'static str) -> Self {
-        Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy }
+    pub fn new(
+        thing: impl fmt::Display,
+        problem: impl fmt::Display,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy: remedy.into() }
+    }
+
+    /// The same, saying where the thing stands.
+    pub fn found_at(self, place: impl fmt::Display) -> Self {
+        Refusal { thing: format!("{place}: {}", self.thing), ..self }
     }
 }
 
