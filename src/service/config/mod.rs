@@ -341,7 +341,7 @@ fn read_share(mut section: Section<'_, '_>, lan_only: bool) -> Option<Placed<Sha
         }
         (None, None) => {
             let problem = "has neither `folder` nor `path`";
-            let remedy = "write folder = \"/srv/share\", or path and one thing, below it";
+            let remedy = "write folder = \"/srv/share\", or path = \"/srv/film.mkv\", below it";
             let refusal = Refusal::new("[[share]]", problem, remedy);
             // One of them may be there and be what is wrong.
             is_right.then(|| section.reader().note(heading, refusal));
@@ -377,11 +377,20 @@ fn check_places(
     let [(_, state), (_, into), (key, watch)] = own;
     if let Some((_, state)) = state {
         let inside = shares.iter().find(|(_, share)| share.starts_with(state) && *share != state);
-        wrong.extend(inside.map(|(at, _)| within(*at, "share", state, "what the box remembers")));
+        wrong.extend(
+            inside.map(|(at, _)| {
+                within(*at, "share", state, "where the box keeps what it remembers")
+            }),
+        );
     }
     match (into, watch) {
         (Some((_, into)), Some((at, watch))) if watch.starts_with(into) => {
-            wrong.push(within(*at, key, into, "where content goes: it would be fetched for"));
+            wrong.push(within(
+                *at,
+                key,
+                into,
+                "where a .torrent that was fetched would be taken for a wish",
+            ));
         }
         (None, Some((at, _))) => {
             let (problem, remedy) = ("needs `into`", "write into = \"/srv/fetched\" below [fetch]");

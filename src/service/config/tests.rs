@@ -292,7 +292,7 @@ fn what_does_not_go_together_is_told() {
         (
             "state = \"/srv\"\n[[share]]\npath = \"/srv/journal\"",
             3,
-            &["`share`: lies in /srv, what the box remembers"],
+            &["`share`: lies in /srv, where the box keeps"],
         ),
         ("[fetch]\ninto = \"/a/b\"\n[[share]]\npath = \"/a\"", 2, &["`into`: lies in /a, which"]),
         (
@@ -303,7 +303,7 @@ fn what_does_not_go_together_is_told() {
         (
             "[fetch]\ninto = \"/a\"\nwatch = \"/a/b\"",
             3,
-            &["`watch`: lies in /a, where content goes: it would be fetched for"],
+            &["`watch`: lies in /a, where a .torrent that was"],
         ),
     ]);
     // A neighbour whose name begins in the same way, and what was fetched being shared.
