@@ -32,6 +32,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a configuration file with every key, its default and its meaning
+    Config {
+        /// Print nothing, but say what is wrong with this one
+        #[arg(long, value_name = "FILE")]
+        check: Option<PathBuf>,
+    },
 }
 
 /// What `share` takes.
@@ -140,9 +146,7 @@ pub struct Rate(Option<u64>);
 
 fn parse_host(text: &str) -> Result<(String, u16), String> {
     let example = "give a host and a port, such as router.example.org:6881";
-    let (host, port) = text.rsplit_once(':').ok_or(example)?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or(example)?;
-    Ok((host.trim_matches(['[', ']']).to_string(), port))
+    DhtOptions::parse_entry(text).ok_or_else(|| example.to_string())
 }
 
 fn parse_rate(text: &str) -> Result<Rate, String> {

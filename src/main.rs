@@ -5,26 +5,30 @@ mod cli;
 use clap::Parser;
 use cli::{Cli, Command, GetArgs, ShareArgs};
 use perennial::service::board::Board;
+use perennial::service::config::{self, Config};
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
+use perennial::service::log_lines::{self, Style};
 use perennial::service::options::FetchOptions;
 use perennial::service::report::{self, Report};
 use perennial::service::{Refusal, life, webseed};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    log_to_stderr();
+    let style = Style::of_stderr();
+    log_lines::start(style);
     let done = match Cli::parse().command {
         Command::Share(args) => share(args),
         Command::Get(args) => get(args),
         Command::Board { name, json } => board(name.as_deref(), json),
+        Command::Config { check } => config(check.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => {
-            let _ = writeln!(std::io::stderr(), "perennial: {refusal}");
+            let _ = style.write_refusal(&mut std::io::stderr(), &refusal);
             ExitCode::FAILURE
         }
     }
@@ -68,22 +72,21 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {
-    let text = report::describe(&Board::chosen(name)?, json);
-    // Whoever has closed stdout does not want to know.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&report::describe(&Board::chosen(name)?, json));
     Ok(())
 }
 
-/// Warnings and what the box is doing, on stderr; `RUST_LOG` says otherwise.
-fn log_to_stderr() {
-    let wanted = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(wanted)
-        .format(|out, record| {
-            let level = match record.level() {
-                log::Level::Info => String::new(),
-                level => format!("{}: ", level.as_str().to_lowercase()),
-            };
-            writeln!(out, "{level}{}", record.args())
-        })
-        .init();
+fn config(check: Option<&Path>) -> Result<(), Refusal> {
+    let Some(file) = check else {
+        print(config::commented());
+        return Ok(());
+    };
+    Config::read(file)?;
+    print(&format!("{}: nothing is wrong with it\n", file.display()));
+    Ok(())
+}
+
+fn print(text: &str) {
+    // Whoever has closed stdout does not want to know.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

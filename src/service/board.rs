@@ -182,8 +182,7 @@ impl Board {
     /// The board this machine is taken for: the largest whose memory it has. A machine reports a
     /// little less than is built in, so a board's memory counts from seven eighths of it.
     pub fn of_this_machine() -> Board {
-        let machine = rustix::system::sysinfo();
-        let ram_kib = (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 10;
+        let ram_kib = machine_ram_kib();
         let is_machine = |board: &&Board| !board.is_for_tests() && !board.is_firmware();
         let fits = |board: &&Board| board.ram_kib * 7 / 8 <= ram_kib;
         let all = Board::all();
@@ -347,6 +346,24 @@ impl Board {
         }
         None
     }
+
+    /// Why it cannot run on a machine with so much memory, if it cannot: what it may hold, and the
+    /// kernel for it, would not fit.
+    pub fn objection_on(&self, ram_kib: u64) -> Option<Refusal> {
+        let wanted_kib = self.resident_kib + (self.contract().kernel_bytes() >> 10);
+        let (name, wanted_mib, ram_mib) = (self.name, wanted_kib.div_ceil(1024), ram_kib >> 10);
+        let problem = std::format!(
+            "board {name} asks for {wanted_mib} MiB with what its connections hold in the kernel, \
+             and this machine has {ram_mib} MiB"
+        );
+        (wanted_kib > ram_kib).then(|| Refusal::new("memory", problem, "choose a smaller board"))
+    }
+}
+
+/// What this machine has, as the kernel says.
+pub fn machine_ram_kib() -> u64 {
+    let machine = rustix::system::sysinfo();
+    (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 10
 }
 
 fn parse(name: &'static str, profile: &str) -> Board {

@@ -259,6 +259,12 @@ impl Heap {
     }
 }
 
+/// The moment on the kernel's clock that never goes back, in microseconds: what systemd counts by.
+pub fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64) * 1_000_000 + (now.tv_nsec as u64) / 1_000
+}
+
 /// Longer than any box runs.
 const NEVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 3600);
 

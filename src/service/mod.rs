@@ -19,12 +19,14 @@
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
+//! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
 pub mod announcer;
 pub mod archive;
 pub mod board;
 pub mod caps;
 pub mod clock;
+pub mod config;
 pub mod content;
 pub mod control;
 pub mod dht;
@@ -41,6 +43,8 @@ pub mod lanes;
 pub mod life;
 pub mod live;
 pub mod lobby;
+pub mod log_lines;
+pub mod notify;
 pub mod options;
 pub mod pass;
 pub mod portmap;

@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 /// How the box takes part in the distributed hash table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DhtOptions {
     /// Not at all.
     pub off: bool,
@@ -55,6 +55,16 @@ pub struct DhtOptions {
     pub read_only: bool,
     /// Entries to the network: host and port. Well-known ones when there is none.
     pub entries: Vec<(String, u16)>,
+}
+
+impl DhtOptions {
+    /// An entry as people write it: a host and a port, with a colon between them.
+    pub fn parse_entry(text: &str) -> Option<(String, u16)> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let host = host.trim_matches(['[', ']']);
+        (!host.is_empty()).then(|| (host.into(), port))
+    }
 }
 
 /// What is to be fetched, and how.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
+use std::format;
 use std::string::{String, ToString};
 
 /// Said to the owner before anything has been changed; also through `control`, by a box that runs.
@@ -18,9 +19,17 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal about `thing`.
-    pub fn new(thing: impl fmt::Display, problem: impl fmt::Display, remedy: &'static str) -> Self {
-        let remedy = Cow::Borrowed(remedy);
-        Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy }
+    pub fn new(
+        thing: impl fmt::Display,
+        problem: impl fmt::Display,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy: remedy.into() }
+    }
+
+    /// The same, saying where the thing stands.
+    pub fn found_at(self, place: impl fmt::Display) -> Self {
+        Refusal { thing: format!("{place}: {}", self.thing), ..self }
     }
 }
 

@@ -13,6 +13,7 @@
 //! | disks and files that fail a fetch | [`trouble`] |
 //! | a fetch that is killed | [`killed`] |
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
+//! | the configuration file of `run` | [`config`] |
 //! | boards, and limits small enough to be met | [`boards`] |
 //! | images for boards that run firmware | [`image`] |
 //! | ports, and shares for the house only | [`network`] |
@@ -46,6 +47,7 @@ mod adopted;
 mod again;
 mod boards;
 mod changes;
+mod config;
 mod endings;
 mod exchange;
 mod fetch;
