@@ -223,6 +223,7 @@ impl Config {
         let output = self.fetch.into.clone().unwrap_or_default();
         let sequential = self.fetch.sequential;
         Ok(Options {
+            all_that_is_known: true,
             paths: Vec::new(),
             fetch: FetchOptions { output, sequential, ..FetchOptions::default() },
             torrent: None,
