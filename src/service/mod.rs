@@ -18,6 +18,7 @@
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`] |
+//! | what is to be fetched | [`wanted`]: kept until it has been |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
@@ -60,6 +61,7 @@ pub mod streams;
 pub mod tracker;
 pub mod units;
 pub mod walk;
+pub mod wanted;
 pub mod webseed;
 pub mod windows;
 

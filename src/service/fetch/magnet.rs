@@ -21,9 +21,11 @@ use crate::service::content::Content;
 use crate::service::draft::{self, Counted, torrent_name};
 use crate::service::lanes::{Job, Receipt};
 use crate::service::life::take_in::{fetch_refused, have_of, magnet_of};
+use crate::service::options::FetchOptions;
 use crate::service::report::Report;
 use crate::service::share::Workshop;
 use crate::service::state::refused;
+use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service, announcer};
 use log::{info, warn};
 use std::fs::OpenOptions;
@@ -92,6 +94,8 @@ pub struct Hunt {
     torrent: TorrentSlot,
     lead: Lead,
     file: PathBuf,
+    /// How it is to be fetched.
+    fetch: FetchOptions,
 }
 
 impl Hunt {
@@ -145,7 +149,10 @@ pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Res
         }
     }
     info!("{}: looking for peers that know what it is", lead.name);
-    service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file });
+    let fetch = keeper.options.fetch.clone();
+    let (info_hash, wanted) = (lead.info_hash, Wanted::of_lead(&lead, &fetch));
+    service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file, fetch });
+    keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
     Ok(())
 }
 
@@ -267,7 +274,7 @@ async fn take_up(
     report: &Report,
     hunt: &Hunt,
 ) -> Result<(), Refusal> {
-    let fetch = &keeper.options.fetch;
+    let fetch = &hunt.fetch;
     let mut workshop = Workshop { archive: keeper.archive, lanes: &service.lanes };
     let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
     let wish = Wish { torrent: &hunt.file, output, files, force };

@@ -125,8 +125,13 @@ pub async fn finish(
     let Some((info_hash, key)) = named else { return };
     let admitted = match made {
         Ok(Settled { folder, facts_crc }) => {
-            let admit =
-                move |state: &mut State<'_>| state.admit(&folder, info_hash, key, facts_crc);
+            let admit = move |state: &mut State<'_>| {
+                let admitted = state.admit(&folder, info_hash, key, facts_crc);
+                if admitted.is_ok() {
+                    state.drop_wanted(&info_hash);
+                }
+                admitted
+            };
             keeper.archive.ask(admit).await
         }
         Err(refusal) => Err(refusal),

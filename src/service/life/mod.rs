@@ -128,7 +128,7 @@ async fn serve(
     service.fetched.says_pieces.set(report.is_json());
     let mut told = Vec::with_capacity(opened.taken.len());
     for one in opened.taken {
-        told.push(take_in(&service, keeper, one)?);
+        told.push(take_in(&service, keeper, one).await?);
     }
     for lead in opened.leads {
         magnet::seek(&service, keeper, lead).await?;

@@ -10,6 +10,7 @@ use crate::service::lan::magnet;
 use crate::service::options::Options;
 use crate::service::report::Report;
 use crate::service::share::Share;
+use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service};
 use std::net::SocketAddr;
 use std::string::String;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::vec::Vec;
 
 /// Takes in what has been opened: it is shared from here on, and what is lacking fetched.
-pub(super) fn take_in(
+pub(in crate::service) async fn take_in(
     service: &Service<'_>,
     keeper: &Keeper<'_>,
     taken: Taken,
@@ -37,6 +38,8 @@ pub(super) fn take_in(
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
     service.webseeds.add_all(service, slot, &share.content, named);
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
+    let (info_hash, wanted) = (share.info_hash, Wanted::new(&share.name, &options.fetch));
+    keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
     Ok((slot, share))
 }
 

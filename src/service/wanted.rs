@@ -1,0 +1,141 @@
+//! What the owner wants fetched, kept until it has been: `STATE/wanted/INFO-HASH.json`.
+//!
+//! The library knows which torrents are begun; this says what of them is wanted, and what to look
+//! for while nothing but a name is known. So a box goes on after any power cut with what it was
+//! told, and nobody has to say it again. A file is written whole and renamed; one that cannot be
+//! read is passed over, and said.
+
+use super::control::what::What;
+use super::fetch::magnet::Lead;
+use super::options::{FetchOptions, Options};
+use super::refusal::Refusal;
+use super::state::{State, refused, sync_folder};
+use crate::engine::units::InfoHash;
+use log::warn;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::vec::Vec;
+
+/// One torrent that is to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Its name, as far as it is known.
+    pub name: String,
+    /// Where its content goes.
+    pub into: PathBuf,
+    /// Patterns of the files that are wanted; all are when there is none.
+    pub files: Vec<String>,
+    /// From front to back.
+    pub sequential: bool,
+    /// Trackers that its link names.
+    pub trackers: Vec<String>,
+    /// Web seeds that its link, or the owner, names.
+    pub web_seeds: Vec<String>,
+    /// Peers to begin with.
+    pub peers: Vec<SocketAddr>,
+}
+
+impl Wanted {
+    /// What is wanted of a link that names no more than a torrent.
+    pub fn of_lead(lead: &Lead, fetch: &FetchOptions) -> Wanted {
+        let mut wanted = Wanted::new(&lead.name, fetch);
+        wanted.trackers.clone_from(&lead.trackers);
+        wanted.web_seeds.extend(lead.web_seeds.iter().cloned());
+        wanted.peers.extend(&lead.peers);
+        wanted
+    }
+
+    /// What is wanted of a torrent.
+    pub fn new(name: &str, fetch: &FetchOptions) -> Wanted {
+        Wanted {
+            name: name.into(),
+            // Taken up again from anywhere.
+            into: fs::canonicalize(&fetch.output).unwrap_or_else(|_| fetch.output.clone()),
+            files: fetch.files.clone(),
+            sequential: fetch.sequential,
+            trackers: Vec::new(),
+            web_seeds: fetch.web_seeds.clone(),
+            peers: fetch.peers.clone(),
+        }
+    }
+
+    /// The link it was.
+    pub fn lead(&self, info_hash: InfoHash) -> Lead {
+        Lead {
+            info_hash,
+            name: self.name.clone(),
+            trackers: self.trackers.clone(),
+            peers: self.peers.clone(),
+            web_seeds: Vec::new(),
+        }
+    }
+
+    /// The options it is fetched with, on a box with those.
+    pub fn options(&self, of_box: &Options) -> Options {
+        let fetch = FetchOptions {
+            links: Vec::new(),
+            output: self.into.clone(),
+            files: self.files.clone(),
+            sequential: self.sequential,
+            exit: false,
+            peers: self.peers.clone(),
+            web_seeds: self.web_seeds.clone(),
+            force: false,
+        };
+        Options { fetch, ..of_box.clone() }
+    }
+}
+
+impl State<'_> {
+    /// Writes down what is wanted; known after any power cut once this returns.
+    pub fn keep_wanted(&self, info_hash: &InfoHash, wanted: &Wanted) -> Result<(), Refusal> {
+        let (folder, path) = (self.wanted_folder(), self.wanted_path(info_hash));
+        let keep = || -> io::Result<()> {
+            fs::create_dir_all(&folder)?;
+            let new = path.with_extension("new");
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(wanted)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            sync_folder(&folder)
+        };
+        keep().map_err(|error| refused(&path, error))
+    }
+
+    /// It has been fetched, or is wanted no more.
+    pub fn drop_wanted(&self, info_hash: &InfoHash) {
+        // Should it stay, the next start finds that nothing is lacking.
+        let _ = fs::remove_file(self.wanted_path(info_hash));
+    }
+
+    /// What is wanted of a torrent.
+    pub fn wanted(&self, info_hash: &InfoHash) -> Option<Wanted> {
+        read(&self.wanted_path(info_hash))
+    }
+
+    /// Every torrent of which something is wanted.
+    pub fn all_wanted(&self) -> Vec<InfoHash> {
+        let Ok(entries) = fs::read_dir(self.wanted_folder()) else { return Vec::new() };
+        let names = entries.flatten().map(|entry| entry.path());
+        let ours = names.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        ours.filter_map(|path| What::new(path.file_stem()?.to_str()?).info_hash()).collect()
+    }
+
+    fn wanted_folder(&self) -> PathBuf {
+        self.path().join("wanted")
+    }
+
+    fn wanted_path(&self, info_hash: &InfoHash) -> PathBuf {
+        self.wanted_folder().join(std::format!("{info_hash}.json"))
+    }
+}
+
+fn read(path: &Path) -> Option<Wanted> {
+    let bytes = fs::read(path).ok()?;
+    let wanted = serde_json::from_slice(&bytes);
+    wanted.inspect_err(|error| warn!("{}: {error}; it is passed over", path.display())).ok()
+}
