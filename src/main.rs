@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Share(args) => share(args),
         Command::Get(args) => get(args),
+        Command::Tell(tell) => tell.tell(),
         Command::Board { name, json } => board(name.as_deref(), json),
     };
     match done {

@@ -22,6 +22,12 @@ impl Refusal {
         let remedy = Cow::Borrowed(remedy);
         Refusal { thing: thing.to_string(), problem: problem.to_string(), remedy }
     }
+
+    /// The same in other words.
+    pub fn map(self, word: impl Fn(&str) -> String) -> Refusal {
+        let remedy = Cow::Owned(word(&self.remedy));
+        Refusal { thing: word(&self.thing), problem: word(&self.problem), remedy }
+    }
 }
 
 impl fmt::Display for Refusal {
