@@ -3,6 +3,10 @@
 use clap::{Parser, Subcommand};
 use perennial::service::board::Board;
 use perennial::service::caps::{CapOptions, Rates};
+use perennial::service::control::message::{self, Add, List, Move, Show, Which};
+use perennial::service::control::tell::{self, Teller};
+use perennial::service::control::what::What;
+use perennial::service::control::{Client, PAGE_MAX, Request};
 use perennial::service::options::{DhtOptions, FetchOptions, Options};
 use perennial::service::units::{self, parse_piece_bytes};
 use perennial::service::{Refusal, state, tracker};
@@ -24,6 +28,8 @@ pub enum Command {
     Share(ShareArgs),
     /// Fetch torrents, and share each piece on as soon as it is there
     Get(GetArgs),
+    #[command(flatten)]
+    Tell(Tell),
     /// Show the boards known, and what a board's memory is for
     Board {
         /// Its name; without one the board this machine is taken for
@@ -91,6 +97,108 @@ pub struct GetArgs {
     pub force: bool,
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// What a running box can be told.
+#[derive(Subcommand)]
+pub enum Tell {
+    /// Have the running box share files and folders, and fetch links
+    Add(AddArgs),
+    /// Have it forget torrents; what they are made of stays where it is
+    Remove {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Delete their files too
+        #[arg(long)]
+        delete: bool,
+        /// Do not ask first
+        #[arg(long, requires = "delete")]
+        yes: bool,
+    },
+    /// Have it neither serve nor fetch torrents for now
+    Pause(WhichArgs),
+    /// Have it go on with them
+    Resume(WhichArgs),
+    /// List its torrents
+    List {
+        /// Only those with this in their name
+        text: Option<String>,
+        #[command(flatten)]
+        at: BoxArgs,
+    },
+    /// Show all that is known of torrents
+    Show(WhichArgs),
+    /// Move a torrent's files; it is served meanwhile
+    Move {
+        /// Its info-hash, six digits of its front or more, or its name
+        what: String,
+        /// The folder they are to lie in
+        to: PathBuf,
+        #[command(flatten)]
+        at: BoxArgs,
+    },
+    /// Show how the box is
+    Stats(BoxArgs),
+    /// Stop the box
+    Stop(BoxArgs),
+}
+
+/// Where the box is, and how it answers.
+#[derive(clap::Args)]
+pub struct BoxArgs {
+    /// Its state folder
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Print one JSON object a line on stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which torrents.
+#[derive(clap::Args)]
+pub struct WhichArgs {
+    /// Info-hashes, six digits of their fronts or more, or names; for pause and resume also `all`
+    #[arg(required = true)]
+    what: Vec<String>,
+    #[command(flatten)]
+    at: BoxArgs,
+}
+
+/// What `add` takes.
+#[derive(clap::Args)]
+pub struct AddArgs {
+    /// Files and folders to share; magnet links, `.torrent` files and URLs of these to fetch
+    #[arg(required = true, value_name = "PATH_OR_LINK")]
+    what: Vec<PathBuf>,
+    /// Put what is fetched into this folder; without it into the one configured
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    /// Fetch only files that match, such as '*.mkv' or 'Season 1/'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    files: Vec<String>,
+    /// Fetch from front to back, to watch meanwhile
+    #[arg(long)]
+    sequential: bool,
+    /// Write over files that lie there with other content
+    #[arg(long)]
+    force: bool,
+    /// Begin with this peer; may be given several times
+    #[arg(long = "peer", value_name = "ADDR:PORT")]
+    peers: Vec<SocketAddr>,
+    /// Fetch from this web server too; may be given several times
+    #[arg(long = "web-seed", value_name = "URL")]
+    web_seeds: Vec<String>,
+    /// Serve what this .torrent describes from the one PATH, after checking it
+    #[arg(long, value_name = "FILE")]
+    torrent: Option<PathBuf>,
+    /// Piece length, a power of two from 16K to 16M
+    #[arg(long, value_name = "SIZE", value_parser = parse_piece_bytes, conflicts_with = "torrent")]
+    piece_size: Option<u32>,
+    /// Announce to this tracker too; may be given several times
+    #[arg(long = "tracker", value_name = "URL")]
+    trackers: Vec<String>,
+    #[command(flatten)]
+    at: BoxArgs,
 }
 
 /// What `share` and `get` have in common.
@@ -184,6 +292,82 @@ impl CommonArgs {
             state: self.state.map_or_else(state::usual_folder, Ok)?,
             trackers: self.trackers,
         })
+    }
+}
+
+impl Tell {
+    /// Tells it, and says what is answered.
+    pub fn tell(self) -> Result<(), Refusal> {
+        match self {
+            Tell::Add(args) => {
+                let (at, add) = args.request()?;
+                at.teller(&mut std::io::stdout())?.ask(Request::Add(add))
+            }
+            Tell::Remove { which, delete, yes } => {
+                which.each(|teller, what| teller.remove(what, delete, yes))
+            }
+            Tell::Pause(which) => {
+                which.each(|teller, what| teller.ask(Request::Pause(Which { what })))
+            }
+            Tell::Resume(which) => {
+                which.each(|teller, what| teller.ask(Request::Resume(Which { what })))
+            }
+            Tell::List { text, at } => {
+                let list = List { filter: text.unwrap_or_default(), ..List::default() };
+                at.teller(&mut std::io::stdout())?.ask(Request::List(list))
+            }
+            Tell::Show(which) => which.each(|teller, what| {
+                teller.ask(Request::Show(Show { what, after: None, max: PAGE_MAX }))
+            }),
+            Tell::Move { what, to, at } => {
+                let wish = Move { what: What::new(what), to: message::absolute(&to)? };
+                at.teller(&mut std::io::stdout())?.ask(Request::Move(wish))
+            }
+            Tell::Stats(at) => at.teller(&mut std::io::stdout())?.ask(Request::Stats),
+            Tell::Stop(at) => at.teller(&mut std::io::stdout())?.ask(Request::Stop),
+        }
+    }
+}
+
+impl BoxArgs {
+    fn teller(self, out: &mut dyn std::io::Write) -> Result<Teller<'_>, Refusal> {
+        let state = self.state.map_or_else(state::usual_folder, Ok)?;
+        let client = Client::connect_to_running(&state)?;
+        Ok(Teller::new(client, self.json, out, tell::terminal_columns()))
+    }
+}
+
+impl WhichArgs {
+    fn each(
+        self,
+        mut tell: impl FnMut(&mut Teller<'_>, What) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let out = &mut std::io::stdout();
+        let teller = &mut self.at.teller(out)?;
+        self.what.into_iter().try_for_each(|what| tell(teller, What::new(what)))
+    }
+}
+
+impl AddArgs {
+    /// What is a link or a `.torrent` file is fetched, everything else shared.
+    fn request(self) -> Result<(BoxArgs, Add), Refusal> {
+        let (links, paths): (Vec<_>, Vec<_>) =
+            self.what.into_iter().partition(|what| message::is_link(what));
+        let mut add = Add {
+            paths,
+            links,
+            into: self.into,
+            files: self.files,
+            sequential: self.sequential,
+            force: self.force,
+            peers: self.peers,
+            web_seeds: self.web_seeds,
+            torrent: self.torrent,
+            piece_bytes: self.piece_size,
+            trackers: self.trackers,
+        };
+        add.make_absolute()?;
+        add.objection().map_or(Ok((self.at, add)), Err)
     }
 }
 

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Share(args) => share(args),
         Command::Get(args) => get(args),
+        Command::Tell(tell) => tell.tell(),
         Command::Board { name, json } => board(name.as_deref(), json),
         Command::Config { check } => config(check.as_deref()),
     };

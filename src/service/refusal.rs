@@ -31,6 +31,12 @@ impl Refusal {
     pub fn found_at(self, place: impl fmt::Display) -> Self {
         Refusal { thing: format!("{place}: {}", self.thing), ..self }
     }
+
+    /// The same in other words.
+    pub fn map(self, word: impl Fn(&str) -> String) -> Refusal {
+        let remedy = Cow::Owned(word(&self.remedy));
+        Refusal { thing: word(&self.thing), problem: word(&self.problem), remedy }
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -6,7 +6,7 @@
 
 use super::answer::{Answer, Done};
 use super::message::{List, Show};
-use super::{FILE, LINE_BYTES_MAX, Request, server};
+use super::{FILE, LINE_BYTES_MAX, Request, server, show};
 use crate::service::Refusal;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
@@ -49,8 +49,8 @@ impl Client {
     /// The same, when there has to be one.
     pub fn connect_to_running(state: &Path) -> Result<Client, Refusal> {
         Client::connect(state)?.ok_or_else(|| {
-            let problem = std::format!("no box is running on {}", state.display());
-            Refusal::new("perennial", problem, "start it with `perennial run`")
+            let state = state.display();
+            Refusal::new(state, "no box is running on it", "start it with `perennial run`")
         })
     }
 
@@ -139,7 +139,7 @@ impl Iterator for Answers {
             return None;
         }
         let heard = self.line().and_then(|line| match serde_json::from_str(&line) {
-            Ok(Answer::Error(refusal)) => Err(refusal),
+            Ok(Answer::Error(refusal)) => Err(refusal.map(show::clean)),
             Ok(answer) => Ok(Heard { answer, line }),
             Err(error) => {
                 let remedy = "use the same version of perennial as the box";

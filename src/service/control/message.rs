@@ -27,7 +27,7 @@ use std::vec::Vec;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Share and fetch. Answered by a `torrent` for each that was taken up or known already, with
+    /// Share and fetch. Answered by a `detail` for each that was taken up or known already, with
     /// `progress` meanwhile.
     Add(Add),
     /// Forget a torrent. Answered by the `torrent` it was.
@@ -280,7 +280,8 @@ impl Add {
         parts
     }
 
-    fn objection(&self) -> Option<Refusal> {
+    /// What is wrong with its values.
+    pub fn objection(&self) -> Option<Refusal> {
         if self.paths.is_empty() && self.links.is_empty() {
             return Some(Refusal::new("add", "names nothing", "name a file, a folder or a link"));
         }
@@ -310,6 +311,11 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Refusal> {
     std::path::absolute(path).map_err(|error| {
         Refusal::new(path.display(), error, "name it by its path from the root on")
     })
+}
+
+/// Whether this is to be fetched rather than shared: a magnet link, a URL, a `.torrent` file.
+pub fn is_link(path: &Path) -> bool {
+    !is_file(path) || path.extension().is_some_and(|end| end.eq_ignore_ascii_case("torrent"))
 }
 
 /// A link that is neither a magnet link nor a URL.

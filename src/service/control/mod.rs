@@ -27,6 +27,8 @@ pub mod answer;
 pub mod client;
 pub mod message;
 pub mod server;
+pub mod show;
+pub mod tell;
 pub mod what;
 
 pub use answer::Answer;
