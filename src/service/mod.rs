@@ -16,6 +16,7 @@
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
+//! | folders whose entries become shares | [`watch`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 
 pub mod announcer;
@@ -50,6 +51,7 @@ pub mod streams;
 pub mod tracker;
 pub mod units;
 pub mod walk;
+pub mod watch;
 pub mod webseed;
 pub mod windows;
 
