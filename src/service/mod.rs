@@ -19,6 +19,7 @@
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`] |
 //! | what is to be fetched | [`wanted`]: kept until it has been |
+//! | folders whose entries become shares | [`watch`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
@@ -62,6 +63,7 @@ pub mod tracker;
 pub mod units;
 pub mod walk;
 pub mod wanted;
+pub mod watch;
 pub mod webseed;
 pub mod windows;
 

@@ -1,0 +1,567 @@
+//! What has happened to the entries of a folder, made out of events, looks and names.
+//!
+//! Neither a clock nor a file system: it is told what the kernel says ([`Rests::handle_named`] and
+//! its neighbours), what a look at an entry saw ([`Rests::looked`]) and which names the folder
+//! holds ([`Rests::handle_name`]), says what is to be looked at or read next, and gives what
+//! has become of it as [`Change`]s.
+//!
+//! - An entry that stirs takes a place and is looked at once it has rested. What the kernel tells
+//!   of is looked at once; what may change without a word has to look the same twice.
+//! - With no place free, the record notes that it is stale, and the folder's names are read again
+//!   until every stale entry has had its place. Nothing is lost and nothing is looked at twice.
+//! - A full reading of names makes everything stale: that is how a watch begins, and what helps after
+//!   events were lost. Names that are missing after it are held against those that are new, by
+//!   what they are: a rename.
+
+use super::look::Sight;
+use super::parted::Parted;
+use super::places::{ITSELF, LONG_REST_MS, Places, REST_MS, Touch};
+use super::table::{Entry, Identity, Key, NONE, Standing, Table};
+use super::{Change, Limits};
+use crate::engine::units::{Deadline, Instant};
+use std::collections::VecDeque;
+use std::vec::Vec;
+
+/// See the module.
+pub struct Rests {
+    table: Table,
+    places: Places,
+    limits: Limits,
+    parted: Parted,
+    changes: VecDeque<Change>,
+    /// Names are being read; whether everything is to be looked at.
+    reading: Option<bool>,
+    /// When everything was last to be looked at.
+    full_since: Instant,
+    /// Names are missing: those from this record on. They are gone when no name is fresh.
+    missing_from: Option<u32>,
+    /// How many names are fresh.
+    fresh: u32,
+    /// The next reading of names: when, and whether everything is to be looked at.
+    wanted: Option<(Instant, bool)>,
+    /// When names are read because the folder does not tell.
+    poll_at: Option<Instant>,
+    /// Entries there was no record for, in the last reading or since.
+    refused: u32,
+    full_said: bool,
+}
+
+impl Rests {
+    /// Of a folder nothing is known of; its names are wanted.
+    pub fn new(limits: Limits) -> Rests {
+        Rests {
+            table: Table::new(limits.entries_max),
+            places: Places::new(limits.observed_max),
+            limits,
+            parted: Parted::default(),
+            changes: VecDeque::new(),
+            reading: None,
+            full_since: Instant::default(),
+            missing_from: None,
+            fresh: 0,
+            wanted: Some((Instant::default(), true)),
+            poll_at: None,
+            refused: 0,
+            full_said: false,
+        }
+    }
+
+    /// Notes what the owner knows from an earlier run; says whether there was room to.
+    pub fn know(&mut self, key: Key, identity: Identity) -> bool {
+        let entry = self.table.find(key).or_else(|| self.table.insert(key));
+        entry.inspect(|entry| self.table.tell(*entry, identity)).is_some()
+    }
+
+    /// Whether that entry is still known.
+    pub fn holds(&self, entry: Entry) -> bool {
+        self.table.holds(entry)
+    }
+
+    /// Entries known, and those under observation.
+    pub fn counts(&self) -> (u32, u32) {
+        (self.table.count(), self.places.count())
+    }
+
+    /// The next change.
+    pub fn take_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Says something itself.
+    pub fn say(&mut self, change: Change) {
+        self.changes.push_back(change);
+    }
+
+    /// Whether there is room for more changes.
+    pub fn has_room(&self) -> bool {
+        self.changes.len() < CHANGES_MAX
+    }
+
+    /// When there is something to do without being told anything.
+    pub fn deadline(&self) -> Deadline {
+        let at = |at, why| Deadline { at, why };
+        let is_free = self.reading.is_none();
+        let read = self.wanted.filter(|_| is_free).map(|(at, _)| at);
+        let poll = self.poll_at.filter(|_| is_free && self.missing_from.is_none());
+        let missing = self.missing_from.filter(|_| self.fresh == 0).map(|_| Instant::default());
+        let or_never = |at: Option<Instant>| at.unwrap_or(Instant::NEVER);
+        at(self.places.first_due(), "a watched entry that may have come to rest")
+            .or(at(self.parted.first_due(), "half of a rename"))
+            .or(at(or_never(read), "names in a watched folder"))
+            .or(at(or_never(poll), "a watched folder that does not tell"))
+            .or(at(or_never(missing), "names gone from a watched folder"))
+    }
+
+    /// An event names an entry of the folder.
+    pub fn handle_named(&mut self, name: &str, touch: Touch, now: Instant) {
+        let key = Key::of(name);
+        let Some(entry) = self.table.find(key).or_else(|| self.admit(key)) else { return };
+        self.note_there(entry);
+        self.stir(entry, name, touch, now);
+    }
+
+    /// An event comes from below an entry.
+    pub fn handle_below(&mut self, entry: Entry, touch: Touch, now: Instant) {
+        match self.table[entry].standing {
+            Standing::Parted => self.table[entry].stale = true,
+            _ => self.stir(entry, "", touch, now),
+        }
+    }
+
+    /// An entry was deleted.
+    pub fn handle_gone(&mut self, name: &str, now: Instant) {
+        if let Some(entry) = self.table.find(Key::of(name)) {
+            self.lose(entry, now);
+        }
+    }
+
+    /// The first half of a rename.
+    pub fn handle_parted(&mut self, name: &str, cookie: u32, now: Instant) {
+        let Some(entry) = self.table.find(Key::of(name)) else { return };
+        if let Some(lost) = self.parted.make_room() {
+            self.lose(lost, now);
+        }
+        let record = &mut self.table[entry];
+        if record.place != NONE {
+            let writers = &self.places[record.place].writers;
+            record.open |= writers.contains(&ITSELF);
+            record.crowded |= !writers.is_empty() && !record.open;
+            record.stale = true;
+            self.places.release(record.place);
+            record.place = NONE;
+        }
+        self.table.part(entry);
+        self.parted.push(cookie, entry, now);
+    }
+
+    /// The second half, or something that came from elsewhere.
+    pub fn handle_arrived(&mut self, name: &str, cookie: u32, is_folder: bool, now: Instant) {
+        let touch = if is_folder { Touch::Folder } else { Touch::Closed(ITSELF) };
+        let Some(entry) = self.parted.take(cookie) else {
+            return self.handle_named(name, touch, now);
+        };
+        let key = Key::of(name);
+        if let Some(replaced) = self.table.find(key) {
+            // Two that changed their names with each other look like this too: it must be seen.
+            self.lose(replaced, now);
+            self.want(true, now.after(REST_MS));
+        }
+        let from = self.table[entry].key;
+        self.table.rename(entry, key);
+        self.note_there(entry);
+        let record = &mut self.table[entry];
+        if record.told {
+            self.changes.push_back(Change::Renamed {
+                from,
+                to: name.into(),
+                identity: record.identity,
+            });
+        }
+        if std::mem::take(&mut record.stale) {
+            self.stir(entry, name, Touch::Stirred, now);
+        }
+    }
+
+    /// Events were lost: whatever is known may have changed.
+    pub fn handle_lost(&mut self, now: Instant) {
+        let taken: Vec<(u32, Entry)> = self.places.taken().collect();
+        for (at, entry) in taken {
+            self.places[at].writers.clear();
+            self.table[entry].stirred = now;
+            self.table[entry].vague = true;
+            self.places.queue(at, now.after(REST_MS));
+        }
+        for record in self.table.records_mut().filter(|record| record.stale) {
+            record.open = false;
+            record.vague = true;
+        }
+        self.want(true, now);
+    }
+
+    /// The folder is gone: what is known is kept, and nothing is looked at.
+    pub fn handle_away(&mut self, now: Instant) {
+        self.lose_parted(Instant::NEVER, now);
+        let taken: Vec<(u32, Entry)> = self.places.taken().collect();
+        for (at, entry) in taken {
+            self.places.release(at);
+            self.table[entry].place = NONE;
+        }
+        for record in self.table.records_mut() {
+            let is_missing = record.standing == Standing::Missing;
+            record.standing = if is_missing { Standing::Here } else { record.standing };
+            (record.open, record.stale) = (false, false);
+        }
+        (self.reading, self.missing_from, self.wanted, self.poll_at) = (None, None, None, None);
+        self.say(Change::Away);
+    }
+
+    /// The folder is there: all of it is to be looked at, and `polled` from then on.
+    pub fn handle_there(&mut self, polled: bool, now: Instant) {
+        self.poll_at = polled.then_some(Instant::NEVER);
+        self.want(true, now);
+    }
+
+    /// From now on the folder does not tell all.
+    pub fn handle_silent(&mut self, now: Instant) {
+        self.poll_at = self.poll_at.or(Some(now.after(self.limits.poll_ms)));
+    }
+
+    /// Wants the folder's names read; `full` to have every entry looked at.
+    pub fn want(&mut self, full: bool, at: Instant) {
+        let (wanted_at, wanted_full) = self.wanted.unwrap_or((at, false));
+        self.wanted = Some((at.min(wanted_at), full || wanted_full));
+    }
+
+    /// Whether names are to be read now. Then all of them follow, one by one.
+    pub fn begin_reading(&mut self, now: Instant) -> bool {
+        let may_be_full = self.missing_from.is_none();
+        let poll = may_be_full && self.poll_at.is_some_and(|at| at <= now);
+        let wanted = self.wanted.filter(|(at, _)| *at <= now);
+        if self.reading.is_some() || !poll && wanted.is_none() {
+            return false;
+        }
+        let wants_full = wanted.is_some_and(|(_, full)| full);
+        let full = poll || may_be_full && wants_full;
+        // What is missing has to be known before more can be.
+        self.wanted = (wants_full && !full).then_some((now.after(REST_MS), true));
+        if full {
+            self.full_since = now;
+            self.poll_at = self.poll_at.map(|_| Instant::NEVER);
+        }
+        self.refused = 0;
+        self.table.records_mut().for_each(|record| record.named = false);
+        self.reading = Some(full);
+        true
+    }
+
+    /// A name in the folder. Says whether it was taken; if not, there was no place free for it, and
+    /// it must be said again.
+    pub fn handle_name(&mut self, name: &str, now: Instant) -> bool {
+        let Some(full) = self.reading else { return true };
+        let key = Key::of(name);
+        let entry = match self.table.find(key) {
+            Some(entry) => {
+                self.note_there(entry);
+                entry
+            }
+            None => {
+                let Some(entry) = self.admit(key) else { return true };
+                self.table[entry].fresh = true;
+                self.fresh += 1;
+                self.make_stale(entry);
+                entry
+            }
+        };
+        let record = &self.table[entry];
+        if record.place != NONE {
+            self.places.name(record.place, name);
+            self.places.queue(record.place, record.stirred.after(REST_MS));
+        } else if full {
+            self.make_stale(entry);
+        } else if record.stale && !record.open {
+            if !self.places.has_room() {
+                return false;
+            }
+            match record.vague {
+                true => self.observe(entry, name, now),
+                false => self.stir(entry, name, Touch::Stirred, record.stirred),
+            }
+        }
+        true
+    }
+
+    /// All names have been read; `false` when not all could be.
+    pub fn end_reading(&mut self, all: bool, now: Instant) {
+        let Some(full) = self.reading.take() else { return };
+        if !all {
+            return self.want(full, now.after(LONG_REST_MS));
+        }
+        self.full_said &= self.refused > 0;
+        if !full {
+            if let Some(poll_at) = self.poll_at.as_mut().filter(|at| **at == Instant::NEVER) {
+                // What takes long is done less often: one part in twenty at most.
+                let pause_ms = now.since(self.full_since).saturating_mul(20).min(POLL_MS_MAX);
+                *poll_at = now.after(pause_ms.max(self.limits.poll_ms));
+            }
+            return self.lose_unnamed(now);
+        }
+        self.want(false, now);
+        for record in self.table.records_mut() {
+            if record.standing == Standing::Here && !record.named {
+                record.standing = Standing::Missing;
+                self.fresh -= u32::from(std::mem::take(&mut record.fresh));
+                self.missing_from = Some(0);
+            }
+        }
+    }
+
+    /// Loses those that were waiting for their names to come up.
+    fn lose_unnamed(&mut self, now: Instant) {
+        let mut next = self.table.next(0);
+        while let Some((entry, from)) = next {
+            let record = &self.table[entry];
+            let waits = match record.place {
+                NONE => record.fresh,
+                at => self.places[at].name.is_empty(),
+            };
+            if waits && !record.named && record.standing == Standing::Here {
+                self.lose(entry, now);
+            }
+            next = self.table.next(from);
+        }
+    }
+
+    /// The next entry to be looked at, by its place.
+    pub fn take_due(&mut self, now: Instant) -> Option<(u32, Entry)> {
+        self.tell_missing(now);
+        loop {
+            let (at, entry) = self.places.take_due(now)?;
+            let (place, record) = (&mut self.places[at], &self.table[entry]);
+            if !std::mem::take(&mut place.at_once) {
+                let due = record.stirred.after(place.rest_ms(record));
+                if due > now || !place.writers.is_empty() {
+                    self.places.queue(at, due);
+                    continue;
+                }
+            }
+            self.places.begin_look(at, now);
+            return Some((at, entry));
+        }
+    }
+
+    /// What the entry at a place is called.
+    pub fn name(&self, at: u32) -> &str {
+        &self.places[at].name
+    }
+
+    /// A look at the entry at a place has ended.
+    pub fn looked(&mut self, at: u32, sight: &Sight, now: Instant) {
+        let Some(entry) = self.places.end_look(at) else { return };
+        self.note_looked(entry);
+        match *sight {
+            Sight::Nothing => self.lose(entry, now),
+            Sight::Alien => {
+                let name = self.places[at].name.clone();
+                self.say(Change::LeftOut { name, why: ALIEN });
+                self.lose(entry, now);
+            }
+            Sight::Trouble => {
+                self.table[entry].stirred = now;
+                self.places[at].lingers = true;
+                self.places.queue(at, now.after(LONG_REST_MS));
+            }
+            Sight::Seen { identity, files, has_empty, was_silent } => {
+                if !self.table[entry].told && self.adopt(entry, identity) {
+                    return;
+                }
+                let (place, record) = (&mut self.places[at], &mut self.table[entry]);
+                let has_stirred = record.stirred > place.looked_at || !place.writers.is_empty();
+                if record.told && record.identity == identity && !has_stirred {
+                    return self.settle(entry);
+                }
+                let before = place.seen.replace(identity.stamp);
+                let agrees = before == Some(identity.stamp);
+                place.tries += u8::from(before.is_some() && !agrees && place.tries < u8::MAX);
+                place.lingers = has_empty;
+                if !agrees && (record.vague || was_silent) {
+                    // From here on it is known whether something was said or not.
+                    record.vague = false;
+                    record.stirred = now;
+                } else if !has_stirred && record.stirred.after(place.rest_ms(record)) <= now {
+                    return self.rest(entry, identity, files);
+                }
+                let due = record.stirred.after(place.rest_ms(record));
+                self.places.queue(at, due);
+            }
+        }
+    }
+
+    /// It has come to rest as what it is.
+    fn rest(&mut self, entry: Entry, identity: Identity, files: u64) {
+        let record = &self.table[entry];
+        let name = self.places[record.place].name.clone();
+        if files > 0 {
+            self.table.tell(entry, identity);
+            self.changes.push_back(Change::Rests { name, identity });
+        } else if record.told {
+            self.changes.push_back(Change::Gone { key: record.key });
+            self.table.untell(entry);
+        }
+        self.settle(entry);
+    }
+
+    /// One that is new may be one that is missing: then it keeps its identity.
+    fn adopt(&mut self, entry: Entry, identity: Identity) -> bool {
+        let Some(missing) = self.table.find_missing(identity) else { return false };
+        let from = self.table[missing].key;
+        if self.table[missing].place != NONE {
+            self.places.release(self.table[missing].place);
+        }
+        self.table.remove(missing);
+        self.table.tell(entry, identity);
+        let to = self.places[self.table[entry].place].name.clone();
+        self.changes.push_back(Change::Renamed { from, to, identity });
+        self.settle(entry);
+        true
+    }
+
+    /// Ends the observation of an entry.
+    fn settle(&mut self, entry: Entry) {
+        let record = &mut self.table[entry];
+        self.places.release(record.place);
+        record.place = NONE;
+        (record.vague, record.crowded, record.open, record.stale) = (false, false, false, false);
+    }
+
+    /// Takes a name in.
+    ///
+    /// # When full
+    /// It is said once, and the name is looked for again when another goes.
+    fn admit(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.table.insert(key);
+        if entry.is_none() {
+            if !std::mem::replace(&mut self.full_said, true) {
+                self.say(Change::Full { entries_max: self.limits.entries_max });
+            }
+            self.refused = self.refused.saturating_add(1);
+        }
+        entry
+    }
+
+    /// Nobody has told of it: it is to be looked at when there is a place for it.
+    fn make_stale(&mut self, entry: Entry) {
+        let record = &mut self.table[entry];
+        record.vague = true;
+        record.stale = record.place == NONE;
+    }
+
+    /// Has an entry looked at that nobody has told of.
+    fn observe(&mut self, entry: Entry, name: &str, now: Instant) {
+        let Some(at) = self.places.take(entry, name) else { return };
+        let record = &mut self.table[entry];
+        (record.place, record.stale, record.stirred) = (at, false, now);
+        self.places[at].at_once = true;
+        self.places.queue(at, now);
+    }
+
+    /// Somebody has looked at it, or it is gone.
+    fn note_looked(&mut self, entry: Entry) {
+        self.fresh -= u32::from(std::mem::take(&mut self.table[entry].fresh));
+    }
+
+    /// Its name has come up.
+    fn note_there(&mut self, entry: Entry) {
+        let record = &mut self.table[entry];
+        record.named = true;
+        record.standing = Standing::Here;
+    }
+
+    /// An entry has changed or is changing. Without a name the folder has to be asked for it.
+    fn stir(&mut self, entry: Entry, name: &str, touch: Touch, now: Instant) {
+        let record = &mut self.table[entry];
+        record.stirred = now;
+        if record.place == NONE {
+            let Some(at) = self.places.take(entry, name) else {
+                return self.put_off(entry, touch, now);
+            };
+            record.place = at;
+            record.stale = false;
+            if std::mem::take(&mut record.open) {
+                self.places[at].note(Touch::Written(ITSELF));
+            }
+        }
+        let at = record.place;
+        self.places.name(at, name);
+        let place = &mut self.places[at];
+        record.crowded |= !place.note(touch);
+        if matches!(touch, Touch::Written(_)) {
+            self.fresh -= u32::from(std::mem::take(&mut record.fresh));
+        }
+        let due = if place.at_once { now } else { now.after(REST_MS) };
+        let is_nameless = place.name.is_empty();
+        self.places.queue(at, due);
+        if is_nameless {
+            self.want(false, now);
+        }
+    }
+
+    /// There is no place for it yet.
+    fn put_off(&mut self, entry: Entry, touch: Touch, now: Instant) {
+        let record = &mut self.table[entry];
+        record.stale = true;
+        match touch {
+            Touch::Written(ITSELF) => record.open = true,
+            Touch::Closed(ITSELF) => record.open = false,
+            Touch::Written(_) | Touch::Upset => record.crowded = true,
+            Touch::Folder => record.vague = true,
+            Touch::Stirred | Touch::Closed(_) => {}
+        }
+        self.want(false, now.after(REST_MS));
+    }
+
+    /// An entry is no more.
+    fn lose(&mut self, entry: Entry, now: Instant) {
+        self.note_looked(entry);
+        let record = &self.table[entry];
+        if record.told {
+            self.changes.push_back(Change::Gone { key: record.key });
+        }
+        if record.place != NONE {
+            self.places.release(record.place);
+        }
+        self.table.remove(entry);
+        if self.refused > 0 {
+            self.want(false, now.after(REST_MS));
+        }
+    }
+
+    /// Those that left their names by then have gone elsewhere.
+    fn lose_parted(&mut self, by: Instant, now: Instant) {
+        while let Some(entry) = self.parted.take_due(by) {
+            self.lose(entry, now);
+        }
+    }
+
+    /// Says what is gone, as far as there is room for it.
+    fn tell_missing(&mut self, now: Instant) {
+        self.lose_parted(now, now);
+        while let Some(from) = self.missing_from.filter(|_| self.fresh == 0 && self.has_room()) {
+            let next = self.table.next(from);
+            self.missing_from = next.map(|(_, from)| from);
+            if let Some((entry, _)) = next
+                && self.table[entry].standing == Standing::Missing
+            {
+                self.lose(entry, now);
+            }
+        }
+    }
+}
+
+/// What is neither a file nor a folder: a link may lead anywhere, a pipe nowhere.
+pub const ALIEN: &str = "is neither a file nor a folder";
+
+/// Changes that wait to be taken; with more, nothing is looked at and no name is read.
+const CHANGES_MAX: usize = 64;
+
+/// The longest pause between two looks at a folder that does not tell.
+const POLL_MS_MAX: u64 = 600_000;
