@@ -16,6 +16,7 @@
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
+//! | disks that come, go, fill up and fail | [`volume`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 
 pub mod announcer;
@@ -49,6 +50,7 @@ pub mod store;
 pub mod streams;
 pub mod tracker;
 pub mod units;
+pub mod volume;
 pub mod walk;
 pub mod webseed;
 pub mod windows;
