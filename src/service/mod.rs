@@ -20,6 +20,7 @@
 //! | the owner's word to a box that runs | [`control`] |
 //! | what is to be fetched | [`wanted`]: kept until it has been |
 //! | folders whose entries become shares | [`watch`] |
+//! | disks that come, go, fill up and fail | [`volume`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
@@ -61,6 +62,7 @@ pub mod store;
 pub mod streams;
 pub mod tracker;
 pub mod units;
+pub mod volume;
 pub mod walk;
 pub mod wanted;
 pub mod watch;

@@ -94,7 +94,9 @@ impl Walk {
             };
             let path = std::format!("{folder}{name}");
             self.held_bytes -= name.len() + NAME_COST;
-            if names::is_left_out(&name) {
+            if name.starts_with(super::volume::MARKER) {
+                // Ours, and not worth a word.
+            } else if names::is_left_out(&name) {
                 self.leave_out(&path, "half-made, hidden or a system file");
             } else if let Some(found) = self.look(path)? {
                 return Ok(Some(found));
@@ -202,6 +204,8 @@ mod tests {
         let root = folder("order");
         for (path, text) in
             [("z", "1"), ("b/c", "22"), ("a.b", ""), ("b/.x", "no"), ("y.part", "no")]
+                .into_iter()
+                .chain([(crate::service::volume::MARKER, "unsaid")])
         {
             fs::write(root.join(path), text).unwrap();
         }

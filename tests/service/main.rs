@@ -11,6 +11,7 @@
 //! | what is fetched, gone on with, and not fetched | [`get`] |
 //! | names that must not meet a file system | [`names`] |
 //! | disks and files that fail a fetch | [`trouble`] |
+//! | disks that come, go, fill up and are copied | [`volumes`] |
 //! | a fetch that is killed | [`killed`] |
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
 //! | the configuration file of `run` | [`config`] |
@@ -60,6 +61,7 @@ mod network;
 mod refusals;
 mod tracker;
 mod trouble;
+mod volumes;
 mod webseed;
 
 use leecher::{Leecher, Manners};
