@@ -34,12 +34,17 @@ impl<'m> Swarm<'m, Fetcher<'m>> {
         self.fetcher.begin(slot, layout, lacking, order, chance)
     }
 
-    /// Begins to look for the metadata of a torrent of which only the name is known.
+    /// Makes a torrent active of which only the name is known, and begins to look for its metadata.
     ///
     /// # When full
-    /// `false`: every place of `fetching_max` is taken.
-    pub fn seek_metadata(&mut self, slot: TorrentSlot, order: Order, chance: u32) -> bool {
-        self.fetcher.seek(slot, order, chance)
+    /// `None`: every place of `seeding_max`, or of `fetching_max`, is taken.
+    pub fn seek(&mut self, torrent: Torrent, order: Order, chance: u32) -> Option<TorrentSlot> {
+        let slot = self.activate(torrent)?;
+        if !self.fetcher.seek(slot, order, chance) {
+            self.rest(slot);
+            return None;
+        }
+        Some(slot)
     }
 
     /// The metadata has been found: what is `wanted` and not there is fetched from here on.

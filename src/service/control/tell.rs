@@ -305,6 +305,7 @@ mod tests {
 
     fn options() -> Options {
         Options {
+            all_that_is_known: false,
             paths: Vec::new(),
             fetch: FetchOptions::default(),
             torrent: None,

@@ -13,6 +13,7 @@ use super::{Goal, Keeper};
 use crate::engine::limits::{MAGNET_BYTES_MAX, METADATA_PIECE_BYTES, NAME_BYTES_MAX};
 use crate::engine::magnet::{Encoded, Magnet};
 use crate::engine::metainfo::{Layout, author, names};
+use crate::engine::swarm::fetch::FetchFull;
 use crate::engine::swarm::fetch::Order;
 use crate::engine::swarm::fetch::store::Store;
 use crate::engine::swarm::torrent::{Have, Torrent};
@@ -23,8 +24,9 @@ use crate::service::lanes::{Job, Receipt};
 use crate::service::life::take_in::{fetch_refused, have_of, magnet_of};
 use crate::service::options::FetchOptions;
 use crate::service::report::Report;
+use crate::service::rest;
 use crate::service::share::Workshop;
-use crate::service::state::refused;
+use crate::service::state::{State, refused};
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service, announcer};
 use log::{info, warn};
@@ -112,32 +114,31 @@ impl Hunt {
 
 /// Begins to look for the metadata of a torrent.
 pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Result<(), Refusal> {
-    let folder = keeper.archive.ask(|state| state.new_folder()).await?;
+    let fetch = keeper.options.fetch.clone();
+    let (info_hash, wanted) = (lead.info_hash, Wanted::of_lead(&lead, &fetch));
+    let begin = move |state: &mut State<'_>| {
+        state.keep_wanted(&info_hash, &wanted)?;
+        state.new_folder()
+    };
+    let folder = keeper.archive.ask(begin).await?;
     let file = folder.join(torrent_name(&lead.name));
     let content = begin_file(&file, &lead)?;
+    rest::make_room(service, keeper).await?;
     let torrent = Torrent {
-        info_hash: lead.info_hash,
+        info_hash,
         layout: UNKNOWN,
         metadata_bytes: 0,
         have: Have::Nothing,
         private: false,
         sent_bytes: 0,
     };
-    let full = || {
-        let problem = "as many torrents are fetched as the board's fetching_max";
-        Refusal::new(&lead.name, problem, "fetch fewer at a time, or choose a larger board")
-    };
-    let mut swarm = service.swarm.borrow_mut();
-    let slot = swarm.activate(torrent).ok_or_else(full)?;
-    if !swarm.seek_metadata(slot, keeper.order(), announcer::random()) {
-        return Err(full());
-    }
+    let slot = service.swarm.borrow_mut().seek(torrent, keeper.order(), announcer::random());
+    let slot = slot.ok_or_else(|| fetch_refused(&lead.name, FetchFull::Places))?;
     service.contents.borrow_mut()[slot.index()] = Some(Arc::new(content));
     let now = service.clock.now();
-    for peer in lead.peers.iter().chain(&keeper.options.fetch.peers) {
-        swarm.candidates.note_named(slot, *peer, now);
+    for peer in lead.peers.iter().chain(&fetch.peers) {
+        service.swarm.borrow_mut().candidates.note_named(slot, *peer, now);
     }
-    drop(swarm);
     service.ring_nudged();
     if !service.lan_only {
         let named = lead.trackers.iter().map(|tracker| (0, tracker.as_str()));
@@ -149,10 +150,7 @@ pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Res
         }
     }
     info!("{}: looking for peers that know what it is", lead.name);
-    let fetch = keeper.options.fetch.clone();
-    let (info_hash, wanted) = (lead.info_hash, Wanted::of_lead(&lead, &fetch));
     service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file, fetch });
-    keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::service::options::Options;
 use crate::service::report::Report;
 use crate::service::share::Share;
 use crate::service::wanted::Wanted;
-use crate::service::{Refusal, Service};
+use crate::service::{Refusal, Service, rest};
 use std::net::SocketAddr;
 use std::string::String;
 use std::sync::Arc;
@@ -24,12 +24,20 @@ pub(in crate::service) async fn take_in(
     taken: Taken,
 ) -> Result<(TorrentSlot, Share), Refusal> {
     let (options, Taken { share, errand, peers }) = (keeper.options, taken);
+    if errand.is_some() {
+        let (info_hash, wanted) = (share.info_hash, Wanted::new(&share.name, &options.fetch));
+        keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
+    }
+    rest::make_room(service, keeper).await?;
     let slot = activate(service, keeper.announcer, &share, options)?;
     let Some(errand) = errand else { return Ok((slot, share)) };
     let (order, chance) = (keeper.order(), announcer::random());
     let wanted = |piece: u32| errand.wants(piece);
     let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, chance);
-    begun.map_err(|full| fetch_refused(&share.name, full))?;
+    if let Err(full) = begun {
+        rest::lay_down(service, keeper, slot).await?;
+        return Err(fetch_refused(&share.name, full));
+    }
     let now = service.clock.now();
     for peer in options.fetch.peers.iter().chain(&peers) {
         service.swarm.borrow_mut().candidates.note_named(slot, *peer, now);
@@ -38,8 +46,6 @@ pub(in crate::service) async fn take_in(
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
     service.webseeds.add_all(service, slot, &share.content, named);
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
-    let (info_hash, wanted) = (share.info_hash, Wanted::new(&share.name, &options.fetch));
-    keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
     Ok((slot, share))
 }
 

@@ -206,7 +206,8 @@ fn uuid(mount: &Mount) -> Option<String> {
         })
     };
     let links = fs::read_dir(BY_UUID).into_iter().flatten().flatten().take(LINKS_MAX);
-    for link in links.filter(|link| is_device(&link.path())) {
+    let mut named = links.filter(|link| is_device(&link.path()));
+    if let Some(link) = named.next() {
         let name = link.file_name().to_string_lossy().to_ascii_lowercase();
         return Some(name.chars().filter(|char| *char != '-').collect());
     }
