@@ -6,10 +6,12 @@ use clap::Parser;
 use cli::{Cli, Command, GetArgs, ShareArgs};
 use perennial::service::board::Board;
 use perennial::service::config::{self, Config};
+use perennial::service::control::Client;
+use perennial::service::control::tell::{self, Teller};
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
 use perennial::service::log_lines::{self, Style};
-use perennial::service::options::FetchOptions;
+use perennial::service::options::{FetchOptions, Options};
 use perennial::service::report::{self, Report};
 use perennial::service::{Refusal, life, webseed};
 use std::io::Write;
@@ -49,6 +51,7 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
     options.torrent = args.torrent;
     options.piece_bytes = args.piece_size;
     match target {
+        None if handed_over(&options, report)? => Ok(()),
         None => life::live(&options, report),
         Some(target) => image::make(&target, &options, report),
     }
@@ -69,7 +72,15 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         web_seeds: args.web_seeds,
         force: args.force,
     };
-    life::live(&options, report)
+    if handed_over(&options, report)? { Ok(()) } else { life::live(&options, report) }
+}
+
+/// Whether a box runs on that state folder already, which has then been told.
+fn handed_over(options: &Options, report: &Report) -> Result<bool, Refusal> {
+    let Some(client) = Client::connect(&options.state)? else { return Ok(false) };
+    let (out, columns) = (&mut std::io::stdout(), tell::terminal_columns());
+    Teller::new(client, report.is_json(), out, columns).hand_over(options)?;
+    Ok(true)
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

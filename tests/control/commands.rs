@@ -3,6 +3,7 @@
 use crate::fake::FakeBox;
 use crate::program::{Folder, binary};
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -132,12 +133,57 @@ fn many_things_are_added_in_parts() {
 }
 
 #[test]
+fn share_and_get_hand_over_to_a_box_that_runs() {
+    let home = Folder::new("hand-over");
+    let _fake = FakeBox::start(home.path(), 1, 0, 10_000);
+    let state = home.path();
+    let shared = said(state, &["share", "film.mkv"]);
+    assert!(shared.starts_with("film 0\n  5.00 GiB, 1200 files, resting"), "{shared}");
+    let magnet = "magnet:?xt=urn:btih:0123456789012345678901234567890123456789";
+    // What the box here answers is complete.
+    assert_eq!(said(state, &["get", magnet, "--exit", "-o", "in"]), shared);
+    let lines = said(state, &["get", magnet, "--json"]);
+    assert!(lines.ends_with("\n{\"done\":{}}\n") && lines.contains("{\"detail\":{"), "{lines}");
+    let remedy = "belongs to the box that is running here; leave it out, or stop the box first with \
+                  `perennial stop`\n";
+    for option in ["--lan", "--no-dht", "--up=1M"] {
+        let error = refused(state, &["share", "film.mkv", option]);
+        assert!(error.ends_with(remedy), "{error}");
+    }
+}
+
+#[test]
+fn files_are_deleted_when_the_owner_says_so_on_a_terminal() {
+    let home = Folder::new("terminal");
+    let _fake = FakeBox::start(home.path(), 10, 0, 10_000);
+    let question = "film 3 is removed, and its 1200 files (5.00 GiB) in /srv/film 3 deleted. \
+                    Really? [y/N] ";
+    for (answer, words) in [("n\n", "It is left as it was."), ("yes\n", "its files deleted.")] {
+        let program = binary();
+        let (program, state) = (program.display(), home.path().display());
+        let call = format!("{program} remove 'film 3' --delete --state {state}");
+        // It gives the program a terminal.
+        let mut child = Command::new("script")
+            .args(["-qec", &call, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bsdutils is there");
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(question), "{text}");
+        assert!(text.contains(words), "{answer}: {text}");
+    }
+}
+
+#[test]
 fn who_has_read_enough_is_asked_for_no_more() {
     let home = Folder::new("head");
     let _fake = FakeBox::start(home.path(), 100_000, 0, 10_000);
     let mut child = program(home.path(), &["list"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 4];
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HASH");
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());

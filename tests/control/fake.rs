@@ -216,7 +216,8 @@ impl Actions for Fake<'_> {
                 reply.item(&Answer::Stats(Box::new(stats))).await.map(|()| None)
             }
             Request::Add(add) => {
-                let thing = add.paths[0].display().to_string();
+                let named = add.paths.iter().chain(&add.links).next();
+                let thing = named.expect("something is named").display().to_string();
                 let (doing, done_bytes, all_bytes) = ("hashing".into(), 1, 2);
                 let progress = Progress { thing, doing, done_bytes, all_bytes };
                 reply.item(&Answer::Progress(progress)).await?;
