@@ -10,7 +10,7 @@ use crate::engine::metainfo::trackers;
 use crate::engine::units::InfoHash;
 use rustix::fs::{AtFlags, CWD, FileType};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -120,6 +120,34 @@ impl Known {
     /// Where its files are, and the checksum of its extent map.
     pub fn files(&self) -> (&Path, u32) {
         (&self.folder, self.extents_crc)
+    }
+
+    /// Deletes the files that are still what was hashed or fetched, and folders that are empty then.
+    /// Gives back the paths of those that are not; what is not the torrent's is not looked at.
+    pub fn delete_files(&self) -> io::Result<Vec<String>> {
+        let (root, mut left) = (&self.content.root, Vec::new());
+        for index in 0..self.content.file_count {
+            let Some(extent) = self.extent(index).filter(|extent| !extent.padding) else { continue };
+            let path = self.content.path_of(&extent)?;
+            let whole = if path.is_empty() { root.clone() } else { root.join(&path) };
+            let seen = stamp_now(root, &path, extent.span.length);
+            if seen == Stamp::default() && !whole.exists() {
+                continue;
+            }
+            // A file that is still being fetched changes all the time.
+            if seen != extent.stamp && seen.inode != extent.stamp.inode {
+                left.push(whole.display().to_string());
+                continue;
+            }
+            fs::remove_file(&whole)?;
+            let mut folder = whole.parent();
+            while let Some(empty) = folder.filter(|folder| folder.starts_with(root))
+                && fs::remove_dir(empty).is_ok()
+            {
+                folder = empty.parent();
+            }
+        }
+        Ok(left)
     }
 
     fn extent(&self, index: u32) -> Option<Extent> {

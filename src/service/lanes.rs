@@ -85,6 +85,8 @@ pub enum Job {
         /// What it has to hash to.
         name: InfoHash,
     },
+    /// Delete the files of a torrent.
+    Delete(Box<Known>),
     /// Make the files of a torrent that is to be fetched.
     Make(Box<Plan>),
     /// Remove them again.
@@ -170,6 +172,8 @@ pub enum Done {
         /// Whether it is.
         result: io::Result<bool>,
     },
+    /// Of [`Job::Delete`]: the files that are left because they are others.
+    Deleted(io::Result<Vec<String>>),
     /// Of [`Job::Make`].
     Made(Box<Result<Made, Refusal>>),
     /// Of [`Job::Unmake`].
@@ -423,6 +427,10 @@ impl Job {
             Job::JudgeMetadata { torrent, content, bytes, name } => {
                 let result = magnet::judge(&content, bytes, name);
                 Done::Judged { torrent, result }
+            }
+            Job::Delete(known) => {
+                files.close(&known.content);
+                Done::Deleted(known.delete_files())
             }
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
             Job::Unmake(made) => {

@@ -17,7 +17,7 @@
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
-//! | the owner's word to a box that runs | [`control`] |
+//! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
 //! | what is to be fetched | [`wanted`]: kept until it has been |
 //! | folders whose entries become shares | [`watch`] |
 //! | disks that come, go, fill up and fail | [`volume`] |
@@ -58,6 +58,7 @@ pub mod rest;
 pub mod scrub;
 pub mod share;
 pub mod state;
+pub mod steward;
 pub mod store;
 pub mod streams;
 pub mod tracker;
@@ -123,6 +124,8 @@ pub struct Service<'m> {
     pub announce_key: u32,
     /// Pumps that wait for a lane's buffer, the first to be served first.
     pub hungry: RefCell<VecDeque<PeerSlot>>,
+    /// Torrents fetched at a time.
+    pub fetching_max: usize,
     /// What has become of pieces that were fetched.
     pub fetched: fetch::Desk,
     /// Rung when a peer has told of a DHT node.

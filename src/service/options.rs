@@ -10,7 +10,7 @@ use super::fetch::download;
 use super::fetch::magnet::Lead;
 use super::fetch::open::{self, Taken};
 use super::report::Report;
-use super::share::{Share, Wish, Workshop};
+use super::share::{Progress, Share, Wish, Workshop};
 use log::warn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -133,12 +133,12 @@ pub async fn open_all(
 
 /// Takes up one link: what is known already, what lies in a file or on the web; or leaves what is
 /// only a name.
-async fn open_link(
+pub async fn open_link(
     workshop: &mut Workshop<'_>,
     options: &Options,
     link: &Path,
     opened: &mut Opened,
-    report: &mut Report,
+    progress: &mut impl Progress,
 ) -> Result<(), Refusal> {
     let text = link.to_str().unwrap_or_default();
     let lead = text.starts_with("magnet:").then(|| Lead::parse(text)).transpose()?;
@@ -167,7 +167,7 @@ async fn open_link(
     };
     let FetchOptions { output, files, force, .. } = &options.fetch;
     let wish = open::Wish { torrent: &torrent, output, files, force: *force };
-    let mut taken = workshop.fetch(wish, report).await?;
+    let mut taken = workshop.fetch(wish, progress).await?;
     if let Some(folder) = brought {
         // What is in it has been copied; should it stay, the next start clears it away.
         let _ = std::fs::remove_dir_all(folder);

@@ -120,12 +120,17 @@ pub async fn wake(
     place(service, &share).map(|(slot, _)| Some(slot))
 }
 
+/// Whether a place is free that nobody has to leave.
+pub fn has_room(service: &Service<'_>) -> bool {
+    service.swarm.borrow().torrents().count() < service.contents.borrow().len()
+}
+
 /// Sees to it that a place is free, if one can be.
 pub async fn make_room(service: &Service<'_>, keeper: &Keeper<'_>) -> Result<(), Refusal> {
-    let places = service.contents.borrow().len();
-    if service.swarm.borrow().torrents().count() < places {
+    if has_room(service) {
         return Ok(());
     }
+    let places = service.contents.borrow().len();
     for _ in 0..places {
         let at = service.rest.hand.get() % places;
         service.rest.hand.set(at + 1);

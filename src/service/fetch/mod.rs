@@ -90,6 +90,8 @@ enum Stage {
     /// A lane looks at its files once more.
     Settling,
     Settled,
+    /// The owner wants it no more, or not now: what is verified is recorded, then it goes.
+    Withdrawn,
 }
 
 struct Trouble {
@@ -152,6 +154,8 @@ pub struct Desk {
     failed: RefCell<Option<Refusal>>,
     /// Rung when a torrent has been settled, or will never be.
     pub settled: Bell,
+    /// Rung when there is a place for another torrent to be fetched.
+    pub place_free: Bell,
     /// Bytes of journals written for fetches.
     pub journal_bytes: Cell<u64>,
     stopping: Cell<bool>,
@@ -205,6 +209,34 @@ impl Desk {
         let goals = self.goals.borrow();
         let goal = goals.iter().find(|goal| goal.torrent == torrent);
         goal.map_or(0, |goal| goal.here_bytes.saturating_sub(goal.begun_bytes))
+    }
+
+    /// Nothing is fetched at all.
+    pub fn is_idle(&self) -> bool {
+        self.hunts.borrow().is_empty() && self.goals.borrow().iter().all(Goal::is_settled)
+    }
+
+    /// The owner wants a torrent no more, or not now.
+    pub fn withdraw(&self, torrent: TorrentSlot) {
+        self.hunts.borrow_mut().retain(|hunt| hunt.torrent() != torrent);
+        let mut goals = self.goals.borrow_mut();
+        let of = |goal: &&mut Goal| goal.torrent == torrent && goal.stage == Stage::Fetching;
+        if let Some(goal) = goals.iter_mut().find(of) {
+            goal.stage = Stage::Withdrawn;
+        }
+    }
+
+    /// Drops a torrent that was withdrawn, once what is verified of it is recorded; whether nothing
+    /// is kept of it any more. What cannot be recorded is fetched again.
+    pub fn drop_withdrawn(&self, torrent: TorrentSlot) -> bool {
+        let mut goals = self.goals.borrow_mut();
+        let is_over = |goal: &Goal| {
+            let recorded = goal.unrecorded_bytes == 0 || goal.unrecorded_why.is_some();
+            goal.stage == Stage::Withdrawn && goal.progress.is_some() && recorded
+        };
+        goals.retain(|goal| goal.torrent != torrent || !is_over(goal));
+        let left = goals.iter().find(|goal| goal.torrent == torrent);
+        left.is_none_or(Goal::is_settled)
     }
 
     /// Whether nothing of a torrent is fetched, recorded or looked for any more.
@@ -316,7 +348,8 @@ pub async fn stop(service: &Service<'_>) {
 /// Says of which torrents nothing is lacking any more.
 fn say_what_is_complete(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
     let mut goals = service.fetched.goals.borrow_mut();
-    for goal in goals.iter_mut().filter(|goal| !goal.said_complete) {
+    let fetching = |goal: &&mut Goal| !goal.said_complete && goal.stage != Stage::Withdrawn;
+    for goal in goals.iter_mut().filter(fetching) {
         if !service.swarm.borrow().fetcher.is_fetched(goal.torrent) {
             goal.said_complete = true;
             keeper.announcer.complete(service, goal.torrent);
@@ -465,8 +498,17 @@ impl Goal {
     fn settled(&mut self, service: &Service<'_>, content: super::Content) {
         self.stage = Stage::Settled;
         service.fetched.settled.ring();
+        service.fetched.place_free.ring();
         service.disk.close_all(self.torrent);
         service.contents.borrow_mut()[self.torrent.index()] = Some(Arc::new(content));
+    }
+}
+
+impl Service<'_> {
+    /// Another torrent can be fetched.
+    pub fn has_place_to_fetch(&self) -> bool {
+        let open = self.fetched.goals.borrow().iter().filter(|goal| !goal.is_settled()).count();
+        open + self.fetched.hunts.borrow().len() < self.fetching_max
     }
 }
 

@@ -113,6 +113,7 @@ pub(super) fn make_service<'m>(
         lobby: Lobby::new(pumps),
         swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
         hungry: RefCell::new(VecDeque::with_capacity(links)),
+        fetching_max: pools.fetching_max.into(),
         fetched: Desk::default(),
         dht_told: Bell::default(),
         up: Caps::new(options.caps.up, pools.seeding_max.into()),

@@ -1,0 +1,256 @@
+//! Shares and fetches come: from the owner's command, from the configuration, and from what was
+//! wanted before the box last stopped.
+
+use super::Steward;
+use crate::service::control::answer::{Answer, Progress};
+use crate::service::control::message::Add;
+use crate::service::control::server::{Reply, Unanswered};
+use crate::service::fetch::open::Taken;
+use crate::service::fetch::{Keeper, magnet, open};
+use crate::service::life::take_in::{magnet_of, take_in};
+use crate::service::options::{FetchOptions, Opened, Options, open_link};
+use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
+use crate::service::{Refusal, rest};
+use crate::engine::units::InfoHash;
+use log::{info, warn};
+use smol::future;
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::pin::pin;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// How far hashing has come, for whoever waits for it.
+#[derive(Default)]
+pub struct Gauge {
+    thing: RefCell<String>,
+    done_bytes: Cell<u64>,
+    all_bytes: Cell<u64>,
+}
+
+impl Hashing for &Gauge {
+    fn begin(&mut self, what: &str, bytes: u64) {
+        *self.thing.borrow_mut() = what.to_string();
+        (self.done_bytes.set(0), self.all_bytes.set(bytes));
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.done_bytes.set(self.done_bytes.get() + bytes);
+    }
+
+    fn end(&mut self) {
+        self.all_bytes.set(0);
+    }
+}
+
+impl Gauge {
+    fn said(&self) -> Option<Progress> {
+        let all_bytes = Some(self.all_bytes.get()).filter(|all| *all > 0)?;
+        let (thing, done_bytes) = (self.thing.borrow().clone(), self.done_bytes.get());
+        Some(Progress { thing, doing: "hashing".to_string(), done_bytes, all_bytes })
+    }
+}
+
+impl Steward<'_, '_> {
+    /// Takes up what the owner names, and says of each what it is.
+    pub(super) async fn add(&self, add: Add, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
+        let (options, gauge) = (self.options_of(&add)?, Gauge::default());
+        for path in &add.paths {
+            let share = self.share(path, &options, &mut &gauge);
+            let share = self.with_progress(share, &gauge, reply).await?;
+            let detail = self.detail(share.info_hash).await?;
+            reply.item(&Answer::Detail(detail)).await?;
+        }
+        for link in &add.links {
+            let fetched = self.fetch(link, &options, &mut &gauge);
+            for info_hash in self.with_progress(fetched, &gauge, reply).await? {
+                let detail = self.detail(info_hash).await?;
+                reply.item(&Answer::Detail(detail)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn options_of(&self, add: &Add) -> Result<Options, Refusal> {
+        let of_box = self.keeper.options;
+        let output = add.into.clone().unwrap_or_else(|| of_box.fetch.output.clone());
+        if !add.links.is_empty() && output.as_os_str().is_empty() {
+            let problem = "nobody has said where what is fetched goes";
+            let remedy = "say so with `-o DIR`, or as `into` below [fetch] in the configuration";
+            return Err(Refusal::new("add", problem, remedy));
+        }
+        let fetch = FetchOptions {
+            links: add.links.clone(),
+            output,
+            files: add.files.clone(),
+            sequential: add.sequential || of_box.fetch.sequential,
+            exit: false,
+            peers: add.peers.clone(),
+            web_seeds: add.web_seeds.clone(),
+            force: add.force,
+        };
+        let mut trackers = of_box.trackers.clone();
+        trackers.extend(add.trackers.iter().filter(|one| !of_box.trackers.contains(one)).cloned());
+        let (torrent, piece_bytes) = (add.torrent.clone(), add.piece_bytes);
+        Ok(Options { fetch, torrent, piece_bytes, trackers, ..of_box.clone() })
+    }
+
+    /// Says now and then how far `work` has come.
+    async fn with_progress<T>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>>,
+        gauge: &Gauge,
+        reply: &mut Reply<'_>,
+    ) -> Result<T, Unanswered> {
+        let mut work = pin!(work);
+        loop {
+            let tick = async {
+                self.service.clock.sleep(PROGRESS_MS, "progress for the owner").await;
+                None
+            };
+            match future::or(async { Some(work.as_mut().await) }, tick).await {
+                Some(done) => return Ok(done?),
+                None => {
+                    if let Some(progress) = gauge.said() {
+                        reply.item(&Answer::Progress(progress)).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shares a file or folder: it is in the library once this returns.
+    pub async fn share(
+        &self,
+        path: &Path,
+        options: &Options,
+        progress: &mut impl Hashing,
+    ) -> Result<Share, Refusal> {
+        let mut workshop =
+            Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
+        let wish = Wish {
+            path,
+            torrent: options.torrent.as_deref(),
+            piece_bytes: options.piece_bytes,
+            trackers: &options.trackers,
+            walk_kib: options.board.disk.walk_kib,
+        };
+        let share = workshop.open(wish, progress).await?;
+        if share.hashed_bytes > 0 {
+            info!("{}: shared: {}", share.name, magnet_of(self.service, &share, options));
+        }
+        self.put_on_the_air(share.info_hash).await?;
+        Ok(share)
+    }
+
+    /// A torrent that is whole is announced next, and active as long as there are places to spare.
+    async fn put_on_the_air(&self, info_hash: InfoHash) -> Result<(), Refusal> {
+        if rest::has_room(self.service) {
+            rest::wake(self.service, self.keeper, info_hash).await?;
+        }
+        self.service.pass.note_new(info_hash);
+        self.service.clock.bell(self.service.clock.slot(self.service.duties.pass)).ring();
+        Ok(())
+    }
+
+    /// Fetches what a link names, or has it wait for its turn; what it names.
+    pub async fn fetch(
+        &self,
+        link: &Path,
+        options: &Options,
+        progress: &mut impl Hashing,
+    ) -> Result<Vec<InfoHash>, Refusal> {
+        let (archive, announcer) = (self.keeper.archive, self.keeper.announcer);
+        let keeper = &Keeper { archive, announcer, options };
+        let mut workshop = Workshop { archive, lanes: &self.service.lanes };
+        let (mut opened, mut named) = (Opened::default(), Vec::new());
+        open_link(&mut workshop, options, link, &mut opened, progress).await?;
+        for taken in opened.taken {
+            named.push(taken.share.info_hash);
+            self.take_up(keeper, taken).await?;
+        }
+        for lead in opened.leads {
+            named.push(lead.info_hash);
+            if self.is_active(&lead.info_hash) {
+                continue;
+            }
+            let name = lead.name.clone();
+            if let Err(refusal) = magnet::seek(self.service, keeper, lead).await {
+                self.wait_for_a_place(&name, &refusal)?;
+            }
+        }
+        Ok(named)
+    }
+
+    async fn take_up(&self, keeper: &Keeper<'_>, taken: Taken) -> Result<(), Refusal> {
+        let info_hash = taken.share.info_hash;
+        if self.is_active(&info_hash) {
+            return Ok(());
+        }
+        if taken.errand.is_none() {
+            return self.put_on_the_air(info_hash).await;
+        }
+        let name = taken.share.name.clone();
+        match take_in(self.service, keeper, taken).await {
+            Ok(_) => Ok(()),
+            Err(refusal) => self.wait_for_a_place(&name, &refusal),
+        }
+    }
+
+    /// What cannot be begun while others are fetched waits; alone it never could be.
+    fn wait_for_a_place(&self, name: &str, refusal: &Refusal) -> Result<(), Refusal> {
+        if self.service.fetched.is_idle() {
+            return Err(refusal.clone());
+        }
+        info!("{name}: waits until something else has been fetched");
+        Ok(())
+    }
+
+    fn is_active(&self, info_hash: &InfoHash) -> bool {
+        self.service.swarm.borrow().find(&info_hash.on_the_wire()).is_some()
+    }
+
+    /// Goes on with what is wanted, as far as there are places, whenever one becomes free; for ever.
+    pub async fn run_wanted(&self) {
+        loop {
+            for info_hash in self.keeper.archive.ask(|state| state.all_wanted()).await {
+                if let Err(refusal) = self.go_on(info_hash).await {
+                    warn!("{refusal}");
+                }
+            }
+            self.service.fetched.place_free.rung().await;
+        }
+    }
+
+    /// Goes on with one torrent that is wanted, unless it is paused or under way.
+    pub(super) async fn go_on(&self, info_hash: InfoHash) -> Result<(), Refusal> {
+        let find = move |state: &mut crate::service::state::State<'_>| {
+            let entry = state.get(&info_hash);
+            (state.wanted(&info_hash), entry.and_then(|entry| state.load(&entry)), entry)
+        };
+        let (wanted, known, entry) = self.keeper.archive.ask(find).await;
+        let Some(wanted) = wanted.filter(|_| !self.is_active(&info_hash)) else { return Ok(()) };
+        if entry.is_some_and(|entry| entry.paused) || !self.service.has_place_to_fetch() {
+            return Ok(());
+        }
+        let options = wanted.options(self.keeper.options);
+        let (archive, announcer) = (self.keeper.archive, self.keeper.announcer);
+        let keeper = &Keeper { archive, announcer, options: &options };
+        let Some(known) = known else {
+            return magnet::seek(self.service, keeper, wanted.lead(info_hash)).await;
+        };
+        let mut workshop = Workshop { archive, lanes: &self.service.lanes };
+        let (output, files) = (&options.fetch.output, &options.fetch.files);
+        let wish = open::Wish { torrent: &known.torrent, output, files, force: false };
+        let mut taken = workshop.fetch(wish, &mut ()).await?;
+        taken.share.add_trackers(&options.trackers);
+        taken.share.add_trackers(&wanted.trackers);
+        if taken.errand.is_none() {
+            archive.ask(move |state| state.drop_wanted(&info_hash)).await;
+        }
+        self.take_up(keeper, taken).await
+    }
+}
+
+/// Between two words on how far hashing has come.
+const PROGRESS_MS: u64 = 1_000;
