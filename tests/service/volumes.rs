@@ -1,14 +1,14 @@
 //! Disks that are plugged in, pulled out, copied, filled and locked, as the kernel shows them.
 //!
 //! What is mounted lies in a folder of the test's own, and is unmounted when the test ends, however
-//! it ends. Disks are images of ext4 on loop devices; where there are none, or no mount is
-//! permitted, a test says so and passes.
+//! it ends. Disks are images of ext4 on loop devices; where the first of them cannot be made or
+//! mounted, a test says so and passes.
 
 use crate::lacks_root;
 use crate::program::Folder;
 use perennial::engine::units::Instant;
 use perennial::service::volume::{
-    Change, Deed, Found, Kind, MARKER, State, System, Volumes, Watch, What, identify,
+    Change, Deed, Found, Kind, MARKER, State, System, Volumes, Watch, What, identify, superblock,
 };
 use std::fs::{self, File};
 use std::io::Write;
@@ -126,18 +126,18 @@ fn a_disk_that_comes_back_elsewhere_is_known_and_another_in_its_place_is_not() {
         drop(mounted);
         assert!(!anchor.holds(&film), "an empty mount point is no disk, before any look");
         // The other takes its place under the same number, most likely.
-        let stranger = another.plug(&mine)?;
+        let stranger = another.plug(&mine).unwrap();
         fs::create_dir_all(&film).unwrap();
         assert!(!anchor.holds(&film));
         assert_eq!(look(&mut volumes, 1), [What::Is(State::Away)]);
         assert!(!volumes.is_there(volume, &film) && !mine.join(MARKER).exists());
-        let mounted = disk.plug(&other)?;
+        let mounted = disk.plug(&other).unwrap();
         assert_eq!(look(&mut volumes, 2), [What::Back(other.clone())]);
         assert_eq!(volumes.path_now(volume, &film).unwrap(), other.join("films/one"));
         assert!(volumes.is_there(volume, &other.join("films/one")));
         assert!(!volumes.is_there(volume, &film) && !anchor.holds(&film));
         drop((mounted, stranger));
-        let _mounted = disk.plug(&mine)?;
+        let _mounted = disk.plug(&mine).unwrap();
         assert_eq!(look(&mut volumes, 3), [What::Back(mine.clone())]);
         assert!(volumes.is_there(volume, &film) && anchor.holds(&film));
         Some(())
@@ -159,12 +159,12 @@ fn a_copy_of_a_disk_is_seen_and_the_first_goes_on() {
         let found = identify(&first, true).unwrap();
         drop(mounted);
         fs::copy(&original, home.path().join("copy.img")).unwrap();
-        let copy = Disk::attach(&home.path().join("copy.img"))?;
-        let mounted = disk.plug(&first)?;
+        let copy = Disk::attach(&home.path().join("copy.img")).unwrap();
+        let mounted = disk.plug(&first).unwrap();
         let mut volumes = Volumes::new(4, 0);
         volumes.note(&found).unwrap();
         assert_eq!(look(&mut volumes, 0), []);
-        let copied = copy.plug(&second)?;
+        let copied = copy.plug(&second).unwrap();
         assert_eq!(look(&mut volumes, 1), [What::Is(State::Twice)]);
         let refusal = volumes.note(&identify(&second, true).unwrap()).unwrap_err().to_string();
         for path in [&first, &second] {
@@ -194,7 +194,11 @@ fn a_disk_that_cannot_be_written_to_is_known_by_its_uuid_and_later_by_a_file_too
     }
     let home = Folder::new("volumes-read-only");
     let test = || {
-        let disk = Disk::attach(&image(&home, "disk.img")?)?;
+        let image = image(&home, "disk.img")?;
+        let told = run(&["blkid", "-o", "value", "-s", "UUID", image.to_str().unwrap()])?;
+        let read = superblock::uuid(&File::open(&image).unwrap());
+        assert_eq!(read, Some(told.replace('-', "")));
+        let disk = Disk::attach(&image)?;
         let (one, two) = (home.path().join("one"), home.path().join("two"));
         let mounted = disk.plug_read_only(&one)?;
         let found = identify(&one, true).unwrap();
@@ -206,11 +210,11 @@ fn a_disk_that_cannot_be_written_to_is_known_by_its_uuid_and_later_by_a_file_too
         assert_eq!(look(&mut volumes, 0), []);
         drop(mounted);
         assert_eq!(look(&mut volumes, 1), [What::Is(State::Away)]);
-        let mounted = disk.plug_read_only(&two)?;
+        let mounted = disk.plug_read_only(&two).unwrap();
         assert_eq!(identify(&two, true).unwrap().id, found.id);
         assert_eq!(look(&mut volumes, 2), [What::Back(two.clone()), What::Is(State::ReadOnly)]);
         assert!(!volumes.may_fetch(volume, at(2)) && volumes.is_there(volume, &two.join("film")));
-        run(&["mount", "-o", "remount,rw", two.to_str().unwrap()])?;
+        run(&["mount", "-o", "remount,rw", two.to_str().unwrap()]).unwrap();
         assert_eq!(look(&mut volumes, 3), [What::Is(State::Well)]);
         assert!(volumes.may_fetch(volume, at(3)));
         // Now it can have a file; its name stays.

@@ -205,9 +205,8 @@ fn uuid(mount: &Mount) -> Option<String> {
             FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && stat.st_rdev == device
         })
     };
-    let links = fs::read_dir(BY_UUID).into_iter().flatten().flatten().take(LINKS_MAX);
-    let mut named = links.filter(|link| is_device(&link.path()));
-    if let Some(link) = named.next() {
+    let mut links = fs::read_dir(BY_UUID).into_iter().flatten().flatten().take(LINKS_MAX);
+    if let Some(link) = links.find(|link| is_device(&link.path())) {
         let name = link.file_name().to_string_lossy().to_ascii_lowercase();
         return Some(name.chars().filter(|char| *char != '-').collect());
     }

@@ -171,19 +171,21 @@ impl Anchor {
     /// Only then does a file that cannot be found mean that it is gone, and only then may be
     /// written. Sleeps in the kernel: ask on a lane.
     pub fn holds(&self, path: &Path) -> bool {
-        self.is_in_place()
-            && identity::deepest(path)
-                .and_then(|there| mounts::standing(&there))
-                .is_ok_and(|there| there.is_with(self.standing))
+        let Ok(now) = mounts::standing(&self.mount.at) else { return false };
+        let there = || mounts::standing(&identity::deepest(path)?);
+        self.is_in_place(now) && there().is_ok_and(|there| there.is_with(now))
     }
 
-    fn is_in_place(&self) -> bool {
-        // Another disk may have come to the same place, under the same numbers: it is asked too.
+    fn is_in_place(&self, now: Standing) -> bool {
+        // Another disk may have come to the same place, under the same numbers, and the same one
+        // under others: our file says which it is.
+        if now != self.standing {
+            return identity::is_marked(&self.mount, self.known.id);
+        }
+        let is_it = |found: Found| found.id == self.known.id || self.known.resembles(&found);
         !self.mount.has_lost_its_device()
-            && mounts::standing(&self.mount.at).is_ok_and(|now| now == self.standing)
             && (identity::is_marked(&self.mount, self.known.id)
-                || identity::look_at(&self.mount)
-                    .is_ok_and(|found| found.id == self.known.id || self.known.resembles(&found)))
+                || identity::look_at(&self.mount).is_ok_and(is_it))
     }
 }
 

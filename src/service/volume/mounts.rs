@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -80,8 +81,12 @@ impl Mount {
     /// Its block device has been pulled out, though nobody has unmounted it.
     pub fn has_lost_its_device(&self) -> bool {
         let (major, minor) = self.device;
-        let devices = Path::new("/sys/dev/block");
-        major != 0 && devices.is_dir() && !devices.join(std::format!("{major}:{minor}")).exists()
+        // Where none is listed, the list is not to be had: a sandbox hides it.
+        let is_listed = |devices: &Path| {
+            let mut any = std::fs::read_dir(devices).into_iter().flatten();
+            any.next().is_none() || devices.join(std::format!("{major}:{minor}")).exists()
+        };
+        major != 0 && !is_listed(Path::new(BLOCK_DEVICES))
     }
 
     /// The number of the block device under it; btrfs has it behind the name of its source only.
@@ -167,12 +172,14 @@ impl Watch {
         Ok(Watch { table: Async::new(File::open(MOUNTINFO)?)? })
     }
 
-    /// Waits until something has been mounted, unmounted or moved.
+    /// Waits until something has been mounted, unmounted or moved. May be dropped and begun again,
+    /// by one task: nothing is missed between two calls.
     pub async fn changed(&self) -> io::Result<()> {
         // The kernel reports a change of this file as an error and an exception (`EPOLLERR`,
         // `EPOLLPRI`), and it can always be read. It can never be written, so that whoever waits
-        // for that is woken by the error, and by nothing else.
-        self.table.writable().await
+        // for that is woken by the error, and by nothing else. The kernel says it once, to whoever
+        // polls, so that the word is kept here when nobody waits for it.
+        poll_fn(|cx| self.table.poll_writable(cx)).await
     }
 }
 
@@ -192,6 +199,8 @@ fn unescape(word: &[u8]) -> PathBuf {
 }
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+const BLOCK_DEVICES: &str = "/sys/dev/block";
 
 /// Thousands of mounts fit.
 const TABLE_BYTES_MAX: u64 = 1 << 20;
@@ -265,5 +274,14 @@ mod tests {
         let proc = holding(Path::new("/proc/self"), &mounts).unwrap();
         assert_eq!((proc.at, proc.fs.as_str()), (PathBuf::from("/proc"), "proc"));
         assert!(holding(Path::new("/proc/nothing"), &mounts).is_err());
+    }
+
+    #[test]
+    fn a_device_that_nobody_lists_has_been_pulled_out() {
+        let is_any = std::fs::read_dir(BLOCK_DEVICES).into_iter().flatten().next().is_some();
+        let mount = Mount { device: (4_000, 1), ..Mount::default() };
+        assert_eq!(mount.has_lost_its_device(), is_any);
+        assert!(!Mount::default().has_lost_its_device());
+        assert!(!holding(Path::new("/"), &all().unwrap()).unwrap().has_lost_its_device());
     }
 }

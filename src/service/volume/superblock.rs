@@ -101,8 +101,11 @@ static FORMS: &[Form] = &[
 mod tests {
     use super::*;
 
+    /// Bytes at their place.
+    type Part<'b> = (u64, &'b [u8]);
+
     /// A device with these bytes at these places and zeros elsewhere.
-    fn device(name: &str, parts: &[(u64, &[u8])]) -> File {
+    fn device(name: &str, parts: &[Part<'_>]) -> File {
         let path = std::env::temp_dir().join(std::format!("uuid-{name}-{}", std::process::id()));
         let mut options = File::options();
         let file = options.create(true).truncate(true).read(true).write(true).open(&path).unwrap();
@@ -116,7 +119,7 @@ mod tests {
     fn each_file_system_says_what_udev_would_say_of_it() {
         let uuid = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef";
         let plain = "0123456789abcdef0123456789abcdef";
-        let table: &[(&str, (u64, &[u8]), (u64, &[u8]), &str)] = &[
+        let table: &[(&str, Part<'_>, Part<'_>, &str)] = &[
             ("ext4", (1080, &[0x53, 0xef]), (1128, &uuid), plain),
             ("xfs", (0, b"XFSB"), (32, &uuid), plain),
             ("btrfs", (65600, b"_BHRfS_M"), (65568, &uuid), plain),
