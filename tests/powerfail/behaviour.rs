@@ -1,7 +1,7 @@
 //! What the journal promises besides surviving a cut: refusals, limits, failures, counts.
 
 use perennial::engine::journal::{
-    FORMAT_VERSION, Full, Journal, JournalError, Operation, Replay, Wear,
+    FORMAT_VERSION, FORMAT_VERSION_OLDEST, Full, Journal, JournalError, Operation, Replay, Wear,
 };
 
 use crate::mock_flash::{Faults, MockError, MockFlash, Step, Tape};
@@ -53,10 +53,10 @@ fn what_a_cut_while_formatting_leaves_is_formatted_again() {
 
 #[test]
 fn journals_of_other_releases_are_refused_and_left_alone() {
-    let newer = FORMAT_VERSION + 1;
+    let (newer, oldest) = (FORMAT_VERSION + 1, FORMAT_VERSION_OLDEST);
     let refusals = [
         (newer, JournalError::NewerVersion { found: newer }),
-        (FORMAT_VERSION - 1, JournalError::OlderVersion { found: FORMAT_VERSION - 1 }),
+        (oldest - 1, JournalError::OlderVersion { found: oldest - 1 }),
     ];
     for (version, refusal) in refusals {
         let mut flash = Flash::new(CAPACITY);
@@ -65,6 +65,24 @@ fn journals_of_other_releases_are_refused_and_left_alone() {
         let before = flash.bytes.clone();
         assert_eq!(replay(&mut flash), Err(refusal));
         assert!(flash.bytes == before);
+    }
+}
+
+#[test]
+fn journal_of_an_older_release_is_replayed_and_asks_to_become_one_of_this() {
+    for version in FORMAT_VERSION_OLDEST..FORMAT_VERSION {
+        let mut flash = Flash::new(CAPACITY);
+        commit(&mut flash, &[&[b"precious"]]);
+        set_header(&mut flash, 8, version);
+        let before = flash.bytes.clone();
+        assert_eq!(replay(&mut flash).expect("it is read").1, [b"precious"]);
+        assert!(flash.bytes == before, "reading it changes nothing");
+        let mut buffer = [0; 512];
+        let (mut journal, _) = Journal::open(&mut flash, &mut buffer, &mut |_| {}).expect("read");
+        assert!(journal.needs_compaction());
+        journal.begin_compaction().and_then(|compaction| compaction.finish()).expect("no faults");
+        assert!(!journal.needs_compaction());
+        assert_eq!(flash.bytes[HALF + 8], FORMAT_VERSION as u8);
     }
 }
 

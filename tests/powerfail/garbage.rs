@@ -99,7 +99,7 @@ fn forge_header(bytes: &mut [u8], prng: &mut Prng) {
     let header = if prng.one_in(2) { &mut bytes[..32] } else { &mut bytes[HALF..][..32] };
     header[..8].copy_from_slice(b"PRNLJRNL");
     let sequence = if prng.one_in(2) { 1 + prng.below(4) } else { u32::MAX - prng.below(2) };
-    let mut fields = [1, 4, HALF as u32, 512, sequence];
+    let mut fields = [1 + prng.below(2), 4, HALF as u32, 512, sequence];
     if prng.one_in(2) {
         fields[prng.below(5) as usize] = odd_number(prng);
     }

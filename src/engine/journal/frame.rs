@@ -207,7 +207,7 @@ mod tests {
         let mut unit = [0; 64];
         Header::new(0x0200, 0x0001_0000, 0x1000, 7).write(&mut unit);
         assert_eq!(unit[..8], *b"PRNLJRNL");
-        assert_eq!(unit[8..12], [1, 0, 0, 0]);
+        assert_eq!(unit[8..12], [2, 0, 0, 0]);
         assert_eq!(unit[12..28], [0, 2, 0, 0, 0, 0, 1, 0, 0, 0x10, 0, 0, 7, 0, 0, 0]);
         assert_eq!(unit[28..32], crc32fast::hash(&unit[..28]).to_le_bytes());
         assert!(is_blank(&unit[32..]));

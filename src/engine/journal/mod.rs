@@ -77,6 +77,8 @@ impl<'m, F: Durable> Journal<'m, F> {
     /// An erased flash is formatted; so is one on which a power cut interrupted just that. The
     /// length of `buffer` bounds a commit and must not be less than it was when the half in use was
     /// begun. Records stay valid only for the call of `visit`.
+    ///
+    /// A journal of version 1 is replayed like one of version 2.
     pub fn open(
         flash: F,
         buffer: &'m mut [u8],
@@ -182,11 +184,13 @@ impl<'m, F: Durable> Journal<'m, F> {
         Ok(Compaction { journal: self, log })
     }
 
-    /// Whether the half in use may have no room for the next batch. Still true right after a
-    /// compaction, what is true no longer fits: refuse what would make it more.
+    /// Whether the half in use may have no room for the next batch, or is of an older release. Still
+    /// true right after a compaction, what is true no longer fits: refuse what would make it more.
     pub fn needs_compaction(&self) -> bool {
         let outgrown = self.commit_bytes_max > self.log.header.commit_bytes_max;
-        outgrown || self.log.room() < self.commit_bytes_max
+        // An older release would step over records it does not know as if they were none.
+        let outdated = self.log.header.version < FORMAT_VERSION;
+        outgrown || outdated || self.log.room() < self.commit_bytes_max
     }
 
     /// How often the journal has moved to its other half; with [`free_bytes`](Self::free_bytes) it
@@ -361,7 +365,7 @@ pub enum JournalError<E> {
     },
     /// The journal of an older release, to be migrated. It was left as it is.
     OlderVersion {
-        /// Its version, below [`FORMAT_VERSION`].
+        /// Its version, below [`FORMAT_VERSION_OLDEST`].
         found: u32,
     },
     /// A journal made for a flash of another shape. It was left as it is.
@@ -455,7 +459,7 @@ fn check<F: Durable>(
     if version > FORMAT_VERSION {
         return Err(JournalError::NewerVersion { found: version });
     }
-    if version < FORMAT_VERSION {
+    if version < FORMAT_VERSION_OLDEST {
         return Err(JournalError::OlderVersion { found: version });
     }
     if write_bytes != F::WRITE_SIZE as u32 || half_bytes != medium.half_bytes {
@@ -475,4 +479,12 @@ fn check<F: Durable>(
 
 /// The version of header, frames and records together: whoever changes one of them raises it, and
 /// says in [`Journal::open`] what becomes of the older ones.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// - 1: the first.
+/// - 2: the same bytes; records of the library may stand in for slots
+///   ([`Record::Continues`](super::library::Record::Continues)), and there are more kinds of them.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// A journal of this version or a later one is replayed, and [asks](Journal::needs_compaction) to be
+/// compacted into one of today's before anything is added.
+pub const FORMAT_VERSION_OLDEST: u32 = 1;
