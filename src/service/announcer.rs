@@ -119,6 +119,17 @@ impl Announcer {
         if each.is_empty() { "none".into() } else { each.join(", ") }
     }
 
+    /// What is known of a torrent's trackers.
+    pub fn seen(&self, torrent: TorrentSlot) -> Vec<TrackerSeen> {
+        let all = self.torrents.borrow();
+        let known = all.iter().filter(|one| one.torrent == torrent).flat_map(|one| &one.trackers);
+        let seen = known.map(|tracker| TrackerSeen {
+            url: tracker.url.to_string(),
+            error: tracker.failing.then(|| "does not answer".to_string()),
+        });
+        seen.collect()
+    }
+
     /// When the next announce is due.
     fn deadline(&self) -> Deadline {
         let all = self.torrents.borrow();
@@ -274,6 +285,14 @@ impl Announced {
             }
         }
     }
+}
+
+/// What is known of a tracker.
+pub struct TrackerSeen {
+    /// Its address.
+    pub url: String,
+    /// Why it is of no use now.
+    pub error: Option<String>,
 }
 
 /// A torrent without a schedule of its own.

@@ -15,12 +15,14 @@
 use super::board::{Board, JOURNAL_BUFFER_BYTES};
 use super::refusal::Refusal;
 use super::state::State;
-use crate::engine::library::Library;
+use crate::engine::library::catalog::{Change, Lent};
+use crate::engine::library::slots::PAGE_BYTES;
 use smol::channel::{Receiver, Sender, bounded};
 use std::boxed::Box;
 use std::path::{Path, PathBuf};
 use std::string::ToString;
 use std::thread::{Builder, JoinHandle};
+use std::vec::Vec;
 
 /// See the module.
 pub struct Archive {
@@ -38,12 +40,13 @@ impl Archive {
         let (questions, asked) = bounded::<Question>(ASKED_MAX);
         let (opened, outcome) = bounded(1);
         let (given, journal_kib) = (folder.to_path_buf(), board.disk.journal_kib);
-        let torrents_max = board.pools.torrents_max as usize;
+        let torrents_max = board.pools.torrents_max;
         let work = move || {
-            let mut entries = std::vec![None; torrents_max];
-            let mut buffer = std::vec![0; JOURNAL_BUFFER_BYTES];
-            let library = Library::new(&mut entries);
-            let state = State::open(&given, journal_kib, &mut buffer, library);
+            let (mut journal, mut pages) = (std::vec![0; JOURNAL_BUFFER_BYTES], pages());
+            let mut overlay: Vec<Option<Change>> = (0..OVERLAY_MAX).map(|_| None).collect();
+            let (journal, overlay) = (&mut journal[..], &mut overlay[..]);
+            let lent = Lent { journal, overlay, pages: &mut pages };
+            let state = State::open(&given, journal_kib, lent, torrents_max);
             // Whoever opens it waits for this.
             let _ = opened.send_blocking(state.as_ref().map(path_of).map_err(Refusal::clone));
             if let Ok(mut state) = state {
@@ -102,6 +105,16 @@ fn answer(asked: &Receiver<Question>, state: &mut State<'_>) {
 fn path_of(state: &State<'_>) -> PathBuf {
     state.path().to_path_buf()
 }
+
+fn pages() -> Vec<u8> {
+    std::vec![0; PAGES_MAX * PAGE_BYTES]
+}
+
+/// Torrents that may change between two checkpoints.
+pub const OVERLAY_MAX: usize = 256;
+
+/// Pages of slots that are read at a time.
+pub const PAGES_MAX: usize = 8;
 
 /// Questions that wait.
 const ASKED_MAX: usize = 16;

@@ -31,6 +31,8 @@ pub struct Clock {
     /// Slots for [`Clock::sleep`] that are free.
     spare: RefCell<Vec<Slot>>,
     woken: Cell<u64>,
+    /// For each kind of deadline, how often it has passed.
+    wake_ups: RefCell<Vec<(&'static str, u64)>>,
 }
 
 /// A bell that one task listens to.
@@ -75,6 +77,7 @@ impl Clock {
             earlier: Bell::default(),
             spare: RefCell::new((slots..all).map(Slot).collect()),
             woken: Cell::new(0),
+            wake_ups: RefCell::default(),
         }
     }
 
@@ -87,6 +90,13 @@ impl Clock {
     /// Milliseconds since the start.
     pub fn now(&self) -> Instant {
         Instant::from_millis(self.started.elapsed().as_millis() as u64)
+    }
+
+    /// How often each kind of deadline has passed, the most frequent first.
+    pub fn wake_ups(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.wake_ups.borrow().clone();
+        all.sort_unstable_by_key(|(why, count)| (u64::MAX - count, *why));
+        all
     }
 
     /// How often a deadline has passed and woken somebody.
@@ -161,14 +171,25 @@ impl Clock {
         .await;
     }
 
+    fn count(&self, why: &'static str) {
+        let mut all = self.wake_ups.borrow_mut();
+        match all.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, count)) => *count += 1,
+            // As many as there are words for deadlines in the program.
+            None => all.push((why, 1)),
+        }
+    }
+
     fn ring_due(&self, now: Instant) {
         loop {
             let mut heap = self.heap.borrow_mut();
             match heap.first() {
                 Some(slot) if heap.at(slot) <= now => {
                     trace!("{}: {} was due", now.as_millis(), heap.why[slot]);
+                    let why = heap.why[slot];
                     heap.set(slot, Instant::NEVER);
                     drop(heap);
+                    self.count(why);
                     self.woken.set(self.woken.get() + 1);
                     self.bells[slot].ring();
                 }

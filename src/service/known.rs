@@ -127,7 +127,9 @@ impl Known {
     pub fn delete_files(&self) -> io::Result<Vec<String>> {
         let (root, mut left) = (&self.content.root, Vec::new());
         for index in 0..self.content.file_count {
-            let Some(extent) = self.extent(index).filter(|extent| !extent.padding) else { continue };
+            let Some(extent) = self.extent(index).filter(|extent| !extent.padding) else {
+                continue;
+            };
             let path = self.content.path_of(&extent)?;
             let whole = if path.is_empty() { root.clone() } else { root.join(&path) };
             let seen = stamp_now(root, &path, extent.span.length);
@@ -148,6 +150,11 @@ impl Known {
             }
         }
         Ok(left)
+    }
+
+    /// What the extent map says of each file.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+        (0..self.content.file_count).map_while(|index| self.extent(index))
     }
 
     fn extent(&self, index: u32) -> Option<Extent> {

@@ -16,6 +16,7 @@ use super::content::{Content, ContentError, Opened, Sight};
 use super::fetch::make::{self, Made, Plan};
 use super::fetch::progress::Progress;
 use super::fetch::{magnet, settle};
+use super::known::Known;
 use super::store::Files;
 use super::webseed::address::Place;
 use crate::engine::peer::Serving;
@@ -428,10 +429,7 @@ impl Job {
                 let result = magnet::judge(&content, bytes, name);
                 Done::Judged { torrent, result }
             }
-            Job::Delete(known) => {
-                files.close(&known.content);
-                Done::Deleted(known.delete_files())
-            }
+            Job::Delete(known) => Done::Deleted(known.delete_files()),
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),
             Job::Unmake(made) => {
                 made.remove();

@@ -11,7 +11,7 @@
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
 //! | torrents at rest | [`rest`] (awake when somebody asks for them), [`pass`] (announced in turn) |
-//! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`] |
+//! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`], [`shelf_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
@@ -57,6 +57,7 @@ pub mod report;
 pub mod rest;
 pub mod scrub;
 pub mod share;
+pub mod shelf_file;
 pub mod state;
 pub mod steward;
 pub mod store;

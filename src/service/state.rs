@@ -2,7 +2,13 @@
 //!
 //! ```text
 //! STATE/lock                      held by the one process that uses it, whose number it holds
-//! STATE/journal                   which torrents exist (engine/journal, engine/library)
+//! STATE/journal                   what has changed since the last checkpoint (engine/journal)
+//! STATE/slots                     which torrents there are (engine/library/catalog)
+//! STATE/staging, STATE/lookup     a checkpoint on its way into the slots; a cache of where in them
+//! STATE/damaged                   what stood in slots that were damaged
+//! STATE/wanted/HASH.json          what of a torrent is wanted (service/wanted)
+//! STATE/volumes                   which disks are known (service/volume)
+//! STATE/control                   the socket for the owner's commands (service/control)
 //! STATE/dht                       nodes of the DHT that were known last (service/dht)
 //! STATE/torrents/HASH-CRC/facts     what is known of one; CRC is theirs
 //! STATE/torrents/HASH-CRC/extents   which file holds which bytes
@@ -16,11 +22,15 @@
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
+use super::control::what::What;
 use super::flash_file::{FlashFile, FlashFileError};
 use super::known::{Known, trackers_of};
 use super::refusal::Refusal;
-use crate::engine::journal::{Journal, JournalError};
-use crate::engine::library::{Entry, Facts, Library, LibraryFull, RECORD_BYTES_MAX, Record};
+use super::shelf_file::ShelfFile;
+use crate::engine::journal::JournalError;
+use crate::engine::library::catalog::{Catalog, CatalogError, Damaged, Lent, Opened};
+use crate::engine::library::shelf::{ShelfError, Shelves};
+use crate::engine::library::{Entry, Facts, Record};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
@@ -30,14 +40,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 
 /// The open state folder.
 pub struct State<'m> {
     folder: PathBuf,
-    journal: Journal<'m, FlashFile>,
-    /// What the journal says.
-    library: Library<'m>,
+    catalog: Catalog<'m, FlashFile, ShelfFile>,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
     /// Held open: the lock lasts as long as the process.
@@ -45,13 +54,12 @@ pub struct State<'m> {
 }
 
 impl<'m> State<'m> {
-    /// Opens the folder, makes it when there is none, and fills `library`, which is empty, from its
-    /// journal.
+    /// Opens the folder, and makes it when there is none.
     pub fn open(
         given: &Path,
         journal_kib: u32,
-        buffer: &'m mut [u8],
-        mut library: Library<'m>,
+        lent: Lent<'m>,
+        torrents_max: u32,
     ) -> Result<State<'m>, Refusal> {
         let (folder, torrents) = (given, given.join("torrents"));
         let mut builder = fs::DirBuilder::new();
@@ -63,24 +71,19 @@ impl<'m> State<'m> {
         let path = folder.join("journal");
         let flash = FlashFile::open(&path, 2 * 1024 * journal_kib);
         let flash = flash.map_err(|error| refused_flash(&path, error))?;
-        let mut overflow = None;
-        let mut visit = |record: &[u8]| {
-            if let Some(record) = Record::parse(record) {
-                overflow = overflow.or(library.apply(record).err());
-            }
+        let shelf = |name: &str| {
+            let path = folder.join(name);
+            ShelfFile::open(&path).map_err(|error| refused(&path, error))
         };
-        let (journal, replay) = Journal::open(flash, buffer, &mut visit)
-            .map_err(|error| refused_journal(&path, error))?;
-        if let Some(LibraryFull { torrents_max }) = overflow {
-            let problem = std::format!("holds more torrents than the board's {torrents_max}");
-            return Err(Refusal::new(path.display(), problem, LARGER_BOARD));
-        }
-        if replay.lost_commits > 0 {
-            warn!("{}: {} commits were lost to decay", path.display(), replay.lost_commits);
-        }
+        let (slots, staging, lookup) = (shelf("slots")?, shelf("staging")?, shelf("lookup")?);
+        let shelves = Shelves { slots, staging, lookup };
+        let mut keep = |damaged: Damaged<'_>| keep_damaged(folder, &damaged);
+        let (catalog, opened) = Catalog::open(flash, shelves, lent, torrents_max, &mut keep)
+            .map_err(|error| refused_catalog(folder, error))?;
+        say_what_was_lost(folder, &opened);
         let (folder, made) = (folder.to_path_buf(), Cell::new(0));
-        let state = State { folder, journal, library, made, _lock: lock };
-        state.clear_away();
+        let state = State { folder, catalog, made, _lock: lock };
+        state.clear_new_folders();
         Ok(state)
     }
 
@@ -89,21 +92,25 @@ impl<'m> State<'m> {
         &self.folder
     }
 
-    /// The torrent of that name.
-    pub fn get(&self, info_hash: &InfoHash) -> Option<Entry> {
-        self.library.get(info_hash).copied()
+    /// The torrent of that name; none while the library cannot be read, which is said.
+    pub fn get(&mut self, info_hash: &InfoHash) -> Option<Entry> {
+        let found = self.catalog.get(info_hash);
+        found.inspect_err(|error| warn!("{}: {error}", self.folder.display())).ok().flatten()
     }
 
     /// The torrents whose content lies there.
-    pub fn under(&self, root_key: u64) -> Vec<Entry> {
-        self.library.under(root_key).copied().collect()
+    pub fn under(&mut self, root_key: u64) -> Vec<Entry> {
+        let mut found = Vec::new();
+        if let Err(error) = self.catalog.under(root_key, &mut |entry| found.push(*entry)) {
+            warn!("{}: {error}", self.folder.display());
+        }
+        found
     }
 
-    /// The torrent after the one in that slot; from the first on without one.
-    pub fn next(&self, after: Option<u32>) -> Option<(u32, Entry)> {
-        let from = after.map_or(0, |after| after as usize + 1);
-        let mut numbered = (0..).zip(self.library.entries()).skip(from);
-        numbered.next().map(|(slot, entry)| (slot, *entry))
+    /// The torrent behind the one in that slot; the first without one.
+    pub fn next(&mut self, after: Option<u32>) -> Option<(u32, Entry)> {
+        let found = self.catalog.next(after);
+        found.inspect_err(|error| warn!("{}: {error}", self.folder.display())).ok().flatten()
     }
 
     /// The trackers of a torrent: tier and address.
@@ -133,13 +140,13 @@ impl<'m> State<'m> {
     }
 
     /// How many torrents there are.
-    pub fn count(&self) -> usize {
-        self.library.entries().count()
+    pub fn count(&self) -> u32 {
+        self.catalog.count()
     }
 
     /// There is no place for another torrent.
     pub fn is_full(&self) -> bool {
-        self.library.is_full()
+        self.catalog.is_full()
     }
 
     /// The files of a torrent, if they are what the journal vouches for.
@@ -179,7 +186,7 @@ impl<'m> State<'m> {
         root_key: u64,
         facts_crc: u32,
     ) -> Result<(PathBuf, Known), Refusal> {
-        let record = Record::Admitted { info_hash, root_key, facts_crc };
+        let record = self.placed(info_hash, root_key, facts_crc, false);
         let folder = self.place(new_folder, info_hash, facts_crc, record)?;
         let known = Known::load(&folder, facts_crc).ok_or_else(|| {
             let problem = "does not hold what has just been written to it";
@@ -196,8 +203,23 @@ impl<'m> State<'m> {
         root_key: u64,
         facts_crc: u32,
     ) -> Result<PathBuf, Refusal> {
-        let record = Record::Begun { info_hash, root_key, facts_crc };
+        let record = self.placed(info_hash, root_key, facts_crc, true);
         self.place(new_folder, info_hash, facts_crc, record)
+    }
+
+    /// What is recorded of a torrent that comes, or comes again.
+    fn placed(
+        &mut self,
+        info_hash: InfoHash,
+        root_key: u64,
+        facts_crc: u32,
+        fetching: bool,
+    ) -> Record {
+        let added_s = match self.get(&info_hash) {
+            Some(known) => known.added_s,
+            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        };
+        Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume: 0 }
     }
 
     fn place(
@@ -218,7 +240,7 @@ impl<'m> State<'m> {
             sync_folder(&self.folder.join("torrents"))
         };
         place().map_err(|error| refused(&folder, error))?;
-        let old = self.library.get(&info_hash).map(|entry| entry.facts_crc);
+        let old = self.get(&info_hash).map(|entry| entry.facts_crc);
         self.record(record)?;
         if let Some(old) = old.filter(|old| *old != facts_crc) {
             // Should it stay for now, the next start clears it away.
@@ -245,42 +267,86 @@ impl<'m> State<'m> {
 
     /// Records something; when this returns it will be known after any power cut.
     pub fn record(&mut self, record: Record) -> Result<(), Refusal> {
-        self.library.apply(record).map_err(|LibraryFull { torrents_max }| {
-            let problem = std::format!("the library holds {torrents_max} torrents and is full");
-            Refusal::new(self.folder.display(), problem, LARGER_BOARD)
-        })?;
-        self.write(record).map_err(|error| refused_journal(&self.folder.join("journal"), error))
+        self.catalog.record(record).map_err(|error| refused_catalog(&self.folder, error))
     }
 
-    fn write(&mut self, record: Record) -> Result<(), JournalError<FlashFileError>> {
-        let mut room = [0; RECORD_BYTES_MAX];
-        if self.journal.needs_compaction() {
-            let mut compaction = self.journal.begin_compaction()?;
-            for record in self.library.records() {
-                compaction.push(record.write(&mut room))?;
-            }
-            return compaction.finish();
+    /// Checkpoints made and bytes of the journal written since it was opened.
+    pub fn written(&self) -> (u64, u64) {
+        let wear = self.catalog.journal().wear();
+        (self.catalog.checkpoints(), wear.written_bytes)
+    }
+
+    /// Brings what has changed into the slots when there is much of it: for a quiet moment.
+    pub fn tidy(&mut self) -> Result<(), Refusal> {
+        let State { catalog, folder, .. } = self;
+        if catalog.is_damaged() {
+            let mut keep = |damaged: Damaged<'_>| keep_damaged(folder, &damaged);
+            let count = catalog.mend(&mut keep).map_err(|error| refused_catalog(folder, error))?;
+            warn!("{}: {count} torrents are lost: {DAMAGED}", folder.display());
         }
-        self.journal.push(record.write(&mut room)).map_err(|_| JournalError::Full)?;
-        self.journal.commit()
+        match catalog.checkpoint_due() {
+            true => catalog.checkpoint().map_err(|error| refused_catalog(folder, error)),
+            false => Ok(()),
+        }
     }
 
-    /// Removes folders of ours that no record vouches for: what a cut left half-made. What has
-    /// another kind of name is somebody else's.
-    fn clear_away(&self) {
+    /// Removes folders that were being made when the last life ended.
+    fn clear_new_folders(&self) {
+        self.clear_away(|name| name.starts_with(NEW));
+    }
+
+    /// Removes folders of ours that no record vouches for: what a cut left behind. What has another
+    /// kind of name is somebody else's. Looks at every folder.
+    pub fn clear_away_strays(&mut self) {
         let torrents = self.folder.join("torrents");
         let Ok(entries) = fs::read_dir(&torrents) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let vouched_for =
-                |known: &Entry| folder_name(&known.info_hash, known.facts_crc) == name;
-            if is_ours(&name) && !self.library.entries().any(vouched_for) {
-                info!("clearing away {}", entry.path().display());
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    warn!("{}: {error}", entry.path().display());
-                }
+            let Some((info_hash, facts_crc)) = parse_name(&name) else { continue };
+            // While the library cannot be read everything stays.
+            let known = self.catalog.get(&info_hash);
+            if known.is_ok_and(|known| known.is_none_or(|entry| entry.facts_crc != facts_crc)) {
+                remove_stray(&entry.path());
             }
         }
+    }
+
+    fn clear_away(&self, is_stray: impl Fn(&str) -> bool) {
+        let Ok(entries) = fs::read_dir(self.folder.join("torrents")) else { return };
+        for entry in entries.flatten() {
+            if is_stray(&entry.file_name().to_string_lossy()) {
+                remove_stray(&entry.path());
+            }
+        }
+    }
+}
+
+fn remove_stray(path: &Path) {
+    info!("clearing away {}", path.display());
+    if let Err(error) = fs::remove_dir_all(path) {
+        warn!("{}: {error}", path.display());
+    }
+}
+
+/// What stood in a damaged slot goes to the end of a file, for whoever wants to look at it.
+fn keep_damaged(folder: &Path, damaged: &Damaged<'_>) {
+    let path = folder.join("damaged");
+    let kept = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    if let Err(error) = kept.and_then(|mut file| file.write_all(damaged.bytes)) {
+        warn!("{}: {error}", path.display());
+    }
+}
+
+fn say_what_was_lost(folder: &Path, opened: &Opened) {
+    let folder = folder.display();
+    if opened.replay.lost_commits > 0 {
+        warn!("{folder}: {} commits of the journal were lost to decay", opened.replay.lost_commits);
+    }
+    if opened.damaged_slots > 0 {
+        warn!("{folder}: {} torrents are lost: {DAMAGED}", opened.damaged_slots);
+    }
+    if opened.is_header_lost {
+        warn!("{folder}: the head of `slots` was damaged, and has been made anew");
     }
 }
 
@@ -320,11 +386,25 @@ fn refused_flash(path: &Path, error: FlashFileError) -> Refusal {
     }
 }
 
-fn refused_journal(path: &Path, error: JournalError<FlashFileError>) -> Refusal {
+fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, io::Error>) -> Refusal {
     match error {
-        JournalError::Flash { cause, .. } => refused_flash(path, cause),
-        JournalError::Full => Refusal::new(path.display(), error, LARGER_BOARD),
-        other => Refusal::new(path.display(), other, MOVE_AWAY),
+        CatalogError::Journal(JournalError::Flash { cause, .. }) => {
+            refused_flash(&folder.join("journal"), cause)
+        }
+        CatalogError::Journal(error @ JournalError::Full) => {
+            Refusal::new(folder.join("journal").display(), error, LARGER_BOARD)
+        }
+        CatalogError::Journal(other) => {
+            Refusal::new(folder.join("journal").display(), other, MOVE_AWAY)
+        }
+        CatalogError::Shelf(ShelfError::Failed { shelf, cause, .. }) => {
+            refused(&folder.join(shelf.file_name()), cause)
+        }
+        CatalogError::Shelf(other) => Refusal::new(folder.display(), other, NEWER),
+        CatalogError::Full { torrents_max } => {
+            let problem = std::format!("the library holds {torrents_max} torrents and is full");
+            Refusal::new(folder.display(), problem, LARGER_BOARD)
+        }
     }
 }
 
@@ -357,13 +437,11 @@ fn folder_name(info_hash: &InfoHash, facts_crc: u32) -> String {
     std::format!("{info_hash}-{facts_crc:08x}")
 }
 
-/// Whether a folder has a name that only we give.
-fn is_ours(name: &str) -> bool {
-    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    name.starts_with(NEW)
-        || name.split_once('-').is_some_and(|(hash, crc)| {
-            matches!(hash.len(), 40 | 64) && crc.len() == 8 && hex(hash) && hex(crc)
-        })
+/// What a folder that only we name so is for.
+fn parse_name(name: &str) -> Option<(InfoHash, u32)> {
+    let (info_hash, facts_crc) = name.split_once('-')?;
+    let facts_crc = u32::from_str_radix(facts_crc, 16).ok().filter(|_| facts_crc.len() == 8)?;
+    Some((What::new(info_hash).info_hash()?, facts_crc))
 }
 
 /// Makes the names in a folder durable.
@@ -374,5 +452,8 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Names of folders that are being made begin so.
 const NEW: &str = ".new";
 
+const DAMAGED: &str =
+    "their slots were damaged, and are kept in `damaged`; share or fetch them anew";
+const NEWER: &str = "use the newer perennial, or give --state another folder";
 const LARGER_BOARD: &str = "choose a larger board with --board";
 const MOVE_AWAY: &str = "move it away to start afresh; nothing that is shared is lost";

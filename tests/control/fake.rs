@@ -126,8 +126,6 @@ impl Fake<'_> {
             here_bytes: 5 << 30,
             sent_bytes: number,
             peers: 0,
-            up_rate: 0,
-            down_rate: 0,
             added_s: 0,
             path: format!("/srv/film {number}"),
         }

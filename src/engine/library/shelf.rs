@@ -81,6 +81,17 @@ pub enum Which {
     Lookup,
 }
 
+impl Which {
+    /// What its file is called.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Which::Slots => "slots",
+            Which::Staging => "staging",
+            Which::Lookup => "lookup",
+        }
+    }
+}
+
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -91,10 +91,6 @@ pub struct Item {
     pub sent_bytes: u64,
     /// Who is connected for it.
     pub peers: u32,
-    /// What is sent now.
-    pub up_rate: u64,
-    /// What is read now.
-    pub down_rate: u64,
     /// When it was added, in seconds since 1970; 0 when the box did not know the time.
     pub added_s: u64,
     /// Where its content lies.
@@ -250,8 +246,6 @@ pub struct Torrents {
 /// What is written to the state folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// To the journal since midnight, or since the start where that is later.
-    pub journal_today_bytes: u64,
     /// To the journal since the start.
     pub journal_bytes: u64,
     /// Checkpoints into the slots since the start.

@@ -144,7 +144,7 @@ fn detail_words(detail: &Detail) -> String {
         text += &row("wanted", format!("{} of {}, {wanted}", detail.wanted_files, detail.files));
     }
     text += &row("sent", size(item.sent_bytes));
-    text += &row("peers", peers_words(item.peers.into(), item.up_rate, item.down_rate));
+    text += &row("peers", item.peers.to_string());
     let volume = detail.volume.as_ref().map(|volume| format!(", on {}", clean(volume)));
     text += &row("lies in", clean(&item.path) + &volume.unwrap_or_default());
     if let Some(moving) = &detail.moving {
@@ -197,9 +197,9 @@ fn stats_words(stats: &Stats) -> String {
     text += &row("peers", format!("{connected}, {rates}"));
     let (sent, received) = (size(stats.sent_bytes), size(stats.received_bytes));
     text += &row("content", format!("{sent} sent, {received} received"));
-    let (today, journal) = (size(written.journal_today_bytes), size(written.journal_bytes));
+    let journal = size(written.journal_bytes);
     let checkpoints = count(written.checkpoints, "checkpoint");
-    let written = format!("{today} to the journal today, {journal} since the start, {checkpoints}");
+    let written = format!("{journal} to the journal since the start, {checkpoints}");
     text += &row("written", written);
     let takes = announces.pass_s.map(|pass| format!(", a pass takes {}", duration(pass)));
     let (told, ago) = (announces.told, duration(announces.begun_ago_s));
@@ -237,10 +237,6 @@ fn volume_words(volume: &VolumeItem) -> String {
 
 fn woken_words(woken: &WakeUps) -> String {
     format!("    {:>8}  {}\n", woken.count, clean(&woken.why))
-}
-
-fn peers_words(peers: u64, up_rate: u64, down_rate: u64) -> String {
-    format!("{peers}, sending {}/s, reading {}/s", size(up_rate), size(down_rate))
 }
 
 /// How a torrent is, for a column.

@@ -131,6 +131,12 @@ impl Goal {
         (self.info_hash, self.root_key)
     }
 
+    /// What is wrong with it, if anything is.
+    pub fn trouble_words(&self) -> Option<String> {
+        let kind = self.trouble.as_ref().map(|trouble| trouble.kind).or(self.unrecorded_why)?;
+        Some(std::format!("cannot be written: {kind}; it is tried again"))
+    }
+
     /// Nothing of it is lacking any more, and it is a share like any other.
     pub fn is_settled(&self) -> bool {
         self.stage == Stage::Settled
@@ -156,6 +162,8 @@ pub struct Desk {
     pub settled: Bell,
     /// Rung when there is a place for another torrent to be fetched.
     pub place_free: Bell,
+    /// Bytes of content that were fetched and verified.
+    pub verified_bytes: Cell<u64>,
     /// Bytes of journals written for fetches.
     pub journal_bytes: Cell<u64>,
     stopping: Cell<bool>,
@@ -165,6 +173,7 @@ impl Desk {
     /// A piece is there.
     pub fn note_verified(&self, service: &Service<'_>, torrent: TorrentSlot, piece: PieceIndex) {
         let bytes = service.content(torrent).layout.piece_len(piece);
+        self.verified_bytes.set(self.verified_bytes.get() + u64::from(bytes));
         let mut goals = self.goals.borrow_mut();
         let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
         goal.here_bytes += u64::from(bytes);

@@ -2,6 +2,7 @@
 //! wanted before the box last stopped.
 
 use super::Steward;
+use crate::engine::units::InfoHash;
 use crate::service::control::answer::{Answer, Progress};
 use crate::service::control::message::Add;
 use crate::service::control::server::{Reply, Unanswered};
@@ -11,7 +12,6 @@ use crate::service::life::take_in::{magnet_of, take_in};
 use crate::service::options::{FetchOptions, Opened, Options, open_link};
 use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
 use crate::service::{Refusal, rest};
-use crate::engine::units::InfoHash;
 use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
@@ -56,13 +56,15 @@ impl Steward<'_, '_> {
     pub(super) async fn add(&self, add: Add, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
         let (options, gauge) = (self.options_of(&add)?, Gauge::default());
         for path in &add.paths {
-            let share = self.share(path, &options, &mut &gauge);
+            let mut progress = &gauge;
+            let share = self.share(path, &options, &mut progress);
             let share = self.with_progress(share, &gauge, reply).await?;
             let detail = self.detail(share.info_hash).await?;
             reply.item(&Answer::Detail(detail)).await?;
         }
         for link in &add.links {
-            let fetched = self.fetch(link, &options, &mut &gauge);
+            let mut progress = &gauge;
+            let fetched = self.fetch(link, &options, &mut progress);
             for info_hash in self.with_progress(fetched, &gauge, reply).await? {
                 let detail = self.detail(info_hash).await?;
                 reply.item(&Answer::Detail(detail)).await?;
@@ -126,8 +128,7 @@ impl Steward<'_, '_> {
         options: &Options,
         progress: &mut impl Hashing,
     ) -> Result<Share, Refusal> {
-        let mut workshop =
-            Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
+        let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
         let wish = Wish {
             path,
             torrent: options.torrent.as_deref(),

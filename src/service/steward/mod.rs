@@ -37,6 +37,8 @@ pub struct Steward<'s, 'm> {
     pub stop: Bell,
     /// Rung when the configuration is to be read again.
     pub reload: Bell,
+    /// How many nodes of the DHT answer, if the box takes part.
+    pub dht_nodes: Option<&'s dyn Fn() -> usize>,
     /// What was sent and read when rates were last asked for, and when.
     pub meter: Cell<items::Meter>,
 }

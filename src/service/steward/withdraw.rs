@@ -13,7 +13,7 @@ use crate::service::{Refusal, rest};
 use log::{info, warn};
 use std::boxed::Box;
 use std::io;
-use std::string::String;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 impl Steward<'_, '_> {

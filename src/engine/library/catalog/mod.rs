@@ -87,6 +87,8 @@ pub struct Catalog<'m, F: Durable, S: Shelf> {
     core: Core<'m, S>,
     /// The number of the journal's log. One below that of the slots is theirs already.
     log: u64,
+    /// The one it was opened with.
+    first_log: u64,
     torrents_max: u32,
     /// A commit failed: what it held may be on the flash.
     is_doubtful: bool,
@@ -121,7 +123,8 @@ impl<'m, F: Durable, S: Shelf> Catalog<'m, F, S> {
         let Replaying { log, strange: strange_records, failed, .. } = replaying;
         failed.map_or(Ok(()), Err)?;
         let is_log_spent = log < core.header.log;
-        let mut catalog = Catalog { journal, core, log, torrents_max, is_doubtful: false };
+        let mut catalog =
+            Catalog { journal, core, log, first_log: log, torrents_max, is_doubtful: false };
         if is_log_spent {
             catalog.begin_log()?;
         }
@@ -242,6 +245,11 @@ impl<'m, F: Durable, S: Shelf> Catalog<'m, F, S> {
     pub fn mend(&mut self, visit: &mut impl FnMut(Damaged<'_>)) -> Result<u32, Failure<F, S>> {
         self.checkpoint()?;
         Ok(self.core.mend(visit)?)
+    }
+
+    /// Checkpoints made since it was opened.
+    pub fn checkpoints(&self) -> u64 {
+        self.log - self.first_log
     }
 
     /// What the journal has been put through, and how full it is.

@@ -17,8 +17,6 @@ pub fn sample() -> Item {
         here_bytes: 1 << 29,
         sent_bytes: 3_456,
         peers: 12,
-        up_rate: 1_500_000,
-        down_rate: 0,
         added_s: 1_772_236_800,
         path: "/srv/in/Night of the Living Dead (1968)".into(),
     }
@@ -158,7 +156,7 @@ fn the_box_is_shown_in_words() {
             asleep: 3,
             ..Torrents::default()
         },
-        written: Written { journal_today_bytes: 4_096, journal_bytes: 1 << 20, checkpoints: 1 },
+        written: Written { journal_bytes: 1 << 20, checkpoints: 1 },
         announces: Announces { begun_ago_s: 600, told: 41_000, all: 100_000, pass_s: Some(1_500) },
         reach: Reach {
             port: 6_881,
@@ -256,7 +254,7 @@ Night of the Living Dead (1968)
   state      fetching, 512 MiB of 1.00 GiB here (50 %), from front to back
   wanted     2 of 3, 1.00 GiB
   sent       3.38 KiB
-  peers      12, sending 1.43 MiB/s, reading 0 B/s
+  peers      12
   lies in    /srv/in/Night of the Living Dead (1968), on disk1
   moves to   /mnt/other, 256 MiB of 512 MiB copied
   added      2026-02-28
@@ -277,7 +275,7 @@ perennial 0.1.0 on /var/lib/perennial, up 3 days
   torrents   100000: 7 serving, 99990 resting, 3 asleep
   peers      7 of at most 200, sending 1.91 MiB/s, reading 1023 B/s
   content    5.00 TiB sent, 1.00 GiB received
-  written    4.00 KiB to the journal today, 1.00 MiB since the start, 1 checkpoint
+  written    1.00 MiB to the journal since the start, 1 checkpoint
   announces  41000 of 100000 told in 10 minutes, a pass takes 25 minutes
   reached    port 6881, others see 203.0.113.7:6881, forwarded by PCP
   DHT        208 nodes
