@@ -1,7 +1,8 @@
-//! The journal and the loss of power.
+//! The journal, the library on top of it, and the loss of power.
 //!
 //! `cuts` cuts a scenario after every byte, `behaviour` holds what the journal promises besides,
 //! `garbage` feeds it flash that nobody sane has written, and `file` runs it on a real file.
+//! `library` cuts journal, slots, staging and look-up together, on a `disk` of them.
 
 #[path = "../support/mock_flash.rs"]
 mod mock_flash;
@@ -10,7 +11,9 @@ mod prng;
 
 mod behaviour;
 mod cuts;
+mod disk;
 #[cfg(feature = "std")]
 mod file;
 mod garbage;
+mod library;
 mod model;

@@ -6,13 +6,14 @@
 //!    12  count       u32, pages            8200  the second page's number ..
 //!    16  generation  u64, of the slots
 //!                    once they are there
-//!    24  pages_crc   u32, of all pages
+//!    24  hash        SHA-1 of all pages
 //!                    with their numbers
-//!    28  CRC of the 28 bytes before
+//!    44  CRC of the 44 bytes before
 //! ```
 //!
-//! Numbers are little-endian, CRCs are CRC-32; magic, version and the header's CRC keep their places
-//! in every version to come.
+//! Numbers are little-endian, the CRC is CRC-32; magic, version and the header's CRC keep their
+//! places in every version to come. The pages are not under a CRC: slots end with their own, and a
+//! CRC does not see it when one that is whole takes the place of another.
 //!
 //! A checkpoint puts its pages here, seals them with a header and syncs; then it lands them in the
 //! slots and syncs these. A cut before the first sync leaves a staging that is not whole, which is
@@ -20,6 +21,7 @@
 //! the next start, however often: a slot that was torn, or its neighbours, are written again. That
 //! a staging is done with is not synced: landing it once more changes nothing.
 
+use super::super::digest::PieceHasher;
 use super::shelf::{Named, Shelf, ShelfError, Which, u32_at, u64_at};
 use super::slots::{PAGE_BYTES, Slots};
 
@@ -33,20 +35,19 @@ pub struct Staged {
 }
 
 /// The staging on its shelf.
-#[derive(Debug)]
 pub struct Staging<S> {
     shelf: Named<S>,
     /// Pages put so far.
     count: u32,
     /// Of these, with their numbers.
-    hasher: crc32fast::Hasher,
+    hasher: PieceHasher,
 }
 
 impl<S: Shelf> Staging<S> {
     /// The staging on `shelf`.
     pub fn new(shelf: S) -> Staging<S> {
         let shelf = Named::new(shelf, Which::Staging);
-        Staging { shelf, count: 0, hasher: crc32fast::Hasher::new() }
+        Staging { shelf, count: 0, hasher: PieceHasher::default() }
     }
 
     /// Finds out whether there is a whole one, by way of `room`, which holds a page.
@@ -68,7 +69,7 @@ impl<S: Shelf> Staging<S> {
         if place(staged.count) > self.shelf.length()? {
             return Ok(None);
         }
-        let mut hasher = crc32fast::Hasher::new();
+        let mut hasher = PieceHasher::default();
         for index in 0..staged.count {
             let (mut number, page) = ([0; NUMBER_BYTES], &mut room[..PAGE_BYTES]);
             self.shelf.read(place(index), &mut number)?;
@@ -76,12 +77,12 @@ impl<S: Shelf> Staging<S> {
             hasher.update(&number);
             hasher.update(page);
         }
-        Ok((hasher.finalize() == u32_at(&header, 24)).then_some(staged))
+        Ok((hasher.finish() == header[24..CRC_AT]).then_some(staged))
     }
 
     /// Begins an empty one.
     pub fn begin(&mut self) {
-        (self.count, self.hasher) = (0, crc32fast::Hasher::new());
+        (self.count, self.hasher) = (0, PieceHasher::default());
     }
 
     /// Puts a page into it.
@@ -103,7 +104,7 @@ impl<S: Shelf> Staging<S> {
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
         header[12..16].copy_from_slice(&self.count.to_le_bytes());
         header[16..24].copy_from_slice(&generation.to_le_bytes());
-        header[24..28].copy_from_slice(&self.hasher.clone().finalize().to_le_bytes());
+        header[24..CRC_AT].copy_from_slice(&self.hasher.finish());
         let crc = crc32fast::hash(&header[..CRC_AT]).to_le_bytes();
         header[CRC_AT..].copy_from_slice(&crc);
         self.shelf.write(0, &header)?;
@@ -142,8 +143,8 @@ fn place(index: u32) -> u64 {
 pub const VERSION: u32 = 1;
 
 const NUMBER_BYTES: usize = 8;
-const HEADER_BYTES: usize = 32;
-const CRC_AT: usize = 28;
+const HEADER_BYTES: usize = 48;
+const CRC_AT: usize = 44;
 const MAGIC: &[u8; 8] = b"PRNLSTAG";
 
 #[cfg(test)]
@@ -193,6 +194,15 @@ mod tests {
         }
         let whole = memory.bytes.len();
         memory.bytes.truncate(whole - 1);
+        assert_eq!(Staging::new(&mut memory).inspect(&mut room), Ok(None));
+    }
+
+    #[test]
+    fn one_with_a_whole_slot_of_another_is_nothing() {
+        let (mut memory, mut room) = (Memory::default(), [0; PAGE_BYTES]);
+        staged(&mut Staging::new(&mut memory));
+        let other = Slot::Free { next: Some(3) }.write(64);
+        memory.bytes[4104..4104 + other.len()].copy_from_slice(&other);
         assert_eq!(Staging::new(&mut memory).inspect(&mut room), Ok(None));
     }
 
