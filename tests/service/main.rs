@@ -18,6 +18,7 @@
 //! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
 //! | content from web servers that follow a script | [`webseed`] |
+//! | folders whose entries come, change and go | [`watch`] |
 //!
 //! Most of this is waiting: run more tests at once than there are cores. What needs a mount, a
 //! network or fewer rights of its own says so and passes when it is not run as root.
@@ -58,6 +59,7 @@ mod network;
 mod refusals;
 mod tracker;
 mod trouble;
+mod watch;
 mod webseed;
 
 use leecher::{Leecher, Manners};
