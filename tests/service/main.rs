@@ -20,6 +20,7 @@
 //! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
 //! | content from web servers that follow a script | [`webseed`] |
+//! | folders whose entries come, change and go | [`watch`] |
 //!
 //! Most of this is waiting: run more tests at once than there are cores. What needs a mount, a
 //! network or fewer rights of its own says so and passes when it is not run as root.
@@ -62,6 +63,7 @@ mod refusals;
 mod tracker;
 mod trouble;
 mod volumes;
+mod watch;
 mod webseed;
 
 use leecher::{Leecher, Manners};

@@ -131,9 +131,7 @@ impl Ears {
             Some(place) => *place = watched,
             None => self.watches.push(watched),
         }
-        self.by_id.insert(id_of(&self.watches[at as usize].descriptor), at, |at| {
-            id_of(&self.watches[at as usize].descriptor)
-        });
+        self.by_id.insert(id_of(&self.watches[at as usize].descriptor), at);
         Heard::FromNowOn
     }
 
@@ -198,8 +196,7 @@ impl Ears {
 
     fn forget(&mut self, at: u32) {
         let Ears { by_id, watches, free, .. } = self;
-        let id = |at| id_of(&watches[at as usize].descriptor);
-        by_id.remove(id(at), at, id);
+        by_id.remove(at, |at| id_of(&watches[at as usize].descriptor));
         free.push(at);
         watches[at as usize].is_free = true;
     }

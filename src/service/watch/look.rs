@@ -3,7 +3,7 @@
 //! A file is looked at in one call, a folder in as many as it holds files, so a look goes on for as
 //! long as it is given work and is then put down until the next turn. What [`walk`](super::super::walk)
 //! leaves out is left out here too; the order in which files are found does not matter, so
-//! none of their names are kept. Folders are entered up to [`DEPTH_MAX`], and each is watched
+//! none of their names are kept. Folders are entered up to 32 in each other, and each is watched
 //! before it is read: what happens in it later is heard.
 
 use super::super::content::stamp_of;

@@ -219,7 +219,7 @@ impl Watch {
             is_busy: false,
             counts: Counts::default(),
         };
-        match Ground::of(folder) {
+        match Ground::of(folder).and_then(|ground| folder.read_dir().map(|_| ground)) {
             Ok(ground) => watch.settle_on(ground, Instant::default()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 watch.rests.handle_away(Instant::default());
@@ -294,12 +294,11 @@ impl Watch {
             return self.go_away(now);
         }
         let mut work = WORK_PER_TURN;
-        while !self.is_away && self.rests.has_room() && self.go_on(&mut work, now) {
-            if work == 0 {
-                self.is_busy = true;
-                return;
-            }
+        let mut goes_on = true;
+        while goes_on && work > 0 && self.rests.has_room() {
+            goes_on = self.go_on(&mut work, now);
         }
+        self.is_busy |= goes_on;
     }
 
     /// The next change that a turn has found.
@@ -379,11 +378,11 @@ impl Watch {
         }
     }
 
-    /// Reads some names; says whether it is of use to read more now.
+    /// Reads some names; says whether that has led to anything.
     fn read_names(&mut self, now: Instant) -> bool {
         let is_first = self.counts.readings == 1;
         let Some(reading) = &mut self.reading else { return true };
-        for _ in 0..NAMES_AT_ONCE {
+        for taken in 0..NAMES_AT_ONCE {
             let name = match reading.held.take() {
                 Some(name) => name,
                 None => match reading.names.next().map(|found| found.map(|f| name_of(&f))) {
@@ -398,7 +397,7 @@ impl Watch {
             };
             if !self.rests.handle_name(&name, now) {
                 reading.held = Some(name);
-                return false;
+                return taken > 0;
             }
         }
         true

@@ -374,6 +374,7 @@ impl Rests {
                 if !self.table[entry].told && self.adopt(entry, identity) {
                     return;
                 }
+                let is_crammed = !self.places.has_room();
                 let (place, record) = (&mut self.places[at], &mut self.table[entry]);
                 let has_stirred = record.stirred > place.looked_at || !place.writers.is_empty();
                 if record.told && record.identity == identity && !has_stirred {
@@ -387,6 +388,9 @@ impl Rests {
                     // From here on it is known whether something was said or not.
                     record.vague = false;
                     record.stirred = now;
+                    if !record.told && !has_stirred && is_crammed {
+                        return self.set_aside(entry, identity, now);
+                    }
                 } else if !has_stirred && record.stirred.after(place.rest_ms(record)) <= now {
                     return self.rest(entry, identity, files);
                 }
@@ -423,6 +427,14 @@ impl Rests {
         self.changes.push_back(Change::Renamed { from, to, identity });
         self.settle(entry);
         true
+    }
+
+    /// Leaves its place to others until it is looked at again.
+    fn set_aside(&mut self, entry: Entry, identity: Identity, now: Instant) {
+        let record = &mut self.table[entry];
+        self.places.release(record.place);
+        (record.place, record.stale, record.identity) = (NONE, true, identity);
+        self.want(false, now.after(REST_MS));
     }
 
     /// Ends the observation of an entry.
@@ -486,6 +498,8 @@ impl Rests {
             };
             record.place = at;
             record.stale = false;
+            let was_seen = !record.told && record.identity != Identity::default();
+            self.places[at].seen = was_seen.then_some(record.identity.stamp);
             if std::mem::take(&mut record.open) {
                 self.places[at].note(Touch::Written(ITSELF));
             }

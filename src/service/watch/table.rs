@@ -44,7 +44,7 @@ pub struct Entry {
 pub struct Record {
     /// What it is called.
     pub key: Key,
-    /// What the owner of the watch knows of it, once `told`.
+    /// What the owner of the watch knows of it, once `told`; before that, what the last look saw.
     pub identity: Identity,
     /// When it last stirred.
     pub stirred: Instant,
@@ -146,7 +146,7 @@ impl Table {
         let epoch = self.records[at as usize].epoch;
         self.records[at as usize] =
             Record { key, epoch, standing: Standing::Here, ..Record::default() };
-        self.by_key.insert(key.0, at, |at| self.records[at as usize].key.0);
+        self.by_key.insert(key.0, at);
         self.count += 1;
         Some(self.entry(at))
     }
@@ -168,8 +168,7 @@ impl Table {
     pub fn part(&mut self, entry: Entry) {
         if self[entry].standing != Standing::Parted {
             let Table { by_key, records, .. } = self;
-            let key = |at| records[at as usize].key.0;
-            by_key.remove(key(entry.at), entry.at, key);
+            by_key.remove(entry.at, |at| records[at as usize].key.0);
             self[entry].standing = Standing::Parted;
         }
     }
@@ -179,7 +178,7 @@ impl Table {
         self.part(entry);
         self[entry].key = key;
         self[entry].standing = Standing::Here;
-        self.by_key.insert(key.0, entry.at, |at| self.records[at as usize].key.0);
+        self.by_key.insert(key.0, entry.at);
     }
 
     /// Notes that the owner knows an entry, and as what.
@@ -187,16 +186,14 @@ impl Table {
         self.untell(entry);
         self[entry].identity = identity;
         self[entry].told = true;
-        let hash = |at| hash_of(self.records[at as usize].identity);
-        self.by_identity.insert(hash(entry.at), entry.at, hash);
+        self.by_identity.insert(hash_of(identity), entry.at);
     }
 
     /// Notes that the owner no longer knows an entry.
     pub fn untell(&mut self, entry: Entry) {
         if self[entry].told {
             let Table { by_identity, records, .. } = self;
-            let hash = |at| hash_of(records[at as usize].identity);
-            by_identity.remove(hash(entry.at), entry.at, hash);
+            by_identity.remove(entry.at, |at| hash_of(records[at as usize].identity));
             self[entry].told = false;
         }
     }
@@ -264,13 +261,14 @@ fn hash_of(identity: Identity) -> u64 {
 
 /// Numbers of things, found by a hash of each: open addressing, a quarter of it always free.
 pub struct Index {
+    /// Each holds the number after one's own, 0 when free: what was never used costs no page.
     slots: Vec<u32>,
 }
 
 impl Index {
     /// One for so many.
     pub fn new(count_max: u32) -> Index {
-        Index { slots: std::vec![NONE; Index::slots(count_max)] }
+        Index { slots: std::vec![0; Index::slots(count_max)] }
     }
 
     /// What it holds, in bytes.
@@ -285,9 +283,9 @@ impl Index {
     /// The first of that hash that `is_it`.
     pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let mut slot = self.home(hash);
-        while self.slots[slot] != NONE {
-            if is_it(self.slots[slot]) {
-                return Some(self.slots[slot]);
+        while let Some(number) = self.slots[slot].checked_sub(1) {
+            if is_it(number) {
+                return Some(number);
             }
             slot = self.behind(slot);
         }
@@ -295,38 +293,37 @@ impl Index {
     }
 
     /// Takes in one. There is room: who numbers things has fewer than it was made for.
-    pub fn insert(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
-        debug_assert_eq!(hash, hash_of(number));
+    pub fn insert(&mut self, hash: u64, number: u32) {
         let mut slot = self.home(hash);
-        while self.slots[slot] != NONE {
+        while self.slots[slot] != 0 {
             slot = self.behind(slot);
         }
-        self.slots[slot] = number;
+        self.slots[slot] = number + 1;
     }
 
     /// Takes out one that is in it.
-    pub fn remove(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
-        let mut hole = self.home(hash);
-        while self.slots[hole] != number {
-            assert_ne!(self.slots[hole], NONE, "what is removed was there");
+    pub fn remove(&mut self, number: u32, hash_of: impl Fn(u32) -> u64) {
+        let mut hole = self.home(hash_of(number));
+        while self.slots[hole] != number + 1 {
+            assert_ne!(self.slots[hole], 0, "what is removed was there");
             hole = self.behind(hole);
         }
         // What stands behind moves up, unless it stands where it belongs or nearer to it.
         let mut slot = self.behind(hole);
-        while self.slots[slot] != NONE {
-            let home = self.home(hash_of(self.slots[slot]));
+        while let Some(number) = self.slots[slot].checked_sub(1) {
+            let home = self.home(hash_of(number));
             let stays = if hole <= slot {
                 hole < home && home <= slot
             } else {
                 hole < home || home <= slot
             };
             if !stays {
-                self.slots[hole] = self.slots[slot];
+                self.slots[hole] = number + 1;
                 hole = slot;
             }
             slot = self.behind(slot);
         }
-        self.slots[hole] = NONE;
+        self.slots[hole] = 0;
     }
 
     fn home(&self, hash: u64) -> usize {

@@ -440,6 +440,18 @@ fn more_entries_than_there_is_room_for_are_said_once_and_come_when_others_go() {
 }
 
 #[test]
+fn a_watch_of_ten_thousand_entries_and_four_thousand_folders_holds_less_than_a_mebibyte() {
+    let limits = Limits {
+        entries_max: 10_000,
+        observed_max: 256,
+        watches_max: 4_096,
+        poll_ms: 10_000,
+        listens: true,
+    };
+    assert!(super::Watch::memory_bytes(limits) < 1 << 20);
+}
+
+#[test]
 fn whatever_happens_in_whatever_order_the_owner_ends_up_knowing_what_is_there() {
     for seed in 0..300_u64 {
         run_by_chance(seed);
