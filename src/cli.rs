@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use perennial::service::board::Board;
 use perennial::service::caps::{CapOptions, Rates};
+use perennial::service::config::{self, Config};
 use perennial::service::control::message::{self, Add, List, Move, Show, Which};
 use perennial::service::control::tell::{self, Teller};
 use perennial::service::control::what::What;
@@ -30,6 +31,8 @@ pub enum Command {
     Get(GetArgs),
     #[command(flatten)]
     Tell(Tell),
+    /// Run the box: serve all it was ever given, and do what its configuration says
+    Run(RunArgs),
     /// Show the boards known, and what a board's memory is for
     Board {
         /// Its name; without one the board this machine is taken for
@@ -66,6 +69,38 @@ pub struct ShareArgs {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// What `run` takes.
+#[derive(clap::Args)]
+pub struct RunArgs {
+    /// The configuration; without it the usual one, if there is one (see `perennial config`)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep state here
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Use the sizes of this board; see `perennial board`
+    #[arg(long, value_name = "NAME")]
+    pub board: Option<String>,
+    /// Listen here
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Print one JSON object a line on stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// The configuration, with what the command line says instead.
+    pub fn config(&self) -> Result<Config, Refusal> {
+        let file = self.config.clone().or_else(config::usual_file);
+        let mut config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+        config.board = self.board.clone().or(config.board);
+        config.state = self.state.clone().or(config.state);
+        config.network.listen = self.listen.or(config.network.listen);
+        Ok(config)
+    }
 }
 
 /// What `get` takes.

@@ -3,7 +3,7 @@
 mod cli;
 
 use clap::Parser;
-use cli::{Cli, Command, GetArgs, ShareArgs};
+use cli::{Cli, Command, GetArgs, RunArgs, ShareArgs};
 use perennial::service::board::Board;
 use perennial::service::config::{self, Config};
 use perennial::service::control::Client;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Share(args) => share(args),
         Command::Get(args) => get(args),
+        Command::Run(args) => run(&args),
         Command::Tell(tell) => tell.tell(),
         Command::Board { name, json } => board(name.as_deref(), json),
         Command::Config { check } => config(check.as_deref()),
@@ -81,6 +82,12 @@ fn handed_over(options: &Options, report: &Report) -> Result<bool, Refusal> {
     let (out, columns) = (&mut std::io::stdout(), tell::terminal_columns());
     Teller::new(client, report.is_json(), out, columns).hand_over(options)?;
     Ok(true)
+}
+
+fn run(args: &RunArgs) -> Result<(), Refusal> {
+    let config = args.config()?;
+    log_lines::set_level(config.level);
+    life::run(config, &|| args.config(), &mut Report::new(args.json))
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

@@ -9,12 +9,17 @@
 //! image (`service/image`) and its memory is laid out by the linker, so there is no sum here.
 
 use super::announcer::EXCHANGES_MAX;
+use super::archive::{OVERLAY_MAX, PAGES_MAX};
 use super::content::HASH_SCRATCH_BYTES;
+use super::control::LINE_BYTES_MAX;
+use super::control::server::PLACES;
 use super::dht;
 use super::fetch::Goal;
+use super::house;
 use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
 use super::store::FILES_MAX as LANE_FILES_MAX;
+use super::watch::Watch;
 use super::webseed::WINDOW_BYTES;
 use super::windows::WIDE_BYTES;
 use crate::engine::dht::Dht;
@@ -22,7 +27,8 @@ use crate::engine::dht::saved::saved_bytes;
 use crate::engine::dht::search::Search;
 use crate::engine::dht::store::StoredPeer;
 use crate::engine::dht::table::Contact;
-use crate::engine::library::Entry;
+use crate::engine::library::catalog::Change;
+use crate::engine::library::slots::PAGE_BYTES;
 use crate::engine::metainfo::web_seeds::WEB_SEEDS_MAX;
 use crate::engine::peer::serve::Request;
 use crate::engine::swarm::candidates::Candidate;
@@ -82,6 +88,7 @@ pub struct Pools {
     pub dht_peers_max: u32,
     pub dht_searches_max: u16,
     pub web_seeds_max: u16,
+    pub watched_max: u32,
 }
 
 /// Numbers under `[disk]`.
@@ -253,9 +260,16 @@ impl Board {
             ),
             line(
                 "library",
-                "torrents_max",
-                each(pools.torrents_max.into(), size_of::<Option<Entry>>())
+                "fixed",
+                each(OVERLAY_MAX as u64, size_of::<Option<Change>>())
+                    + each(PAGES_MAX as u64, PAGE_BYTES)
             ),
+            line(
+                "watched folders",
+                "watched_max",
+                Watch::memory_bytes(house::limits(pools.watched_max))
+            ),
+            line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
             line(
                 "active torrents",
                 "seeding_max",

@@ -7,6 +7,7 @@
 //!
 //! Down, TCP does the rest: what is not read fills the peer's window, and it waits.
 
+use super::Service;
 use crate::engine::limits::BLOCK_BYTES;
 use crate::engine::swarm::bucket::Bucket;
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
@@ -47,11 +48,27 @@ pub struct Caps {
     each: RefCell<Vec<Bucket>>,
 }
 
+impl Service<'_> {
+    /// Other caps hold from now on.
+    pub fn set_caps(&self, caps: CapOptions) {
+        let now = self.clock.now();
+        self.caps.set(caps);
+        self.up.set(caps.up, now);
+        self.down.set(caps.down, now);
+    }
+}
+
 impl Caps {
     /// Full buckets for so many torrents.
     pub fn new(rates: Rates, torrents: usize) -> Caps {
         let each = (0..torrents).map(|_| Bucket::new(rates.each)).collect();
         Caps { all: RefCell::new(Bucket::new(rates.all)), each: RefCell::new(each) }
+    }
+
+    /// Other rates hold from now on.
+    fn set(&self, rates: Rates, now: Instant) {
+        self.all.borrow_mut().set_rate(rates.all, now);
+        self.each.borrow_mut().iter_mut().for_each(|each| each.set_rate(rates.each, now));
     }
 
     /// How many bytes of a torrent may go now, a block at least, or when to ask again.

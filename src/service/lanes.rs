@@ -18,10 +18,11 @@ use super::fetch::progress::Progress;
 use super::fetch::{magnet, settle};
 use super::known::Known;
 use super::store::Files;
+use super::watch::Watch;
 use super::webseed::address::Place;
 use crate::engine::peer::Serving;
 use crate::engine::swarm::fetch::store::{self, Work};
-use crate::engine::units::{InfoHash, PieceIndex, TorrentSlot};
+use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -85,6 +86,13 @@ pub enum Job {
         bytes: u32,
         /// What it has to hash to.
         name: InfoHash,
+    },
+    /// Look at what has happened to a watched folder.
+    Watch {
+        /// The folder.
+        watch: Box<Watch>,
+        /// When it is.
+        now: Instant,
     },
     /// Delete the files of a torrent.
     Delete(Box<Known>),
@@ -173,6 +181,8 @@ pub enum Done {
         /// Whether it is.
         result: io::Result<bool>,
     },
+    /// Of [`Job::Watch`].
+    Watched(Box<Watch>),
     /// Of [`Job::Delete`]: the files that are left because they are others.
     Deleted(io::Result<Vec<String>>),
     /// Of [`Job::Make`].
@@ -428,6 +438,10 @@ impl Job {
             Job::JudgeMetadata { torrent, content, bytes, name } => {
                 let result = magnet::judge(&content, bytes, name);
                 Done::Judged { torrent, result }
+            }
+            Job::Watch { mut watch, now } => {
+                watch.turn(now);
+                Done::Watched(watch)
             }
             Job::Delete(known) => Done::Deleted(known.delete_files()),
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),

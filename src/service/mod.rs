@@ -19,7 +19,7 @@
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
 //! | what is to be fetched | [`wanted`]: kept until it has been |
-//! | folders whose entries become shares | [`watch`] |
+//! | folders whose entries become shares | [`house`], [`watch`] |
 //! | disks that come, go, fill up and fail | [`volume`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
@@ -38,6 +38,7 @@ pub mod disk;
 pub mod draft;
 pub mod fetch;
 pub mod flash_file;
+pub mod house;
 pub mod http;
 pub mod image;
 pub mod known;
@@ -136,7 +137,7 @@ pub struct Service<'m> {
     /// How fast may be read.
     pub down: Caps,
     /// For whom that holds.
-    pub caps: CapOptions,
+    pub caps: Cell<CapOptions>,
     /// Web servers that have content of what is fetched.
     pub webseeds: webseed::WebSeeds,
     /// What one read from a socket is given.
@@ -182,19 +183,36 @@ pub struct Duties {
     pub dht: usize,
     /// Torrents at rest to announce.
     pub pass: usize,
+    /// Folders to look after.
+    pub house: usize,
+    /// Systemd, to be told that all is well.
+    pub watchdog: usize,
 }
 
 impl Duties {
     /// The slots after those of links: of pumps and of web seeds.
     pub fn after(links: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, fetch, dht, pass, announces] =
+        let [choke, dials, discovery, scrub, report, fetch, dht, pass, house, watchdog, announces] =
             std::array::from_fn(|duty| links + duty);
         let portmap = announces + announcer::EXCHANGES_MAX;
-        Duties { choke, dials, announces, discovery, scrub, report, fetch, portmap, dht, pass }
+        Duties {
+            choke,
+            dials,
+            announces,
+            discovery,
+            scrub,
+            report,
+            fetch,
+            portmap,
+            dht,
+            pass,
+            house,
+            watchdog,
+        }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 8 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
+    pub const COUNT: usize = 10 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
 }
 
 impl Service<'_> {

@@ -23,6 +23,7 @@
 //! instant leaves a torrent as before or as after.
 
 use super::control::what::What;
+use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
 use super::known::{Known, trackers_of};
 use super::refusal::Refusal;
@@ -30,7 +31,7 @@ use super::shelf_file::ShelfFile;
 use crate::engine::journal::JournalError;
 use crate::engine::library::catalog::{Catalog, CatalogError, Damaged, Lent, Opened};
 use crate::engine::library::shelf::{ShelfError, Shelves};
-use crate::engine::library::{Entry, Facts, Record};
+use crate::engine::library::{Entry, Facts, Record, root_key as root_key_of};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
@@ -249,6 +250,25 @@ impl<'m> State<'m> {
         Ok(folder)
     }
 
+    /// What lay at one path lies at another: its torrents are the same. Gives back what they are now.
+    pub fn reroot_all(&mut self, root_key: u64, to: &Path) -> Result<Vec<Entry>, Refusal> {
+        let mut moved = Vec::new();
+        for entry in self.under(root_key) {
+            let folder = self.new_folder()?;
+            let made = self.with_facts(&entry, |facts, old| {
+                copy_but_facts(old, &folder).map_err(|error| refused(&folder, error))?;
+                let facts = Facts { root: draft::utf8(to)?, ..*facts };
+                draft::write_facts(&folder, &facts)
+            });
+            let Some(facts_crc) = made.transpose()? else { continue };
+            let key = root_key_of(to.as_os_str().as_encoded_bytes());
+            let record = self.placed(entry.info_hash, key, facts_crc, entry.fetching);
+            self.place(&folder, entry.info_hash, facts_crc, record)?;
+            moved.extend(self.get(&entry.info_hash));
+        }
+        Ok(moved)
+    }
+
     /// A torrent is no longer there.
     pub fn forget(&mut self, entry: &Entry) -> Result<(), Refusal> {
         self.record(Record::Forgotten { info_hash: entry.info_hash })?;
@@ -319,6 +339,19 @@ impl<'m> State<'m> {
             }
         }
     }
+}
+
+/// Copies and syncs the files of a torrent's folder, but for its facts.
+fn copy_but_facts(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_name() != "facts" {
+            let copy = to.join(entry.file_name());
+            fs::copy(entry.path(), &copy)?;
+            File::open(&copy)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_stray(path: &Path) {

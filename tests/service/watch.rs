@@ -96,8 +96,8 @@ impl Stage {
     }
 }
 
-fn gone(name: &str) -> Change {
-    Change::Gone { key: Key::of(name) }
+fn gone(folder: &Path, name: &str) -> Change {
+    Change::Gone { key: Key::of(folder, name) }
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_renamed_file_and_a_renamed_folder_keep_their_identities_and_are_not_looked_
     let season = stage.identity_of("season");
     let looks = stage.counts().looks;
     let renamed = |from, to: &str, identity| {
-        let (from, to) = (Key::of(from), to.to_string());
+        let (from, to) = (Key::of(home.path(), from), to.to_string());
         Change::Renamed { from, to, identity }
     };
     let rename = |from: &str, to: &Path| fs::rename(home.path().join(from), to).unwrap();
@@ -178,11 +178,11 @@ fn a_renamed_file_and_a_renamed_folder_keep_their_identities_and_are_not_looked_
     home.write("series/one/b", b"two");
     assert_ne!(stage.identity_of("series"), season);
     rename("series", &elsewhere.path().join("series"));
-    assert_eq!(stage.take(1), [gone("series")]);
+    assert_eq!(stage.take(1), [gone(home.path(), "series")]);
     fs::write(elsewhere.path().join("series/one/c"), b"not ours").unwrap();
     stage.assert_silent("what has gone elsewhere is not listened to");
     fs::remove_file(home.path().join("movie")).unwrap();
-    assert_eq!(stage.take(1), [gone("movie")]);
+    assert_eq!(stage.take(1), [gone(home.path(), "movie")]);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_change_below_a_folder_is_a_change_of_the_folder() {
     stage.assert_silent("its rights are not what it is");
     assert_eq!(stage.counts().looks - before, 1);
     fs::remove_dir_all(home.path().join("season")).unwrap();
-    assert_eq!(stage.take(1), [gone("season")]);
+    assert_eq!(stage.take(1), [gone(home.path(), "season")]);
     assert_eq!(stage.counts().watches, 1);
 }
 
@@ -250,7 +250,11 @@ fn a_folder_that_is_removed_and_put_back_is_away_meanwhile() {
     fs::remove_dir_all(&folder).unwrap();
     let told = stage.take(3);
     assert_eq!(told.len(), 3);
-    assert!([gone("a"), gone("b"), Change::Away].iter().all(|change| told.contains(change)));
+    assert!(
+        [gone(home.path(), "a"), gone(home.path(), "b"), Change::Away]
+            .iter()
+            .all(|change| told.contains(change))
+    );
     home.write("shares/c", b"c");
     stage.watch.doubt();
     assert!(matches!(&stage.take(2)[..], [Change::Back, Change::Rests { .. }]));
@@ -398,19 +402,19 @@ fn what_was_known_before_is_not_told_again() {
     let mut stage = Stage::new(home.path(), LIMITS);
     for change in known {
         let Change::Rests { name, identity } = change else { panic!("{change:?}") };
-        stage.watch.know(Key::of(&name), identity).unwrap();
+        stage.watch.know(Key::of(home.path(), &name), identity).unwrap();
     }
     let told = stage.take(4);
     assert_eq!(told.len(), 4, "{told:?}");
-    assert!(told.contains(&gone("gone")));
+    assert!(told.contains(&gone(home.path(), "gone")));
     for told in told {
         match told {
             Change::Renamed { from, to, .. } => {
-                assert_eq!((from, &to[..]), (Key::of("renamed"), "new name"));
+                assert_eq!((from, &to[..]), (Key::of(home.path(), "renamed"), "new name"));
             }
             Change::Rests { name, .. } => assert_eq!(name, "changed"),
             Change::LeftOut { name, .. } => assert_eq!(name, "link"),
-            other => assert_eq!(other, gone("gone")),
+            other => assert_eq!(other, gone(home.path(), "gone")),
         }
     }
 }
@@ -431,7 +435,7 @@ fn assert_noticed(limits: Limits, why: Why) {
     home.write("season/b", b"longer");
     stage.identity_of("season");
     fs::remove_file(home.path().join("c")).unwrap();
-    assert_eq!(stage.take(1), [gone("c")]);
+    assert_eq!(stage.take(1), [gone(home.path(), "c")]);
     let counts = stage.counts();
     stage.wait(1_000);
     let (looks, readings) =

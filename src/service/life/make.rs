@@ -8,6 +8,7 @@ use crate::service::board::{Board, Pools, RECEIVED_BYTES};
 use crate::service::caps::Caps;
 use crate::service::clock::{Bell, Clock};
 use crate::service::content::HASH_SCRATCH_BYTES;
+use crate::service::control::server::PLACES;
 use crate::service::disk::Disk;
 use crate::service::fetch::{self, Desk};
 use crate::service::lan::Lan;
@@ -118,7 +119,7 @@ pub(super) fn make_service<'m>(
         dht_told: Bell::default(),
         up: Caps::new(options.caps.up, pools.seeding_max.into()),
         down: Caps::new(options.caps.down, pools.seeding_max.into()),
-        caps: options.caps,
+        caps: Cell::new(options.caps),
         webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
         contents: RefCell::new(std::vec![None; pools.seeding_max.into()]),
         rest: Rest::new(pumps),
@@ -231,9 +232,10 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
-/// Each web seed sleeps once beside.
+/// Each web seed sleeps once beside. A command of the owner's sleeps twice, and the pass as an
+/// announce does; folders are waited for by one.
 pub(super) const SLEEPERS: usize =
-    5 * announcer::EXCHANGES_MAX + 7 + portmap::SLEEPERS + dht::SLEEPERS;
+    5 * announcer::EXCHANGES_MAX + 2 * PLACES + 11 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, and one to spare.
 pub(super) const ODD_JOBS: usize = 2;

@@ -7,6 +7,7 @@
 //!
 //! All memory whose size a board sets is allocated in [`live()`], once; the engine borrows it.
 
+mod charge;
 pub(super) mod make;
 pub(super) mod take_in;
 
@@ -20,6 +21,8 @@ use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::{InfoHash, PeerSlot};
 use crate::service::announcer::{self, Announcer};
 use crate::service::archive::Archive;
+use crate::service::config::Config;
+use crate::service::control::server::{self, PATIENCE_MS, PLACES, Socket};
 use crate::service::fetch::magnet;
 use crate::service::fetch::{self, Keeper};
 use crate::service::lanes::Lanes;
@@ -27,6 +30,7 @@ use crate::service::options::{Opened, Options, open_all};
 use crate::service::report::{Report, Totals};
 use crate::service::rest::{self};
 use crate::service::share::Workshop;
+use crate::service::steward::Steward;
 use crate::service::webseed::{self};
 use crate::service::{Refusal, Service, dht, discovery, live, lobby, pass, portmap, pump, scrub};
 use async_io::Async;
@@ -37,6 +41,7 @@ use smol::stream::StreamExt;
 use std::net::TcpListener;
 use std::vec::Vec;
 
+use charge::Charge;
 use make::{
     HashTable, cannot_listen, listen, make_service, no_signals, raise_descriptors, start_lanes,
 };
@@ -44,6 +49,26 @@ use take_in::{take_in, tell};
 
 /// Shares and fetches what is asked for, until a signal comes.
 pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
+    live_with(options, None, report)
+}
+
+/// Does what a configuration says, and what the owner says meanwhile, until somebody ends it.
+/// `read` reads the configuration again.
+pub fn run(
+    config: Config,
+    read: &dyn Fn() -> Result<Config, Refusal>,
+    report: &mut Report,
+) -> Result<(), Refusal> {
+    let options = config.options()?;
+    let charge = Charge::new(config, read);
+    live_with(&options, Some(&charge), report)
+}
+
+fn live_with(
+    options: &Options,
+    charge: Option<&Charge<'_>>,
+    report: &mut Report,
+) -> Result<(), Refusal> {
     let board = &options.board;
     if let Some(objection) = board.objection() {
         return Err(objection);
@@ -53,7 +78,12 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     let listener = listen(options)?;
     let lanes = start_lanes(board)?;
     smol::block_on(async {
-        let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
+        let heeded = [Signal::Int, Signal::Term, Signal::Hup];
+        let heeded = if charge.is_some() { &heeded[..] } else { &heeded[..2] };
+        let mut signals = Signals::new(heeded).map_err(no_signals)?;
+        if charge.is_none() {
+            archive.ask(|state| state.clear_away_strays()).await;
+        }
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
@@ -67,7 +97,8 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
         let opened = opened?;
         let announcer = Announcer::default();
         let keeper = Keeper { archive: &archive, announcer: &announcer, options };
-        let sent = serve(options, report, listener, lanes, opened, &keeper, &mut signals).await?;
+        let parts = Parts { listener, lanes, opened, charge };
+        let sent = serve(options, report, parts, &keeper, &mut signals).await?;
         for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
             archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
         }
@@ -75,13 +106,19 @@ pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
     })
 }
 
+/// What has been made before anything is served.
+struct Parts<'c> {
+    listener: Async<TcpListener>,
+    lanes: Lanes,
+    opened: Opened,
+    charge: Option<&'c Charge<'c>>,
+}
+
 /// Serves until a signal comes; bytes sent of each share.
 async fn serve(
     options: &Options,
     report: &Report,
-    listener: Async<TcpListener>,
-    lanes: Lanes,
-    opened: Opened,
+    Parts { listener, lanes, opened, charge }: Parts<'_>,
     keeper: &Keeper<'_>,
     signals: &mut Signals,
 ) -> Result<Vec<(InfoHash, u64)>, Refusal> {
@@ -134,6 +171,13 @@ async fn serve(
         magnet::seek(&service, keeper, lead).await?;
     }
     told.iter().for_each(|(slot, share)| tell(&service, *slot, share, options, report));
+    let nodes_known = node.as_ref().map(|node| || node.contact_count(service.clock.now()));
+    let steward = Steward::new(&service, keeper, nodes_known.as_ref().map(|count| count as _));
+    let socket = match charge {
+        None => None,
+        Some(_) => Some(Socket::open(keeper.archive.folder(), PATIENCE_MS)?),
+    };
+    let exit = options.fetch.exit;
     let executor = LocalExecutor::new();
     for (slot, queue) in requests.chunks_mut(requests_each).enumerate() {
         executor.spawn(pump::run(&service, PeerSlot(slot as u16), queue)).detach();
@@ -164,14 +208,31 @@ async fn serve(
     for worker in 0..announcer::EXCHANGES_MAX {
         executor.spawn(announcer::run(&service, announcer, worker)).detach();
     }
+    if let (Some(socket), Some(charge)) = (&socket, charge) {
+        for _ in 0..PLACES {
+            executor.spawn(server::run(socket, &service.clock, &steward)).detach();
+        }
+        executor.spawn(charge.look_after(&steward)).detach();
+        executor.spawn(steward.run_wanted()).detach();
+        executor.spawn(charge.watchdog(&service)).detach();
+    }
     report.ready(address);
-    let exit = options.fetch.exit;
+    if let Some(charge) = charge {
+        charge.notify.ready("on the air");
+    }
     let leave_dht = async {
         if let Some(node) = &node {
             dht::stop(&world, node).await;
         }
     };
-    let end = executor.spawn(until_stopped(&service, announcer, exit, leave_dht, signals));
+    let end = async {
+        until_told(&service, &steward, charge, exit, signals).await;
+        if let Some(charge) = charge {
+            charge.notify.stopping();
+        }
+        stop(&service, announcer, leave_dht).await;
+    };
+    let end = executor.spawn(end);
     drive(&service, &executor, end).await;
     if let Some(failure) = service.fetched.failure().filter(|_| exit) {
         return Err(failure);
@@ -215,23 +276,41 @@ async fn drive(service: &Service<'_>, executor: &LocalExecutor<'_>, end: impl Fu
     smol::future::or(end, tasks).await;
 }
 
-/// Waits for a signal, then lets peers go and tells trackers and the router, within [`STOP_MS`].
-async fn until_stopped(
+/// Waits for a signal, the owner's word, or the end of what was to be fetched.
+async fn until_told(
     service: &Service<'_>,
-    announcer: &Announcer,
+    steward: &Steward<'_, '_>,
+    charge: Option<&Charge<'_>>,
     exit: bool,
-    leave_dht: impl Future<Output = ()>,
     signals: &mut Signals,
 ) {
     let signal = async {
-        let _ = signals.next().await;
+        while let Some(Ok(Signal::Hup)) = signals.next().await {
+            if let Some(charge) = charge {
+                charge.reload(steward);
+            }
+        }
     };
+    let reload = async {
+        loop {
+            steward.reload.rung().await;
+            if let Some(charge) = charge {
+                charge.reload(steward);
+            }
+        }
+    };
+    let told = smol::future::or(steward.stop.rung(), reload);
+    let signal = smol::future::or(signal, told);
     let complete = async {
         while !exit || !(service.fetched.is_done() || service.fetched.failure().is_some()) {
             service.fetched.settled.rung().await;
         }
     };
     smol::future::or(signal, complete).await;
+}
+
+/// Lets peers go and tells trackers and the router, within [`STOP_MS`].
+async fn stop(service: &Service<'_>, announcer: &Announcer, leave_dht: impl Future<Output = ()>) {
     info!("stopping");
     service.swarm.borrow_mut().close();
     service.ring_nudged();

@@ -141,7 +141,7 @@ async fn converse(
         }
     };
     let in_the_house = service.lan().contains(address.ip());
-    let capped = service.caps.hold_for(in_the_house);
+    let capped = service.caps.get().hold_for(in_the_house);
     service.swarm.borrow_mut().set_scarce(slot, capped || !in_the_house);
     let mut pump = Pump {
         service,

@@ -128,6 +128,7 @@ impl Steward<'_, '_> {
         options: &Options,
         progress: &mut impl Hashing,
     ) -> Result<Share, Refusal> {
+        let _bench = self.bench.lock().await;
         let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
         let wish = Wish {
             path,
@@ -165,7 +166,9 @@ impl Steward<'_, '_> {
         let keeper = &Keeper { archive, announcer, options };
         let mut workshop = Workshop { archive, lanes: &self.service.lanes };
         let (mut opened, mut named) = (Opened::default(), Vec::new());
+        let bench = self.bench.lock().await;
         open_link(&mut workshop, options, link, &mut opened, progress).await?;
+        drop(bench);
         for taken in opened.taken {
             named.push(taken.share.info_hash);
             self.take_up(keeper, taken).await?;

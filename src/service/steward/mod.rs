@@ -23,8 +23,10 @@ use super::state::State;
 use super::{Refusal, Service};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
+use smol::lock::Mutex;
 use std::cell::Cell;
 use std::string::{String, ToString};
+use std::sync::Arc;
 use std::vec::Vec;
 
 /// See the module.
@@ -37,10 +39,34 @@ pub struct Steward<'s, 'm> {
     pub stop: Bell,
     /// Rung when the configuration is to be read again.
     pub reload: Bell,
+    /// Rung when it has been, and says something else.
+    pub changed: Bell,
     /// How many nodes of the DHT answer, if the box takes part.
     pub dht_nodes: Option<&'s dyn Fn() -> usize>,
+    /// Held by whoever hashes: one at a time, so that nothing is held twice.
+    pub bench: Mutex<()>,
     /// What was sent and read when rates were last asked for, and when.
     pub meter: Cell<items::Meter>,
+}
+
+impl<'s, 'm> Steward<'s, 'm> {
+    /// A steward of that box. `dht_nodes` counts nodes that answer, where the box takes part.
+    pub fn new(
+        service: &'s Service<'m>,
+        keeper: &'s Keeper<'s>,
+        dht_nodes: Option<&'s dyn Fn() -> usize>,
+    ) -> Steward<'s, 'm> {
+        Steward {
+            service,
+            keeper,
+            stop: Bell::default(),
+            reload: Bell::default(),
+            changed: Bell::default(),
+            dht_nodes,
+            bench: Mutex::new(()),
+            meter: Cell::default(),
+        }
+    }
 }
 
 impl Actions for Steward<'_, '_> {
@@ -95,6 +121,21 @@ impl Steward<'_, '_> {
             after = Some(*last);
             page.iter().for_each(|(_, info_hash, name)| search.look_at(info_hash, name));
         }
+    }
+
+    /// What is known of a torrent has changed: if it is active it goes on with that.
+    pub async fn refresh(&self, entry: &Entry) -> Result<(), Refusal> {
+        let slot = self.service.swarm.borrow().find(&entry.info_hash.on_the_wire());
+        let Some(slot) = slot.filter(|slot| self.service.fetched.is_settled(*slot)) else {
+            return Ok(());
+        };
+        let entry = *entry;
+        let known = self.keeper.archive.ask(move |state| state.load(&entry)).await;
+        if let Some(known) = known {
+            self.service.disk.close_all(slot);
+            self.service.contents.borrow_mut()[slot.index()] = Some(Arc::new(known.content));
+        }
+        Ok(())
     }
 
     async fn pause_all(

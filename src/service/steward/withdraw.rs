@@ -37,7 +37,7 @@ impl Steward<'_, '_> {
     }
 
     /// Forgets a torrent, and deletes its files if the owner wants that.
-    pub(super) async fn remove(&self, entry: Entry, delete: bool) -> Result<(), Refusal> {
+    pub async fn remove(&self, entry: Entry, delete: bool) -> Result<(), Refusal> {
         self.take_off_the_air(&entry).await?;
         let (archive, info_hash) = (self.keeper.archive, entry.info_hash);
         if delete {

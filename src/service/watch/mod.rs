@@ -206,7 +206,7 @@ impl Watch {
         let mut watch = Watch {
             folder: folder.to_path_buf(),
             limits,
-            rests: Rests::new(limits),
+            rests: Rests::new(folder.to_path_buf(), limits),
             ears: None,
             ground: None,
             is_away: true,

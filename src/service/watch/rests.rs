@@ -20,6 +20,7 @@ use super::table::{Entry, Identity, Key, NONE, Standing, Table};
 use super::{Change, Limits};
 use crate::engine::units::{Deadline, Instant};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::vec::Vec;
 
 /// See the module.
@@ -39,6 +40,8 @@ pub struct Rests {
     fresh: u32,
     /// The next reading of names: when, and whether everything is to be looked at.
     wanted: Option<(Instant, bool)>,
+    /// Where it is.
+    folder: PathBuf,
     /// When names are read because the folder does not tell.
     poll_at: Option<Instant>,
     /// Entries there was no record for, in the last reading or since.
@@ -48,8 +51,9 @@ pub struct Rests {
 
 impl Rests {
     /// Of a folder nothing is known of; its names are wanted.
-    pub fn new(limits: Limits) -> Rests {
+    pub fn new(folder: PathBuf, limits: Limits) -> Rests {
         Rests {
+            folder,
             table: Table::new(limits.entries_max),
             places: Places::new(limits.observed_max),
             limits,
@@ -114,7 +118,7 @@ impl Rests {
 
     /// An event names an entry of the folder.
     pub fn handle_named(&mut self, name: &str, touch: Touch, now: Instant) {
-        let key = Key::of(name);
+        let key = Key::of(&self.folder, name);
         let Some(entry) = self.table.find(key).or_else(|| self.admit(key)) else { return };
         self.note_there(entry);
         self.stir(entry, name, touch, now);
@@ -130,14 +134,14 @@ impl Rests {
 
     /// An entry was deleted.
     pub fn handle_gone(&mut self, name: &str, now: Instant) {
-        if let Some(entry) = self.table.find(Key::of(name)) {
+        if let Some(entry) = self.table.find(Key::of(&self.folder, name)) {
             self.lose(entry, now);
         }
     }
 
     /// The first half of a rename.
     pub fn handle_parted(&mut self, name: &str, cookie: u32, now: Instant) {
-        let Some(entry) = self.table.find(Key::of(name)) else { return };
+        let Some(entry) = self.table.find(Key::of(&self.folder, name)) else { return };
         if let Some(lost) = self.parted.make_room() {
             self.lose(lost, now);
         }
@@ -160,7 +164,7 @@ impl Rests {
         let Some(entry) = self.parted.take(cookie) else {
             return self.handle_named(name, touch, now);
         };
-        let key = Key::of(name);
+        let key = Key::of(&self.folder, name);
         if let Some(replaced) = self.table.find(key) {
             // Two that changed their names with each other look like this too: it must be seen.
             self.lose(replaced, now);
@@ -258,7 +262,7 @@ impl Rests {
     /// it must be said again.
     pub fn handle_name(&mut self, name: &str, now: Instant) -> bool {
         let Some(full) = self.reading else { return true };
-        let key = Key::of(name);
+        let key = Key::of(&self.folder, name);
         let entry = match self.table.find(key) {
             Some(entry) => {
                 self.note_there(entry);

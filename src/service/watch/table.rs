@@ -7,19 +7,19 @@
 //! # When full
 //! [`Table::insert`] gives nothing, and nothing that is known is forgotten for it.
 
-use crate::engine::digest::sha256;
+use crate::engine::library::root_key;
 use crate::engine::units::Instant;
+use std::path::Path;
 use std::vec::Vec;
 
-/// Stands for an entry's name: its bytes, hashed. The same on every run and every machine.
+/// Stands for an entry: its path, hashed as the library's [`root_key`] is. The same on every run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u64);
 
 impl Key {
     /// Of a name in the watched folder.
-    pub fn of(name: &str) -> Key {
-        let hash = sha256(name.as_bytes());
-        Key(u64::from_le_bytes(*hash.first_chunk().expect("a hash is longer")))
+    pub fn of(folder: &Path, name: &str) -> Key {
+        Key(root_key(folder.join(name).as_os_str().as_encoded_bytes()))
     }
 }
 

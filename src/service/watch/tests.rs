@@ -51,7 +51,7 @@ impl Stage {
             poll_ms: poll_ms.unwrap_or(0),
             listens: poll_ms.is_none(),
         };
-        let mut rests = Rests::new(limits);
+        let mut rests = Rests::new(FOLDER.into(), limits);
         rests.handle_there(poll_ms.is_some(), Instant::default());
         Stage {
             rests,
@@ -69,8 +69,8 @@ impl Stage {
     fn with(observed_max: u32, poll_ms: Option<u64>, there: &[(&str, Thing)]) -> Stage {
         let mut stage = Stage::new(observed_max, poll_ms);
         for (name, thing) in there {
-            assert!(stage.rests.know(Key::of(name), identity(*thing)));
-            stage.belief.insert(Key::of(name), identity(*thing));
+            assert!(stage.rests.know(Key::of(FOLDER.as_ref(), name), identity(*thing)));
+            stage.belief.insert(Key::of(FOLDER.as_ref(), name), identity(*thing));
             stage.folder.insert(name.to_string(), *thing);
         }
         stage.wait(1_000);
@@ -148,11 +148,11 @@ impl Stage {
     fn heed(&mut self, change: &Change) {
         match change {
             Change::Rests { name, identity } => {
-                self.belief.insert(Key::of(name), *identity);
+                self.belief.insert(Key::of(FOLDER.as_ref(), name), *identity);
             }
             Change::Renamed { from, to, identity } => {
                 assert_eq!(self.belief.remove(from), Some(*identity), "{to}: nothing is hashed");
-                self.belief.insert(Key::of(to), *identity);
+                self.belief.insert(Key::of(FOLDER.as_ref(), to), *identity);
             }
             Change::Gone { key } => {
                 assert!(self.belief.remove(key).is_some(), "what is gone was there");
@@ -182,7 +182,7 @@ impl Stage {
 
     fn assert_believed(&self) {
         let there = self.folder.iter().filter(|(_, thing)| thing.files > 0);
-        let there = there.map(|(name, thing)| (Key::of(name), identity(*thing)));
+        let there = there.map(|(name, thing)| (Key::of(FOLDER.as_ref(), name), identity(*thing)));
         assert_eq!(self.belief, there.collect());
         assert_eq!(self.rests.counts().1, 0, "nothing is under observation");
     }
@@ -193,11 +193,15 @@ fn rests(name: &str, thing: Thing) -> Change {
 }
 
 fn gone(name: &str) -> Change {
-    Change::Gone { key: Key::of(name) }
+    Change::Gone { key: Key::of(FOLDER.as_ref(), name) }
 }
 
 fn renamed(from: &str, to: &str, thing: Thing) -> Change {
-    Change::Renamed { from: Key::of(from), to: to.into(), identity: identity(thing) }
+    Change::Renamed {
+        from: Key::of(FOLDER.as_ref(), from),
+        to: to.into(),
+        identity: identity(thing),
+    }
 }
 
 #[test]
@@ -356,8 +360,8 @@ fn after_lost_events_everything_is_looked_at_once_more_and_nothing_is_missed() {
 fn what_happened_while_nobody_was_there_is_told_and_nothing_else() {
     let mut stage = Stage::new(4, None);
     for (name, inode) in [("same", 1), ("old name", 2), ("gone", 3), ("changed", 4)] {
-        assert!(stage.rests.know(Key::of(name), identity(file(inode))));
-        stage.belief.insert(Key::of(name), identity(file(inode)));
+        assert!(stage.rests.know(Key::of(FOLDER.as_ref(), name), identity(file(inode))));
+        stage.belief.insert(Key::of(FOLDER.as_ref(), name), identity(file(inode)));
     }
     let changed = Thing { stamp: 9, ..file(4) };
     let there = [("same", file(1)), ("new name", file(2)), ("changed", changed), ("new", file(5))];
@@ -422,7 +426,7 @@ fn more_entries_than_there_is_room_for_are_said_once_and_come_when_others_go() {
     let mut stage = Stage::new(4, None);
     let limits =
         Limits { entries_max: 10, observed_max: 4, watches_max: 0, poll_ms: 0, listens: true };
-    stage.rests = Rests::new(limits);
+    stage.rests = Rests::new(FOLDER.into(), limits);
     for inode in 1..=15 {
         stage.drop_file(&inode.to_string(), file(inode));
     }
@@ -431,7 +435,11 @@ fn more_entries_than_there_is_room_for_are_said_once_and_come_when_others_go() {
     let full = Change::Full { entries_max: 10 };
     assert_eq!(stage.told.iter().filter(|told| **told == full).count(), 1);
     let there: Vec<String> = stage.folder.keys().cloned().collect();
-    for name in there.iter().filter(|name| stage.belief.contains_key(&Key::of(name))).take(5) {
+    for name in there
+        .iter()
+        .filter(|name| stage.belief.contains_key(&Key::of(FOLDER.as_ref(), name)))
+        .take(5)
+    {
         stage.folder.remove(name);
         stage.rests.handle_gone(name, stage.now);
     }
@@ -516,6 +524,10 @@ fn run_by_chance(seed: u64) {
     stage.rests.handle_lost(stage.now);
     stage.wait(60_000);
     let observed = stage.rests.counts().1;
-    let there = stage.folder.iter().map(|(name, thing)| (Key::of(name), identity(*thing)));
+    let there =
+        stage.folder.iter().map(|(name, thing)| (Key::of(FOLDER.as_ref(), name), identity(*thing)));
     assert_eq!((stage.belief, observed), (there.collect(), 0), "seed {seed}");
 }
+
+/// The folder that is watched.
+const FOLDER: &str = "/watched";

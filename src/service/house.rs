@@ -1,0 +1,290 @@
+//! What the configuration says is shared and fetched, kept true while the box runs.
+//!
+//! Each `[[share]]` is one thing, or a folder whose entries each are one; `[fetch]` may name a folder
+//! of `.torrent` and `.magnet` files. One task looks after all of them: what a [`Watch`] tells is
+//! done by the [`Steward`], one change after the other, so that hashing never piles up.
+//!
+//! ```text
+//! configuration ─> a thing:   shared, tried again after RETRY_MS while it is not there
+//!               ─> a folder:  Watch ─> Rests: shared    Renamed: the same torrent elsewhere
+//!                                   ─> Gone: forgotten  Away: left as it is
+//! ```
+
+use super::config::{Shared, Source};
+use super::lanes::{Done, Job};
+use super::options::Options;
+use super::state::State;
+use super::steward::Steward;
+use super::watch::{Change, Key, Limits, Watch, read_magnet};
+use super::{Refusal, Service};
+use crate::engine::library::Entry;
+use crate::engine::units::{Deadline, Instant};
+use log::{info, warn};
+use smol::future;
+use std::boxed::Box;
+use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::task::Poll;
+use std::vec::Vec;
+
+/// Everything that is looked after.
+pub struct House {
+    things: Vec<Thing>,
+    folders: Vec<Folder>,
+}
+
+/// One thing that is shared.
+struct Thing {
+    shared: Shared,
+    /// When it is next tried; never once it is shared.
+    due: Instant,
+    /// What was wrong, so that it is said once.
+    said: Option<String>,
+}
+
+/// A folder whose entries are looked after.
+struct Folder {
+    purpose: Purpose,
+    /// Not here while a lane has it.
+    watch: Option<Box<Watch>>,
+    path: PathBuf,
+}
+
+enum Purpose {
+    Share(Shared),
+    Fetch,
+}
+
+impl House {
+    /// What the owner wants shared, and the folder of links to fetch. `entries_max` is how many
+    /// entries all watched folders may have together.
+    pub fn new(
+        shares: &[Shared],
+        links: Option<&Path>,
+        entries_max: u32,
+    ) -> Result<House, Refusal> {
+        let is_folder = |shared: &&Shared| matches!(shared.source, Source::Entries(_));
+        let count = shares.iter().filter(is_folder).count() + usize::from(links.is_some());
+        let limits = limits(entries_max / count.max(1) as u32);
+        let mut house = House { things: Vec::new(), folders: Vec::new() };
+        for shared in shares {
+            match &shared.source {
+                Source::Whole(_) => {
+                    let (shared, due, said) = (shared.clone(), Instant::default(), None);
+                    house.things.push(Thing { shared, due, said });
+                }
+                Source::Entries(folder) => {
+                    house.folders.push(Folder::open(
+                        folder,
+                        Purpose::Share(shared.clone()),
+                        limits,
+                    )?);
+                }
+            }
+        }
+        if let Some(links) = links {
+            house.folders.push(Folder::open(links, Purpose::Fetch, limits)?);
+        }
+        Ok(house)
+    }
+
+    /// Looks after all of it, for ever.
+    pub async fn run(mut self, steward: &Steward<'_, '_>) {
+        let service = steward.service;
+        let slot = service.clock.slot(service.duties.house);
+        loop {
+            self.share_things(steward).await;
+            for folder in &mut self.folders {
+                folder.turn(service).await;
+                while let Some(change) = folder.take_change() {
+                    folder.handle(change, steward).await;
+                    // Others want their turn while there is much to do.
+                    future::yield_now().await;
+                }
+            }
+            let deadline = self.deadline();
+            let watches = self.folders.iter().filter_map(|folder| folder.watch.as_ref());
+            let mut news: Vec<_> = watches.map(|watch| Box::pin(watch.news())).collect();
+            let any = poll_fn(|cx| {
+                let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
+                if is_news { Poll::Ready(()) } else { Poll::Pending }
+            });
+            future::or(any, service.clock.wait(slot, deadline)).await;
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        let things = self.things.iter().map(|thing| thing.due).min();
+        let retry = Deadline {
+            at: things.unwrap_or(Instant::NEVER),
+            why: "something to share that is not there",
+        };
+        let watches = self.folders.iter().filter_map(|folder| folder.watch.as_ref());
+        watches.fold(retry, |first, watch| first.or(watch.deadline()))
+    }
+
+    async fn share_things(&mut self, steward: &Steward<'_, '_>) {
+        let clock = &steward.service.clock;
+        for thing in self.things.iter_mut().filter(|thing| thing.due <= clock.now()) {
+            let options = options_of(&thing.shared, steward);
+            match steward.share(thing.shared.source.path(), &options, &mut ()).await {
+                Ok(_) => (thing.due, thing.said) = (Instant::NEVER, None),
+                Err(refusal) => {
+                    thing.due = clock.now().after(RETRY_MS);
+                    let words = std::format!("{refusal}");
+                    if thing.said.as_ref() != Some(&words) {
+                        warn!("{words}");
+                        thing.said = Some(words);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Folder {
+    fn open(folder: &Path, purpose: Purpose, limits: Limits) -> Result<Folder, Refusal> {
+        // As the library names it, where it is there.
+        let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
+        let watch = Some(Box::new(Watch::open(&path, limits)?));
+        Ok(Folder { purpose, watch, path })
+    }
+
+    /// Has a lane look at what there is to look at.
+    async fn turn(&mut self, service: &Service<'_>) {
+        let Some(watch) = self.watch.take() else { return };
+        let mut job = Job::Watch { watch, now: service.clock.now() };
+        loop {
+            match service.lanes.submit(job) {
+                Ok(receipt) => {
+                    if let Done::Watched(watch) = receipt.await {
+                        self.watch = Some(watch);
+                    }
+                    return;
+                }
+                Err(back) => job = back,
+            }
+            service.clock.sleep(BUSY_MS, "a lane for a watched folder").await;
+        }
+    }
+
+    fn take_change(&mut self) -> Option<Change> {
+        self.watch.as_mut()?.take_change()
+    }
+
+    async fn handle(&mut self, change: Change, steward: &Steward<'_, '_>) {
+        let done = match (&self.purpose, change) {
+            (Purpose::Share(shared), Change::Rests { name, .. }) => {
+                let options = options_of(shared, steward);
+                steward.share(&self.path.join(&name), &options, &mut ()).await.map(drop)
+            }
+            (Purpose::Share(_), Change::Renamed { from, to, .. }) => {
+                steward.rename(from, &self.path.join(&to)).await
+            }
+            (Purpose::Share(_), Change::Gone { key }) => steward.forget_gone(key).await,
+            (Purpose::Fetch, Change::Rests { name, .. }) => {
+                steward.fetch_file(&self.path.join(&name)).await
+            }
+            (Purpose::Fetch, Change::Renamed { .. } | Change::Gone { .. }) => Ok(()),
+            (_, Change::Polling { why }) => {
+                info!("{}: looked at now and then: {why}", self.name());
+                Ok(())
+            }
+            (_, Change::Away) => {
+                warn!("{}: is not there; what it held is kept in mind", self.name());
+                Ok(())
+            }
+            (_, Change::Back) => {
+                info!("{}: is there again", self.name());
+                Ok(())
+            }
+            (_, Change::Full { entries_max }) => {
+                warn!("{}: has more than {entries_max} entries; {BEYOND}", self.name());
+                Ok(())
+            }
+            (_, Change::LeftOut { name, why }) => {
+                warn!("{}: {why}; it is left out", self.path.join(&name).display());
+                Ok(())
+            }
+        };
+        if let Err(refusal) = done {
+            warn!("{refusal}");
+        }
+    }
+
+    fn name(&self) -> String {
+        std::format!("{}", self.path.display())
+    }
+}
+
+impl Steward<'_, '_> {
+    /// What lay at one path lies at another: it is the same torrent, and nothing is hashed.
+    async fn rename(&self, from: Key, to: &Path) -> Result<(), Refusal> {
+        let (to, key) = (to.to_path_buf(), from.0);
+        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &to);
+        for entry in self.keeper.archive.ask(reroot).await? {
+            self.refresh(&entry).await?;
+        }
+        Ok(())
+    }
+
+    /// What lay there is gone: its torrents are.
+    async fn forget_gone(&self, key: Key) -> Result<(), Refusal> {
+        let find = move |state: &mut State<'_>| state.under(key.0);
+        for entry in self.keeper.archive.ask(find).await {
+            let name = self.name(&entry).await;
+            self.remove(entry, false).await?;
+            info!("{name}: is gone from its folder, and no longer shared");
+        }
+        Ok(())
+    }
+
+    async fn name(&self, entry: &Entry) -> String {
+        let entry = *entry;
+        self.keeper.archive.ask(move |state| state.name(&entry)).await
+    }
+
+    /// Fetches what a file in the folder of links names.
+    async fn fetch_file(&self, path: &Path) -> Result<(), Refusal> {
+        let link = match path.extension().and_then(|end| end.to_str()) {
+            Some("torrent") => path.to_path_buf(),
+            Some("magnet") => PathBuf::from(read_magnet(path)?),
+            _ => return Ok(()),
+        };
+        for info_hash in self.fetch(&link, self.keeper.options, &mut ()).await? {
+            info!("{}: {info_hash} is fetched", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// The options a share of the configuration is taken up with.
+fn options_of(shared: &Shared, steward: &Steward<'_, '_>) -> Options {
+    let of_box = steward.keeper.options;
+    let mut trackers = of_box.trackers.clone();
+    trackers.extend(shared.trackers.iter().cloned());
+    Options { piece_bytes: shared.piece_bytes, trackers, ..of_box.clone() }
+}
+
+/// What a watch of so many entries may hold.
+pub const fn limits(entries_max: u32) -> Limits {
+    Limits {
+        entries_max,
+        observed_max: OBSERVED_MAX,
+        watches_max: 1_024,
+        poll_ms: 10_000,
+        listens: true,
+    }
+}
+
+/// Entries that change at a time; others wait for a place.
+const OBSERVED_MAX: u32 = 64;
+
+/// Before a lane is asked again when all of them were taken.
+const BUSY_MS: u64 = 50;
+
+/// Before what could not be shared is tried again.
+const RETRY_MS: u64 = 300_000;
+
+const BEYOND: &str = "those beyond are not shared: choose a larger board, or use several folders";

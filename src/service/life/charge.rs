@@ -1,0 +1,83 @@
+//! What a box that runs goes by: its configuration, and systemd.
+
+use crate::engine::units::Deadline;
+use crate::service::config::Config;
+use crate::service::house::House;
+use crate::service::notify::Notify;
+use crate::service::steward::Steward;
+use crate::service::{Refusal, Service, clock, log_lines};
+use log::{info, warn};
+use std::cell::RefCell;
+
+/// What a box that runs goes by.
+pub(super) struct Charge<'c> {
+    config: RefCell<Config>,
+    read: &'c dyn Fn() -> Result<Config, Refusal>,
+    pub(super) notify: Notify,
+}
+
+impl Charge<'_> {
+    /// To do what `config` says; `read` reads it again.
+    pub(super) fn new(config: Config, read: &dyn Fn() -> Result<Config, Refusal>) -> Charge<'_> {
+        Charge { config: RefCell::new(config), read, notify: Notify::from_env() }
+    }
+
+    /// Shares and fetches what the configuration says, anew whenever it is read again.
+    pub(super) async fn look_after(&self, steward: &Steward<'_, '_>) {
+        // Of what a power cut left behind nothing is in anybody's way.
+        steward.keeper.archive.ask(|state| state.clear_away_strays()).await;
+        loop {
+            let house = {
+                let config = self.config.borrow();
+                let links = config.fetch.watch.as_deref();
+                House::new(&config.shares, links, steward.keeper.options.board.pools.watched_max)
+            };
+            match house {
+                Ok(house) => smol::future::or(house.run(steward), steward.changed.rung()).await,
+                Err(refusal) => {
+                    warn!("{refusal}");
+                    steward.changed.rung().await;
+                }
+            }
+        }
+    }
+
+    /// Tells systemd now and then that all is well.
+    pub(super) async fn watchdog(&self, service: &Service<'_>) {
+        let Some(every_ms) = self.notify.watchdog_every_ms() else { return };
+        let slot = service.clock.slot(service.duties.watchdog);
+        loop {
+            let at = service.clock.now().after(every_ms);
+            while service.clock.now() < at {
+                service.clock.wait(slot, Deadline { at, why: "systemd's watchdog" }).await;
+            }
+            self.notify.alive();
+        }
+    }
+
+    /// Reads the configuration again, and takes over what can be.
+    pub(super) fn reload(&self, steward: &Steward<'_, '_>) {
+        self.notify.reloading(clock::monotonic_us());
+        match (self.read)() {
+            Ok(new) => {
+                let changes = self.config.borrow().changes(&new);
+                if let Some(caps) = changes.caps {
+                    steward.service.set_caps(caps);
+                }
+                if let Some(level) = changes.level {
+                    log_lines::set_level(level);
+                }
+                for key in &changes.waiting {
+                    info!("{key}: has changed, and is heeded from the next start on");
+                }
+                let mut config = self.config.borrow_mut();
+                (config.shares, config.fetch) = (new.shares, new.fetch);
+                (config.caps, config.level) = (new.caps, new.level);
+                steward.changed.ring();
+                info!("the configuration has been read again");
+            }
+            Err(refusal) => warn!("{refusal}; the box goes on as before"),
+        }
+        self.notify.ready("on the air");
+    }
+}
