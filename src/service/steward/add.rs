@@ -31,7 +31,8 @@ pub struct Gauge {
 impl Hashing for &Gauge {
     fn begin(&mut self, what: &str, bytes: u64) {
         *self.thing.borrow_mut() = what.to_string();
-        (self.done_bytes.set(0), self.all_bytes.set(bytes));
+        self.done_bytes.set(0);
+        self.all_bytes.set(bytes);
     }
 
     fn advance(&mut self, bytes: u64) {

@@ -106,7 +106,7 @@ impl Steward<'_, '_> {
 
     /// Torrents of which only the name is known are at the end.
     async fn list_hunts(&self, wanted: &str, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
-        let known = self.keeper.archive.ask(|state| nameless(state)).await;
+        let known = self.keeper.archive.ask(nameless).await;
         for (info_hash, name) in known {
             if name.to_lowercase().contains(wanted) {
                 reply.item(&Answer::Torrent(self.sought(info_hash, name))).await?;
