@@ -162,7 +162,7 @@ pub async fn run(
 fn is_ours(service: &Service<'_>, keeper: &Keeper<'_>, entry: &Entry) -> bool {
     let active = service.swarm.borrow().find(&entry.info_hash.on_the_wire());
     let scheduled = active.is_some_and(|slot| keeper.announcer.tells_of(slot));
-    !entry.fetching && !scheduled
+    !entry.fetching && !entry.paused && !scheduled
 }
 
 /// Tells the trackers of a torrent that we are here.
@@ -202,7 +202,10 @@ async fn tell_dht(
     node: &Node<'_>,
 ) {
     // Active ones have their turn in the node's own round.
-    if entry.fetching || service.swarm.borrow().find(&entry.info_hash.on_the_wire()).is_some() {
+    if entry.fetching
+        || entry.paused
+        || service.swarm.borrow().find(&entry.info_hash.on_the_wire()).is_some()
+    {
         return;
     }
     if !keeper.archive.ask(move |state| state.is_private(&entry)).await {

@@ -108,7 +108,7 @@ pub async fn wake(
     info_hash: InfoHash,
 ) -> Result<Option<TorrentSlot>, Refusal> {
     let find = move |state: &mut State<'_>| {
-        let entry = state.get(&info_hash).filter(|entry| !entry.fetching)?;
+        let entry = state.get(&info_hash).filter(|entry| !entry.fetching && !entry.paused)?;
         // What lies on a disk that is not there now is not offered.
         state.load(&entry).filter(|known| known.content.root.exists())
     };
