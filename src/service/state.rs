@@ -256,7 +256,7 @@ impl<'m> State<'m> {
         for entry in self.under(root_key) {
             let folder = self.new_folder()?;
             let made = self.with_facts(&entry, |facts, old| {
-                copy_but_facts(old, &folder).map_err(|error| refused(&folder, error))?;
+                copy_but(old, &folder, &["facts"]).map_err(|error| refused(&folder, error))?;
                 let facts = Facts { root: draft::utf8(to)?, ..*facts };
                 draft::write_facts(&folder, &facts)
             });
@@ -267,6 +267,20 @@ impl<'m> State<'m> {
             moved.extend(self.get(&entry.info_hash));
         }
         Ok(moved)
+    }
+
+    /// A torrent's content lies at another path from here on; what is known of it now.
+    pub fn place_moved(
+        &mut self,
+        entry: &Entry,
+        folder: &Path,
+        to: &Path,
+        facts_crc: u32,
+    ) -> Result<Entry, Refusal> {
+        let key = root_key_of(to.as_os_str().as_encoded_bytes());
+        let record = self.placed(entry.info_hash, key, facts_crc, false);
+        self.place(folder, entry.info_hash, facts_crc, record)?;
+        Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
 
     /// A torrent is no longer there.
@@ -341,11 +355,11 @@ impl<'m> State<'m> {
     }
 }
 
-/// Copies and syncs the files of a torrent's folder, but for its facts.
-fn copy_but_facts(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies and syncs the files of a torrent's folder, but for some.
+pub fn copy_but(from: &Path, to: &Path, but: &[&str]) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        if entry.file_name() != "facts" {
+        if !but.iter().any(|but| entry.file_name() == *but) {
             let copy = to.join(entry.file_name());
             fs::copy(entry.path(), &copy)?;
             File::open(&copy)?.sync_all()?;
