@@ -22,6 +22,7 @@
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
+use super::clock;
 use super::control::what::What;
 use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
@@ -41,7 +42,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 
 /// The open state folder.
@@ -218,7 +218,7 @@ impl<'m> State<'m> {
     ) -> Record {
         let added_s = match self.get(&info_hash) {
             Some(known) => known.added_s,
-            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            None => clock::unix_s(),
         };
         Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume: 0 }
     }

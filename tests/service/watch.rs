@@ -405,11 +405,13 @@ fn after_whatever_was_done_to_a_folder_its_watch_knows_what_a_new_one_finds() {
         let mut belief = BTreeMap::new();
         for (change, _) in std::mem::take(&mut stage.told) {
             match change {
-                Change::Rests { name, identity } => drop(belief.insert(Key::of(&name), identity)),
+                Change::Rests { name, identity } => {
+                    drop(belief.insert(Key::of(home.path(), &name), identity))
+                }
                 Change::Gone { key } => assert!(belief.remove(&key).is_some()),
                 Change::Renamed { from, to, identity } => {
                     assert_eq!(belief.remove(&from), Some(identity), "{to}");
-                    belief.insert(Key::of(&to), identity);
+                    belief.insert(Key::of(home.path(), &to), identity);
                 }
                 other => panic!("{other:?}"),
             }
@@ -417,7 +419,7 @@ fn after_whatever_was_done_to_a_folder_its_watch_knows_what_a_new_one_finds() {
         let mut fresh = Stage::new(home.path(), LIMITS);
         fresh.wait(1_300);
         let found = fresh.told.into_iter().map(|(change, _)| match change {
-            Change::Rests { name, identity } => (Key::of(&name), identity),
+            Change::Rests { name, identity } => (Key::of(home.path(), &name), identity),
             other => panic!("{other:?}"),
         });
         assert_eq!(belief, found.collect(), "seed {seed}");
