@@ -16,7 +16,7 @@ use super::options::Options;
 use super::state::State;
 use super::steward::Steward;
 use super::watch::{Change, Key, Limits, Watch, read_magnet};
-use super::{Refusal, Service};
+use super::{Refusal, Service, grounds};
 use crate::engine::library::Entry;
 use crate::engine::units::{Deadline, Instant};
 use log::{info, warn};
@@ -108,10 +108,30 @@ impl House {
             let mut news: Vec<_> = watches.map(|watch| Box::pin(watch.news())).collect();
             let any = poll_fn(|cx| {
                 let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
-                if is_news { Poll::Ready(()) } else { Poll::Pending }
+                if is_news { Poll::Ready(false) } else { Poll::Pending }
             });
-            future::or(any, service.clock.wait(slot, deadline)).await;
+            let due = async {
+                service.clock.wait(slot, deadline).await;
+                false
+            };
+            let moved = async {
+                service.grounds.moved.rung().await;
+                true
+            };
+            let moved = future::or(moved, future::or(any, due)).await;
+            drop(news);
+            if moved {
+                self.doubt();
+            }
         }
+    }
+
+    /// A disk has come or gone: whatever was not there is tried again, and folders may be others.
+    fn doubt(&mut self) {
+        let missing = self.things.iter_mut().filter(|thing| thing.said.is_some());
+        missing.for_each(|thing| thing.due = Instant::default());
+        let watches = self.folders.iter_mut().filter_map(|folder| folder.watch.as_mut());
+        watches.for_each(|watch| watch.doubt());
     }
 
     fn deadline(&self) -> Deadline {
@@ -221,8 +241,9 @@ impl Folder {
 impl Steward<'_, '_> {
     /// What lay at one path lies at another: it is the same torrent, and nothing is hashed.
     async fn rename(&self, from: Key, to: &Path) -> Result<(), Refusal> {
+        let found = grounds::take_up(self.keeper.archive, &self.service.lanes, to).await?;
         let (to, key) = (to.to_path_buf(), from.0);
-        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &to);
+        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &to, &found);
         for entry in self.keeper.archive.ask(reroot).await? {
             self.refresh(&entry).await?;
         }
@@ -231,8 +252,17 @@ impl Steward<'_, '_> {
 
     /// What lay there is gone: its torrents are.
     async fn forget_gone(&self, key: Key) -> Result<(), Refusal> {
-        let find = move |state: &mut State<'_>| state.under(key.0);
-        for entry in self.keeper.archive.ask(find).await {
+        let find = move |state: &mut State<'_>| {
+            let all = state.lying_at(key.0).into_iter();
+            all.map(|entry| (entry, state.load(&entry))).collect::<Vec<_>>()
+        };
+        for (entry, known) in self.keeper.archive.ask(find).await {
+            // A folder on which nothing is mounted is not the one that was watched.
+            if let Some(known) = known
+                && (known.asleep || !grounds::is_there(&self.service.lanes, &known.content).await)
+            {
+                continue;
+            }
             let name = self.name(&entry).await;
             self.remove(entry, false).await?;
             info!("{name}: is gone from its folder, and no longer shared");

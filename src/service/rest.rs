@@ -15,6 +15,7 @@
 
 use super::clock::Bell;
 use super::fetch::Keeper;
+use super::known::Known;
 use super::life::take_in::place;
 use super::share::Share;
 use super::state::State;
@@ -109,8 +110,13 @@ pub async fn wake(
 ) -> Result<Option<TorrentSlot>, Refusal> {
     let find = move |state: &mut State<'_>| {
         let entry = state.get(&info_hash).filter(|entry| !entry.fetching && !entry.paused)?;
-        // What lies on a disk that is not there now is not offered.
-        state.load(&entry).filter(|known| known.content.root.exists())
+        if state.is_asleep(&entry) {
+            debug!("{info_hash}: is on a disk that is away, and not offered");
+            return None;
+        }
+        // Of what was placed before disks were known by name nothing else can be asked.
+        let is_there = |known: &Known| entry.volume != 0 || known.content.root.exists();
+        state.load(&entry).filter(is_there)
     };
     let known = keeper.archive.ask(find).await;
     let active = service.swarm.borrow().find(&info_hash.on_the_wire());
@@ -171,6 +177,8 @@ pub async fn lay_down(
     };
     service.disk.close_all(slot);
     service.contents.borrow_mut()[slot.index()] = None;
+    // So that nothing of it keeps its disk from being unmounted.
+    service.lanes.sweep();
     service.fetched.forget(slot);
     keeper.announcer.remove(slot);
     if sent_bytes > 0 {

@@ -6,6 +6,7 @@
 use super::Service;
 use super::content::Content;
 use super::lanes::{Done, Job};
+use super::volume::Deed;
 use crate::engine::units::{Deadline, TorrentSlot};
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ async fn look(service: &Service<'_>, torrent: TorrentSlot, content: Arc<Content>
     while let Some(from) = next {
         let job = Job::Inspect { content: Arc::clone(&content), from };
         let Some(Done::Inspect(sight)) = service.lanes.run(job).await else { return };
+        if let Some(error) = &sight.error {
+            service.grounds.note_error(&content, Deed::Read, error);
+        }
         if let Some(span) = sight.changed {
             service.withhold(torrent, span);
         }

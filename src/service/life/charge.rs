@@ -27,6 +27,9 @@ impl Charge<'_> {
         // Of what a power cut left behind nothing is in anybody's way.
         steward.keeper.archive.ask(|state| state.clear_away_strays()).await;
         loop {
+            let reserve = self.config.borrow().fetch.reserve;
+            steward.keeper.archive.ask(move |state| state.keep_free(reserve)).await;
+            steward.service.grounds.asked.ring();
             let house = {
                 let config = self.config.borrow();
                 let links = config.fetch.watch.as_deref();

@@ -238,6 +238,10 @@ impl Steward<'_, '_> {
         if entry.is_some_and(|entry| entry.paused) || !self.service.has_place_to_fetch() {
             return Ok(());
         }
+        if known.as_ref().is_some_and(|known| known.asleep) {
+            // It goes on when its disk is back.
+            return Ok(());
+        }
         let options = wanted.options(self.keeper.options);
         let (archive, announcer) = (self.keeper.archive, self.keeper.announcer);
         let keeper = &Keeper { archive, announcer, options: &options };

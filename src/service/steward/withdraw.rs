@@ -46,6 +46,11 @@ impl Steward<'_, '_> {
                 let problem = "nobody knows any more which files are its own";
                 Refusal::new(info_hash, problem, "remove it without --delete, and them by hand")
             })?;
+            if known.asleep {
+                let problem = "is on a disk that is not there";
+                let remedy = "plug it in, or remove it without --delete";
+                return Err(Refusal::new(info_hash, problem, remedy));
+            }
             self.delete(known).await?;
         }
         let forget = move |state: &mut crate::service::state::State<'_>| {
@@ -97,7 +102,7 @@ impl Steward<'_, '_> {
     }
 
     /// Nothing of it is with a lane any more, and what was verified is recorded.
-    fn is_over(&self, slot: TorrentSlot) -> bool {
+    pub(in crate::service) fn is_over(&self, slot: TorrentSlot) -> bool {
         !self.service.swarm.borrow().fetcher.is_fetched(slot)
             && self.service.fetched.drop_withdrawn(slot)
     }
