@@ -1,4 +1,4 @@
-//! Content is carried elsewhere, one torrent after the other; see [`moving`](crate::service::moving).
+//! Content is carried elsewhere, one torrent after the other; see [`moving`].
 
 use super::Steward;
 use crate::engine::library::Entry;
