@@ -49,11 +49,8 @@ pub fn make(wish: Wish<'_>) -> io::Result<()> {
     let journal = FlashFile::open(&state.join("journal"), 2 * 1024 * board.disk.journal_kib);
     let journal = Lazy(journal.map_err(io::Error::other)?);
     let shelf = |name: &str| ShelfFile::open(&state.join(name)).map(Lazy);
-    let shelves = Shelves {
-        slots: shelf("slots")?,
-        staging: shelf("staging")?,
-        lookup: shelf("lookup")?,
-    };
+    let shelves =
+        Shelves { slots: shelf("slots")?, staging: shelf("staging")?, lookup: shelf("lookup")? };
     let mut overlay: Vec<Option<Change>> = vec![None; OVERLAY];
     let (mut room, mut pages) = (vec![0; 16 * 1024], vec![0; 8 * 4096]);
     let lent = Lent { journal: &mut room, overlay: &mut overlay, pages: &mut pages };
