@@ -280,6 +280,12 @@ impl Heap {
     }
 }
 
+/// Seconds since 1970, as far as the machine knows; for people, never for deadlines.
+pub fn unix_s() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
 /// The moment on the kernel's clock that never goes back, in microseconds: what systemd counts by.
 pub fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -17,6 +17,7 @@ use super::fetch::make::{self, Made, Plan};
 use super::fetch::progress::Progress;
 use super::fetch::{magnet, settle};
 use super::known::Known;
+use super::moving::Copying;
 use super::store::Files;
 use super::watch::Watch;
 use super::webseed::address::Place;
@@ -94,6 +95,8 @@ pub enum Job {
         /// When it is.
         now: Instant,
     },
+    /// Copy some more of a torrent's content elsewhere.
+    Copy(Box<Copying>),
     /// Delete the files of a torrent.
     Delete(Box<Known>),
     /// Make the files of a torrent that is to be fetched.
@@ -183,6 +186,8 @@ pub enum Done {
     },
     /// Of [`Job::Watch`].
     Watched(Box<Watch>),
+    /// Of [`Job::Copy`]; whether there is more to come.
+    Copied(Box<Copying>, Result<bool, Refusal>),
     /// Of [`Job::Delete`]: the files that are left because they are others.
     Deleted(io::Result<Vec<String>>),
     /// Of [`Job::Make`].
@@ -442,6 +447,10 @@ impl Job {
             Job::Watch { mut watch, now } => {
                 watch.turn(now);
                 Done::Watched(watch)
+            }
+            Job::Copy(mut copying) => {
+                let result = copying.step();
+                Done::Copied(copying, result)
             }
             Job::Delete(known) => Done::Deleted(known.delete_files()),
             Job::Make(plan) => Done::Made(Box::new(make::make(&plan))),

@@ -18,7 +18,7 @@
 //! | content from web servers | [`webseed`] |
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
-//! | what is to be fetched | [`wanted`]: kept until it has been |
+//! | what is to be fetched, or put elsewhere | [`wanted`], [`moving`]: kept until it has been |
 //! | folders whose entries become shares | [`house`], [`watch`] |
 //! | disks that come, go, fill up and fail | [`volume`] |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
@@ -48,6 +48,7 @@ pub mod life;
 pub mod live;
 pub mod lobby;
 pub mod log_lines;
+pub mod moving;
 pub mod notify;
 pub mod options;
 pub mod pass;

@@ -22,6 +22,7 @@
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
+use super::clock;
 use super::control::what::What;
 use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
@@ -41,7 +42,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
 
 /// The open state folder.
@@ -218,7 +218,7 @@ impl<'m> State<'m> {
     ) -> Record {
         let added_s = match self.get(&info_hash) {
             Some(known) => known.added_s,
-            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            None => clock::unix_s(),
         };
         Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume: 0 }
     }
@@ -256,7 +256,7 @@ impl<'m> State<'m> {
         for entry in self.under(root_key) {
             let folder = self.new_folder()?;
             let made = self.with_facts(&entry, |facts, old| {
-                copy_but_facts(old, &folder).map_err(|error| refused(&folder, error))?;
+                copy_but(old, &folder, &["facts"]).map_err(|error| refused(&folder, error))?;
                 let facts = Facts { root: draft::utf8(to)?, ..*facts };
                 draft::write_facts(&folder, &facts)
             });
@@ -267,6 +267,20 @@ impl<'m> State<'m> {
             moved.extend(self.get(&entry.info_hash));
         }
         Ok(moved)
+    }
+
+    /// A torrent's content lies at another path from here on; what is known of it now.
+    pub fn place_moved(
+        &mut self,
+        entry: &Entry,
+        folder: &Path,
+        to: &Path,
+        facts_crc: u32,
+    ) -> Result<Entry, Refusal> {
+        let key = root_key_of(to.as_os_str().as_encoded_bytes());
+        let record = self.placed(entry.info_hash, key, facts_crc, false);
+        self.place(folder, entry.info_hash, facts_crc, record)?;
+        Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
 
     /// A torrent is no longer there.
@@ -342,11 +356,11 @@ impl<'m> State<'m> {
     }
 }
 
-/// Copies and syncs the files of a torrent's folder, but for its facts.
-fn copy_but_facts(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies and syncs the files of a torrent's folder, but for some.
+pub fn copy_but(from: &Path, to: &Path, but: &[&str]) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        if entry.file_name() != "facts" {
+        if !but.iter().any(|but| entry.file_name() == *but) {
             let copy = to.join(entry.file_name());
             fs::copy(entry.path(), &copy)?;
             File::open(&copy)?.sync_all()?;

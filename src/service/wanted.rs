@@ -119,10 +119,7 @@ impl State<'_> {
 
     /// Every torrent of which something is wanted.
     pub fn all_wanted(&self) -> Vec<InfoHash> {
-        let Ok(entries) = fs::read_dir(self.wanted_folder()) else { return Vec::new() };
-        let names = entries.flatten().map(|entry| entry.path());
-        let ours = names.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        ours.filter_map(|path| What::new(path.file_stem()?.to_str()?).info_hash()).collect()
+        names_in(&self.wanted_folder())
     }
 
     fn wanted_folder(&self) -> PathBuf {
@@ -132,6 +129,14 @@ impl State<'_> {
     fn wanted_path(&self, info_hash: &InfoHash) -> PathBuf {
         self.wanted_folder().join(std::format!("{info_hash}.json"))
     }
+}
+
+/// The torrents that files in a folder of ours are named for.
+pub fn names_in(folder: &Path) -> Vec<InfoHash> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.path());
+    let ours = names.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    ours.filter_map(|path| What::new(path.file_stem()?.to_str()?).info_hash()).collect()
 }
 
 fn read(path: &Path) -> Option<Wanted> {

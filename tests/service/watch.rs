@@ -1,9 +1,10 @@
 //! Watched folders, with the kernel and its file systems telling what happens.
 
-use crate::lacks_root;
 use crate::program::Folder;
-use perennial::engine::units::Instant;
+use crate::{lacks_root, prng};
+use perennial::engine::units::{Deadline, Instant};
 use perennial::service::watch::{Change, Counts, Identity, Key, Limits, Watch, Why};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -251,7 +252,7 @@ fn a_folder_that_is_removed_and_put_back_is_away_meanwhile() {
     let told = stage.take(3);
     assert_eq!(told.len(), 3);
     assert!(
-        [gone(home.path(), "a"), gone(home.path(), "b"), Change::Away]
+        [gone(&folder, "a"), gone(&folder, "b"), Change::Away]
             .iter()
             .all(|change| told.contains(change))
     );
@@ -382,6 +383,70 @@ fn with_too_few_watches_it_listens_where_it_can_and_looks_elsewhere() {
         home.write(format!("{name}/new"), b"x");
         stage.identity_of(name);
     }
+}
+
+#[test]
+fn after_whatever_was_done_to_a_folder_its_watch_knows_what_a_new_one_finds() {
+    for seed in 1..=2 {
+        let home = Folder::within(Path::new("/dev/shm"), "watch-chance");
+        let mut stage = Stage::new(home.path(), LIMITS);
+        let (mut chance, stop) = (prng::Prng::new(seed), Instant::from_millis(30_000));
+        for step in 0..150_usize {
+            change_something(home.path(), &mut chance, step);
+            if chance.below(4) == 0 {
+                let ms = if chance.below(20) == 0 { 600 } else { chance.below(20) };
+                stage.wait(ms.into());
+            }
+        }
+        stage.wait(1_000);
+        while stage.watch.deadline() != Deadline::NONE && stage.now() < stop {
+            stage.wait(100);
+        }
+        let mut belief = BTreeMap::new();
+        for (change, _) in std::mem::take(&mut stage.told) {
+            match change {
+                Change::Rests { name, identity } => {
+                    belief.insert(Key::of(home.path(), &name), identity);
+                }
+                Change::Gone { key } => assert!(belief.remove(&key).is_some()),
+                Change::Renamed { from, to, identity } => {
+                    assert_eq!(belief.remove(&from), Some(identity), "{to}");
+                    belief.insert(Key::of(home.path(), &to), identity);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut fresh = Stage::new(home.path(), LIMITS);
+        fresh.wait(1_300);
+        let found = fresh.told.into_iter().map(|(change, _)| match change {
+            Change::Rests { name, identity } => (Key::of(home.path(), &name), identity),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(belief, found.collect(), "seed {seed}");
+    }
+}
+
+/// Does one of the things that people do with files, if there is something to do it to.
+fn change_something(folder: &Path, chance: &mut prng::Prng, step: usize) {
+    let mut pick = |below: bool| {
+        let name = chance.below(8).to_string();
+        let inner = ["a", "b", "c/d", "c"][chance.below(4) as usize];
+        if below { folder.join(name).join(inner) } else { folder.join(name) }
+    };
+    let (file, folder, other, inner, elsewhere) =
+        (pick(false), pick(false), pick(false), pick(true), pick(true));
+    // Much of this cannot be done at a time, and then is not.
+    let _ = match chance.below(9) {
+        0 => fs::write(file, vec![1; step + 1]),
+        1 => fs::create_dir_all(folder.join("c")),
+        2 | 3 => fs::write(inner, vec![1; step + 1]),
+        4 => fs::rename(file, other),
+        5 => fs::rename(inner, elsewhere),
+        6 => fs::rename(inner, other),
+        7 => fs::remove_file(inner),
+        _ if step.is_multiple_of(3) => fs::remove_dir_all(folder),
+        _ => fs::remove_file(file),
+    };
 }
 
 #[test]

@@ -214,6 +214,7 @@ async fn serve(
         }
         executor.spawn(charge.look_after(&steward)).detach();
         executor.spawn(steward.run_wanted()).detach();
+        executor.spawn(steward.run_moves()).detach();
         executor.spawn(charge.watchdog(&service)).detach();
         executor.spawn(charge.clear_away(&steward)).detach();
     }

@@ -238,7 +238,7 @@ impl Steward<'_, '_> {
             magnet: crate::service::life::take_in::magnet_of(self.service, &share, options),
             torrent_file: Some(torrent_file),
             volume: None,
-            moving: None,
+            moving: self.moving_of(&info_hash),
         }))
     }
 

@@ -7,9 +7,11 @@
 //! - here: whom a request is about, and the requests one by one
 //! - [`add`]: shares and fetches come
 //! - [`withdraw`]: they pause, go on, and go
+//! - [`carry`]: their content is put elsewhere
 //! - [`items`]: what is said of a torrent, and of the box
 
 pub mod add;
+pub mod carry;
 pub mod items;
 pub mod withdraw;
 
@@ -24,7 +26,7 @@ use super::{Refusal, Service};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use smol::lock::Mutex;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -43,6 +45,10 @@ pub struct Steward<'s, 'm> {
     pub changed: Bell,
     /// How many nodes of the DHT answer, if the box takes part.
     pub dht_nodes: Option<&'s dyn Fn() -> usize>,
+    /// Rung when content is to be carried elsewhere.
+    pub moves: Bell,
+    /// Whose content is being copied, where to, and how much of it is there.
+    pub carried: RefCell<Option<(InfoHash, String, u64)>>,
     /// Held by whoever hashes: one at a time, so that nothing is held twice.
     pub bench: Mutex<()>,
     /// What was sent and read when rates were last asked for, and when.
@@ -63,6 +69,8 @@ impl<'s, 'm> Steward<'s, 'm> {
             reload: Bell::default(),
             changed: Bell::default(),
             dht_nodes,
+            moves: Bell::default(),
+            carried: RefCell::default(),
             bench: Mutex::new(()),
             meter: Cell::default(),
         }
@@ -87,9 +95,9 @@ impl Actions for Steward<'_, '_> {
             Request::Resume(message::Which { what }) => self.pause_all(what, false, reply).await?,
             Request::List(list) => return self.list(list, reply).await,
             Request::Show(show) => return self.show(show, reply).await,
-            Request::Move(_) => {
-                let remedy = "move it, then remove it here and add it where it is";
-                return Err(Refusal::new("move", "is not done by this version", remedy).into());
+            Request::Move(order) => {
+                let entry = self.begin_move(order).await?;
+                reply.item(&Answer::Torrent(self.item(entry).await)).await?;
             }
             Request::Stats => self.stats(reply).await?,
             Request::Stop => self.stop.ring(),

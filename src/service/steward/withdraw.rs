@@ -59,7 +59,7 @@ impl Steward<'_, '_> {
     }
 
     /// Deletes a torrent's files, on a lane.
-    async fn delete(&self, known: Known) -> Result<(), Refusal> {
+    pub(super) async fn delete(&self, known: Known) -> Result<(), Refusal> {
         let name = known.content.root.display().to_string();
         let refuse = |error: io::Error| {
             Refusal::new(&name, error, "delete it by hand, then remove it without --delete")

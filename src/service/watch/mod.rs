@@ -265,10 +265,12 @@ impl Watch {
         if self.is_away {
             return at(self.return_at, "a watched folder that is away");
         }
-        let busy = if self.is_busy { Instant::default() } else { Instant::NEVER };
+        let own = match self.is_busy {
+            true => at(Instant::default(), "a watched folder with more to look at"),
+            false => self.rests.deadline(),
+        };
         let gathered = self.gather_until.unwrap_or(Instant::NEVER);
-        let own = at(busy, "a watched folder with more to look at");
-        own.or(self.rests.deadline()).or(at(gathered, "what happened in a watched folder"))
+        own.or(at(gathered, "what happened in a watched folder"))
     }
 
     /// The volume may have come or gone, or something been mounted on the folder: the next turn,

@@ -109,7 +109,8 @@ impl Rests {
         let poll = self.poll_at.filter(|_| is_free && self.missing_from.is_none());
         let missing = self.missing_from.filter(|_| self.fresh == 0).map(|_| Instant::default());
         let or_never = |at: Option<Instant>| at.unwrap_or(Instant::NEVER);
-        at(self.places.first_due(), "a watched entry that may have come to rest")
+        Deadline::NONE
+            .or(at(self.places.first_due(), "a watched entry that may have come to rest"))
             .or(at(self.parted.first_due(), "half of a rename"))
             .or(at(or_never(read), "names in a watched folder"))
             .or(at(or_never(poll), "a watched folder that does not tell"))
