@@ -15,10 +15,10 @@
 //! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
 //! STATE/torrents/HASH-CRC/progress  its bitfield while it is fetched (engine/library/progress)
 //! STATE/torrents/HASH-CRC/NAME.torrent
-//! STATE/torrents/.new1/             one being made; cleared away at the next start
+//! STATE/new/1/                      one being made; cleared away at the next start
 //! ```
 //!
-//! A torrent's folder is made whole and synced under `.new1`, then renamed, then recorded. Other
+//! A torrent's folder is made whole and synced under `new/1`, then renamed, then recorded. Other
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
@@ -64,7 +64,8 @@ impl<'m> State<'m> {
     ) -> Result<State<'m>, Refusal> {
         let (folder, torrents) = (given, given.join("torrents"));
         let mut builder = fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&torrents);
+        builder.recursive(true).mode(0o700);
+        let made = builder.create(&torrents).and_then(|()| builder.create(given.join(NEW)));
         // Absolute from here on: what is printed has to be found from anywhere.
         let folder = made.and_then(|()| fs::canonicalize(folder));
         let folder = &folder.map_err(|error| refused(given, error))?;
@@ -163,8 +164,7 @@ impl<'m> State<'m> {
     /// An empty folder in which a torrent's files can be made.
     pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
         self.made.set(self.made.get().wrapping_add(1));
-        let name = std::format!("torrents/{NEW}{}", self.made.get());
-        let folder = self.folder.join(name);
+        let folder = self.folder.join(std::format!("{NEW}/{}", self.made.get()));
         let made = fs::DirBuilder::new().mode(0o700).create(&folder);
         made.map_err(|error| refused(&folder, error))?;
         Ok(folder)
@@ -174,7 +174,7 @@ impl<'m> State<'m> {
     pub fn discard_new_folders(&self) {
         for number in 1..=self.made.get() {
             // It has been put in its place, or cannot be removed now: the next start tries again.
-            let _ = fs::remove_dir_all(self.folder.join(std::format!("torrents/{NEW}{number}")));
+            let _ = fs::remove_dir_all(self.folder.join(std::format!("{NEW}/{number}")));
         }
     }
 
@@ -326,16 +326,25 @@ impl<'m> State<'m> {
 
     /// Removes folders that were being made when the last life ended.
     fn clear_new_folders(&self) {
-        self.clear_away(|name| name.starts_with(NEW));
+        let Ok(folders) = fs::read_dir(self.folder.join(NEW)) else { return };
+        folders.flatten().for_each(|entry| remove_stray(&entry.path()));
+    }
+
+    /// The folders of all torrents, for [`State::clear_away_strays`].
+    pub fn folders(&self) -> Option<fs::ReadDir> {
+        fs::read_dir(self.folder.join("torrents")).ok()
     }
 
     /// Removes folders of ours that no record vouches for: what a cut left behind. What has another
-    /// kind of name is somebody else's. Looks at every folder.
-    pub fn clear_away_strays(&mut self) {
-        let torrents = self.folder.join("torrents");
-        let Ok(entries) = fs::read_dir(&torrents) else { return };
-        for entry in entries.flatten() {
+    /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
+    /// are, so that whoever asks for something else meanwhile hardly waits.
+    pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
+        for _ in 0..STRAYS_LOOKED_AT {
+            let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(OLD_NEW) {
+                remove_stray(&entry.path());
+            }
             let Some((info_hash, facts_crc)) = parse_name(&name) else { continue };
             // While the library cannot be read everything stays.
             let known = self.catalog.get(&info_hash);
@@ -343,15 +352,7 @@ impl<'m> State<'m> {
                 remove_stray(&entry.path());
             }
         }
-    }
-
-    fn clear_away(&self, is_stray: impl Fn(&str) -> bool) {
-        let Ok(entries) = fs::read_dir(self.folder.join("torrents")) else { return };
-        for entry in entries.flatten() {
-            if is_stray(&entry.file_name().to_string_lossy()) {
-                remove_stray(&entry.path());
-            }
-        }
+        Some(folders)
     }
 }
 
@@ -496,8 +497,14 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Names of folders that are being made begin so.
-const NEW: &str = ".new";
+/// Where folders are being made.
+const NEW: &str = "new";
+
+/// Names of those began so, among the others, in older versions.
+const OLD_NEW: &str = ".new";
+
+/// Folders looked at between two questions of others.
+const STRAYS_LOOKED_AT: usize = 32;
 
 const DAMAGED: &str =
     "their slots were damaged, and are kept in `damaged`; share or fetch them anew";

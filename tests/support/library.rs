@@ -14,10 +14,12 @@ use perennial::engine::library::catalog::{Change, Damaged, Lent};
 use perennial::engine::library::extents::Stamp;
 use perennial::engine::library::facts::FACTS_BYTES_MAX;
 use perennial::engine::library::shelf::{Shelf, Shelves};
+use perennial::engine::library::slots::PAGE_BYTES;
 use perennial::engine::library::{Catalog, Extent, Facts, Record, root_key};
 use perennial::engine::metainfo::{Layout, author};
 use perennial::engine::units::{InfoHash, Span};
-use perennial::service::Board;
+use perennial::service::archive::{OVERLAY_MAX, PAGES_MAX};
+use perennial::service::board::{Board, JOURNAL_BUFFER_BYTES};
 use perennial::service::flash_file::FlashFile;
 use perennial::service::shelf_file::ShelfFile;
 use std::fs::{self, DirBuilder, File};
@@ -51,8 +53,8 @@ pub fn make(wish: Wish<'_>) -> io::Result<()> {
     let shelf = |name: &str| ShelfFile::open(&state.join(name)).map(Lazy);
     let shelves =
         Shelves { slots: shelf("slots")?, staging: shelf("staging")?, lookup: shelf("lookup")? };
-    let mut overlay: Vec<Option<Change>> = vec![None; OVERLAY];
-    let (mut room, mut pages) = (vec![0; 16 * 1024], vec![0; 8 * 4096]);
+    let mut overlay: Vec<Option<Change>> = vec![None; OVERLAY_MAX];
+    let (mut room, mut pages) = (vec![0; JOURNAL_BUFFER_BYTES], vec![0; PAGES_MAX * PAGE_BYTES]);
     let lent = Lent { journal: &mut room, overlay: &mut overlay, pages: &mut pages };
     let mut no_damage = |damaged: Damaged<'_>| panic!("a new library is whole: {damaged:?}");
     let torrents_max = board.pools.torrents_max;
@@ -230,9 +232,6 @@ impl<F: NorFlash> Durable for Lazy<F> {
         Ok(())
     }
 }
-
-/// Torrents between two checkpoints.
-const OVERLAY: usize = 1_024;
 
 /// Every torrent is of one piece.
 const PIECE_BYTES: u32 = 16 * 1024;

@@ -24,8 +24,6 @@ impl Charge<'_> {
 
     /// Shares and fetches what the configuration says, anew whenever it is read again.
     pub(super) async fn look_after(&self, steward: &Steward<'_, '_>) {
-        // Of what a power cut left behind nothing is in anybody's way.
-        steward.keeper.archive.ask(|state| state.clear_away_strays()).await;
         loop {
             let house = {
                 let config = self.config.borrow();
@@ -40,6 +38,13 @@ impl Charge<'_> {
                 }
             }
         }
+    }
+
+    /// Removes what a power cut has left behind. It is in nobody's way, so those who ask for
+    /// something after the start come first.
+    pub(super) async fn clear_away(&self, steward: &Steward<'_, '_>) {
+        steward.service.clock.sleep(STRAYS_AFTER_MS, "what a power cut left behind").await;
+        steward.keeper.archive.clear_away_strays().await;
     }
 
     /// Tells systemd now and then that all is well.
@@ -81,3 +86,6 @@ impl Charge<'_> {
         self.notify.ready("on the air");
     }
 }
+
+/// What may be left of the last life is looked for so long after the start.
+const STRAYS_AFTER_MS: u64 = 20_000;

@@ -82,7 +82,7 @@ fn live_with(
         let heeded = if charge.is_some() { &heeded[..] } else { &heeded[..2] };
         let mut signals = Signals::new(heeded).map_err(no_signals)?;
         if charge.is_none() {
-            archive.ask(|state| state.clear_away_strays()).await;
+            archive.clear_away_strays().await;
         }
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
@@ -216,6 +216,7 @@ async fn serve(
         executor.spawn(steward.run_wanted()).detach();
         executor.spawn(steward.run_moves()).detach();
         executor.spawn(charge.watchdog(&service)).detach();
+        executor.spawn(charge.clear_away(&steward)).detach();
     }
     report.ready(address);
     if let Some(charge) = charge {
