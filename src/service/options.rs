@@ -32,6 +32,8 @@ pub struct Options {
     pub piece_bytes: Option<u32>,
     /// For the house only.
     pub lan: bool,
+    /// The router is asked to let others in.
+    pub map_port: bool,
     /// Where to listen, when it is not left to us.
     pub listen: Option<SocketAddr>,
     /// The distributed hash table.

@@ -189,7 +189,9 @@ async fn serve(
     executor.spawn(rest::run(&service, keeper)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(discovery::run(&service)).detach();
-    executor.spawn(portmap::run(&service)).detach();
+    if options.map_port {
+        executor.spawn(portmap::run(&service)).detach();
+    }
     if let Some(node) = &node {
         executor.spawn(dht::run(&world, node)).detach();
         executor.spawn(dht::heed_peers(&world, node)).detach();
