@@ -232,10 +232,11 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
-/// Each web seed sleeps once beside. A command of the owner's sleeps twice, and the pass as an
-/// announce does; folders are waited for by one.
+/// Each web seed sleeps once beside. A command of the owner's sleeps three times, and the pass as an
+/// announce does; folders, links that failed, those found to fail and what is carried elsewhere are
+/// waited for by one each.
 pub(super) const SLEEPERS: usize =
-    5 * announcer::EXCHANGES_MAX + 2 * PLACES + 11 + portmap::SLEEPERS + dht::SLEEPERS;
+    5 * announcer::EXCHANGES_MAX + 3 * PLACES + 14 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, and one to spare.
 pub(super) const ODD_JOBS: usize = 2;
