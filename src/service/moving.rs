@@ -209,7 +209,7 @@ impl State<'_> {
 
     /// Every torrent whose content is on its way.
     pub fn all_moving(&self) -> Vec<InfoHash> {
-        super::wanted::names_in(&self.moving_folder())
+        super::wanted::names_in(&self.moving_folder(), "json")
     }
 
     /// Makes the folder of a torrent whose content lies at another path now; gives back where, what

@@ -70,7 +70,7 @@ impl DhtOptions {
 }
 
 /// What is to be fetched, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchOptions {
     /// Magnet links, `.torrent` files and URLs of these.
     pub links: Vec<PathBuf>,
@@ -167,8 +167,7 @@ pub async fn open_link(
         }
         (None, None) => link.to_path_buf(),
     };
-    let FetchOptions { output, files, force, .. } = &options.fetch;
-    let wish = open::Wish { torrent: &torrent, output, files, force: *force };
+    let wish = open::Wish { torrent: &torrent, fetch: &options.fetch };
     let mut taken = workshop.fetch(wish, progress).await?;
     if let Some(folder) = brought {
         // What is in it has been copied; should it stay, the next start clears it away.

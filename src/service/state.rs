@@ -7,6 +7,7 @@
 //! STATE/staging, STATE/lookup     a checkpoint on its way into the slots; a cache of where in them
 //! STATE/damaged                   what stood in slots that were damaged
 //! STATE/wanted/HASH.json          what of a torrent is wanted (service/wanted)
+//! STATE/watched/KEY               what a watched folder held (service/remembered)
 //! STATE/volumes                   which disks are known (service/volume)
 //! STATE/control                   the socket for the owner's commands (service/control)
 //! STATE/dht                       nodes of the DHT that were known last (service/dht)
@@ -50,6 +51,8 @@ pub struct State<'m> {
     catalog: Catalog<'m, FlashFile, ShelfFile>,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
+    /// Torrents were lost to damage when it was opened.
+    has_lost_torrents: bool,
     /// Held open: the lock lasts as long as the process.
     _lock: File,
 }
@@ -84,7 +87,9 @@ impl<'m> State<'m> {
             .map_err(|error| refused_catalog(folder, error))?;
         say_what_was_lost(folder, &opened);
         let (folder, made) = (folder.to_path_buf(), Cell::new(0));
-        let state = State { folder, catalog, made, _lock: lock };
+        let has_lost_torrents =
+            opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
+        let state = State { folder, catalog, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
         Ok(state)
     }
@@ -139,6 +144,11 @@ impl<'m> State<'m> {
         let folder = self.torrent_folder(&entry.info_hash, entry.facts_crc);
         let bytes = fs::read(folder.join("facts")).ok()?;
         Facts::parse(&bytes, entry.facts_crc).map(|facts| read(&facts, &folder))
+    }
+
+    /// Whether torrents were lost to damage when it was opened.
+    pub fn has_lost_torrents(&self) -> bool {
+        self.has_lost_torrents
     }
 
     /// How many torrents there are.

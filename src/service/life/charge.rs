@@ -73,9 +73,21 @@ impl Charge<'_> {
                     log_lines::set_level(level);
                 }
                 for key in &changes.waiting {
-                    info!("{key}: has changed, and is heeded from the next start on");
+                    info!("{key}: has changed, and is heeded {LATER}");
                 }
+                for share in &changes.shares.gone {
+                    info!("{}: {STAYS}", share.source.path().display());
+                }
+                if changes.trackers.is_some() {
+                    info!("[network] trackers: hold for what is new; for all else {LATER}");
+                }
+                let mut given = steward.given.borrow_mut();
+                given.trackers.clone_from(&new.network.trackers);
+                given.fetch.output = new.fetch.into.clone().unwrap_or_default();
+                given.fetch.sequential = new.fetch.sequential;
+                drop(given);
                 let mut config = self.config.borrow_mut();
+                config.network.trackers = new.network.trackers;
                 (config.shares, config.fetch) = (new.shares, new.fetch);
                 (config.caps, config.level) = (new.caps, new.level);
                 steward.changed.ring();
@@ -89,3 +101,8 @@ impl Charge<'_> {
 
 /// What may be left of the last life is looked for so long after the start.
 const STRAYS_AFTER_MS: u64 = 20_000;
+
+const LATER: &str = "from the next start on";
+
+/// Nothing that is hashed is forgotten because of a line that was taken out.
+const STAYS: &str = "is looked after no more; what was shared of it is until you remove it";

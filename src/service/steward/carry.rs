@@ -1,6 +1,6 @@
 //! Content is carried elsewhere, one torrent after the other; see [`moving`].
 
-use super::Steward;
+use super::{Meant, Steward};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use crate::service::control::message::Move;
@@ -19,10 +19,10 @@ use std::sync::Arc;
 impl Steward<'_, '_> {
     /// Has a torrent's content carried elsewhere; which one's it is.
     pub(super) async fn begin_move(&self, order: Move) -> Result<Entry, Refusal> {
-        let entry = self.find(&order.what).await?;
+        let meant = self.find(&order.what).await?;
+        let Meant::Known(entry) = meant else { return Err(still_fetched(&order)) };
         if entry.fetching {
-            let remedy = "wait until it is complete, or add it anew with -o";
-            return Err(Refusal::new(&order.what, "is still being fetched", remedy));
+            return Err(still_fetched(&order));
         }
         let prepare = move |state: &mut State<'_>| {
             let known = state.load(&entry).ok_or_else(|| {
@@ -160,6 +160,11 @@ impl Steward<'_, '_> {
         let (_, to, copied_bytes) = carried.as_ref().filter(|(name, ..)| name == info_hash)?;
         Some(control::answer::Moving { to: to.clone(), copied_bytes: *copied_bytes })
     }
+}
+
+fn still_fetched(order: &Move) -> Refusal {
+    let remedy = "wait until it is complete, or add it anew with -o";
+    Refusal::new(&order.what, "is still being fetched", remedy)
 }
 
 /// The bitfield of all that there is.
