@@ -177,6 +177,7 @@ pub async fn lay_down(
     service.contents.borrow_mut()[slot.index()] = None;
     service.fetched.forget(slot);
     keeper.announcer.remove(slot);
+    service.webseeds.forget(slot);
     if sent_bytes > 0 {
         keeper.archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
     }

@@ -287,6 +287,11 @@ impl<'m> State<'m> {
         to: &Path,
         facts_crc: u32,
     ) -> Result<Entry, Refusal> {
+        let now = self.get(&entry.info_hash);
+        if now.is_none_or(|now| now.facts_crc != entry.facts_crc) {
+            let problem = "has been removed, or shared anew, meanwhile";
+            return Err(Refusal::new(entry.info_hash, problem, "delete what was copied of it"));
+        }
         let key = root_key_of(to.as_os_str().as_encoded_bytes());
         let record = self.placed(entry.info_hash, key, facts_crc, false);
         self.place(folder, entry.info_hash, facts_crc, record)?;

@@ -238,5 +238,6 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 pub(super) const SLEEPERS: usize =
     5 * announcer::EXCHANGES_MAX + 3 * PLACES + 20 + portmap::SLEEPERS + dht::SLEEPERS;
 
-/// A look at shared files, and one to spare.
-pub(super) const ODD_JOBS: usize = 2;
+/// A look at shared files, at a watched folder, at the mounts, some more of a copy, files to be made,
+/// what commands have deleted, and a few to spare.
+pub(super) const ODD_JOBS: usize = 12;
