@@ -44,7 +44,12 @@
 //!    tell of peers; whoever is met becomes a candidate in [`engine::swarm::candidates`] ->
 //!    `service::lobby` (dial) -> journeys 2 and 3. [`engine::portmap`] -> `service::portmap`: the
 //!    router lets in who comes by himself.
-//! 5. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
+//! 5. **Always on.** `main` -> `service::life` with a `service::config` -> `service::archive` (the
+//!    state folder on a thread of its own, [`engine::library::catalog`] in it) -> ready. Torrents are
+//!    at rest: a peer that asks for one has `service::rest` wake it, then journey 2; `service::pass`
+//!    announces them in turn. `service::watch` tells what happens to a folder's entries,
+//!    `service::house` and `service::control` what the owner wants, and `service::steward` does it.
+//! 6. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
 //!

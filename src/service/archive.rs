@@ -83,6 +83,15 @@ impl Archive {
         handed_over.expect("the thread answers as long as it can be asked");
         answer.recv().await.expect("a question is answered")
     }
+
+    /// Removes folders of torrents that no record vouches for. Looks at every folder, a few at a
+    /// time: others are answered in between.
+    pub async fn clear_away_strays(&self) {
+        let mut folders = self.ask(|state| state.folders()).await;
+        while let Some(rest) = folders {
+            folders = self.ask(move |state| state.clear_away_strays(rest)).await;
+        }
+    }
 }
 
 impl Drop for Archive {

@@ -161,7 +161,8 @@ impl Known {
                 continue;
             }
             // A file that is still being fetched changes all the time.
-            if seen != extent.stamp && seen.inode != extent.stamp.inode {
+            let is_ours = self.content.growing && seen.inode == extent.stamp.inode;
+            if seen != extent.stamp && !is_ours {
                 left.push(whole.display().to_string());
                 continue;
             }

@@ -19,7 +19,7 @@
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
 //! | what is to be fetched, or put elsewhere | [`wanted`], [`moving`]: kept until it has been |
-//! | folders whose entries become shares | [`house`], [`watch`] |
+//! | folders whose entries become shares | [`house`], [`watch`], [`remembered`] over a restart |
 //! | disks that come, go, fill up and fail | [`volume`], [`grounds`] who watches over them |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
@@ -56,6 +56,7 @@ pub mod pass;
 pub mod portmap;
 pub mod pump;
 pub mod refusal;
+pub mod remembered;
 pub mod report;
 pub mod rest;
 pub mod scrub;

@@ -23,12 +23,14 @@ use crate::engine::library::{Entry, Facts};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
+use async_io::Timer;
 use log::warn;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// What the owner asked for.
@@ -367,7 +369,14 @@ async fn hash_all(
             under_way.push_back(receipt);
             pieces.next();
         }
-        let Some(next) = under_way.pop_front() else { break Ok(()) };
+        let Some(next) = under_way.pop_front() else {
+            if pieces.peek().is_none() {
+                break Ok(());
+            }
+            // Every place of the lanes is taken by others.
+            Timer::after(BUSY).await;
+            continue;
+        };
         let Done::Hash(piece, hash) = next.await else { continue };
         if let Err(refusal) = put(piece, hash) {
             break Err(refusal);
@@ -409,6 +418,9 @@ fn not_hashed(content: &Content, error: ContentError) -> Refusal {
         ContentError::NoMetadata(error) => unreadable(&content.root, error),
     }
 }
+
+/// Before lanes of which every place was taken are asked again.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// Remedy for a `.torrent` that is none.
 pub const BROKEN_TORRENT: &str = "fetch the .torrent again from where it came";

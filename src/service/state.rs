@@ -7,6 +7,7 @@
 //! STATE/staging, STATE/lookup     a checkpoint on its way into the slots; a cache of where in them
 //! STATE/damaged                   what stood in slots that were damaged
 //! STATE/wanted/HASH.json          what of a torrent is wanted (service/wanted)
+//! STATE/watched/KEY               what a watched folder held (service/remembered)
 //! STATE/volumes                   which disks are known (service/volume)
 //! STATE/control                   the socket for the owner's commands (service/control)
 //! STATE/dht                       nodes of the DHT that were known last (service/dht)
@@ -15,10 +16,10 @@
 //! STATE/torrents/HASH-CRC/have      its bitfield, when it is not whole
 //! STATE/torrents/HASH-CRC/progress  its bitfield while it is fetched (engine/library/progress)
 //! STATE/torrents/HASH-CRC/NAME.torrent
-//! STATE/torrents/.new1/             one being made; cleared away at the next start
+//! STATE/new/1/                      one being made; cleared away at the next start
 //! ```
 //!
-//! A torrent's folder is made whole and synced under `.new1`, then renamed, then recorded. Other
+//! A torrent's folder is made whole and synced under `new/1`, then renamed, then recorded. Other
 //! facts make another folder, and the old one goes once the record is durable: a cut at any
 //! instant leaves a torrent as before or as after.
 
@@ -54,6 +55,8 @@ pub struct State<'m> {
     pub(super) kept: Kept,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
+    /// Torrents were lost to damage when it was opened.
+    has_lost_torrents: bool,
     /// Held open: the lock lasts as long as the process.
     _lock: File,
 }
@@ -68,7 +71,8 @@ impl<'m> State<'m> {
     ) -> Result<State<'m>, Refusal> {
         let (folder, torrents) = (given, given.join("torrents"));
         let mut builder = fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&torrents);
+        builder.recursive(true).mode(0o700);
+        let made = builder.create(&torrents).and_then(|()| builder.create(given.join(NEW)));
         // Absolute from here on: what is printed has to be found from anywhere.
         let folder = made.and_then(|()| fs::canonicalize(folder));
         let folder = &folder.map_err(|error| refused(given, error))?;
@@ -88,7 +92,9 @@ impl<'m> State<'m> {
         say_what_was_lost(folder, &opened);
         let (folder, made) = (folder.to_path_buf(), Cell::new(0));
         let (kept, is_whole) = Kept::open(&folder);
-        let mut state = State { folder, catalog, kept, made, _lock: lock };
+        let has_lost_torrents =
+            opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
+        let mut state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
         if !is_whole {
             state.find_lost_volumes();
@@ -154,6 +160,11 @@ impl<'m> State<'m> {
         Facts::parse(&bytes, entry.facts_crc).map(|facts| read(&facts, &folder))
     }
 
+    /// Whether torrents were lost to damage when it was opened.
+    pub fn has_lost_torrents(&self) -> bool {
+        self.has_lost_torrents
+    }
+
     /// How many torrents there are.
     pub fn count(&self) -> u32 {
         self.catalog.count()
@@ -178,8 +189,7 @@ impl<'m> State<'m> {
     /// An empty folder in which a torrent's files can be made.
     pub fn new_folder(&self) -> Result<PathBuf, Refusal> {
         self.made.set(self.made.get().wrapping_add(1));
-        let name = std::format!("torrents/{NEW}{}", self.made.get());
-        let folder = self.folder.join(name);
+        let folder = self.folder.join(std::format!("{NEW}/{}", self.made.get()));
         let made = fs::DirBuilder::new().mode(0o700).create(&folder);
         made.map_err(|error| refused(&folder, error))?;
         Ok(folder)
@@ -189,7 +199,7 @@ impl<'m> State<'m> {
     pub fn discard_new_folders(&self) {
         for number in 1..=self.made.get() {
             // It has been put in its place, or cannot be removed now: the next start tries again.
-            let _ = fs::remove_dir_all(self.folder.join(std::format!("torrents/{NEW}{number}")));
+            let _ = fs::remove_dir_all(self.folder.join(std::format!("{NEW}/{number}")));
         }
     }
 
@@ -295,6 +305,11 @@ impl<'m> State<'m> {
         facts_crc: u32,
         found: &Found,
     ) -> Result<Entry, Refusal> {
+        let now = self.get(&entry.info_hash);
+        if now.is_none_or(|now| now.facts_crc != entry.facts_crc) {
+            let problem = "has been removed, or shared anew, meanwhile";
+            return Err(Refusal::new(entry.info_hash, problem, "delete what was copied of it"));
+        }
         self.place(folder, entry.info_hash, facts_crc, false, Some(found))?;
         Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
@@ -342,16 +357,25 @@ impl<'m> State<'m> {
 
     /// Removes folders that were being made when the last life ended.
     fn clear_new_folders(&self) {
-        self.clear_away(|name| name.starts_with(NEW));
+        let Ok(folders) = fs::read_dir(self.folder.join(NEW)) else { return };
+        folders.flatten().for_each(|entry| remove_stray(&entry.path()));
+    }
+
+    /// The folders of all torrents, for [`State::clear_away_strays`].
+    pub fn folders(&self) -> Option<fs::ReadDir> {
+        fs::read_dir(self.folder.join("torrents")).ok()
     }
 
     /// Removes folders of ours that no record vouches for: what a cut left behind. What has another
-    /// kind of name is somebody else's. Looks at every folder.
-    pub fn clear_away_strays(&mut self) {
-        let torrents = self.folder.join("torrents");
-        let Ok(entries) = fs::read_dir(&torrents) else { return };
-        for entry in entries.flatten() {
+    /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
+    /// are, so that whoever asks for something else meanwhile hardly waits.
+    pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
+        for _ in 0..STRAYS_LOOKED_AT {
+            let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(OLD_NEW) {
+                remove_stray(&entry.path());
+            }
             let Some((info_hash, facts_crc)) = parse_name(&name) else { continue };
             // While the library cannot be read everything stays.
             let known = self.catalog.get(&info_hash);
@@ -359,15 +383,7 @@ impl<'m> State<'m> {
                 remove_stray(&entry.path());
             }
         }
-    }
-
-    fn clear_away(&self, is_stray: impl Fn(&str) -> bool) {
-        let Ok(entries) = fs::read_dir(self.folder.join("torrents")) else { return };
-        for entry in entries.flatten() {
-            if is_stray(&entry.file_name().to_string_lossy()) {
-                remove_stray(&entry.path());
-            }
-        }
+        Some(folders)
     }
 }
 
@@ -512,8 +528,14 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Names of folders that are being made begin so.
-const NEW: &str = ".new";
+/// Where folders are being made.
+const NEW: &str = "new";
+
+/// Names of those began so, among the others, in older versions.
+const OLD_NEW: &str = ".new";
+
+/// Folders looked at between two questions of others.
+const STRAYS_LOOKED_AT: usize = 32;
 
 const DAMAGED: &str =
     "their slots were damaged, and are kept in `damaged`; share or fetch them anew";

@@ -44,8 +44,7 @@ pub enum Step {
     },
     /// From here on these are the states that may be found.
     Expect {
-        old: usize,
-        new: usize,
+        states: Vec<usize>,
     },
 }
 
@@ -86,8 +85,8 @@ impl Disk {
         File { disk: self.clone(), file }
     }
 
-    pub fn expect(&self, old: usize, new: usize) {
-        self.0.borrow_mut().tape.push(Step::Expect { old, new });
+    pub fn expect(&self, states: &[usize]) {
+        self.0.borrow_mut().tape.push(Step::Expect { states: states.to_vec() });
     }
 
     pub fn set_faults(&self, faults: Option<(u32, Prng)>) -> Option<(u32, Prng)> {

@@ -252,7 +252,7 @@ fn a_folder_that_is_removed_and_put_back_is_away_meanwhile() {
     let told = stage.take(3);
     assert_eq!(told.len(), 3);
     assert!(
-        [gone(home.path(), "a"), gone(home.path(), "b"), Change::Away]
+        [gone(&folder, "a"), gone(&folder, "b"), Change::Away]
             .iter()
             .all(|change| told.contains(change))
     );
@@ -406,7 +406,7 @@ fn after_whatever_was_done_to_a_folder_its_watch_knows_what_a_new_one_finds() {
         for (change, _) in std::mem::take(&mut stage.told) {
             match change {
                 Change::Rests { name, identity } => {
-                    drop(belief.insert(Key::of(home.path(), &name), identity))
+                    belief.insert(Key::of(home.path(), &name), identity);
                 }
                 Change::Gone { key } => assert!(belief.remove(&key).is_some()),
                 Change::Renamed { from, to, identity } => {

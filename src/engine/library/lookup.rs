@@ -8,8 +8,8 @@
 //!   24  CRC of the 24 bytes before      8  84 cells: a slot and one, u32; a tag, u16
 //! ```
 //!
-//! Numbers are little-endian, CRCs are CRC-32. A page of zeros is an empty one, so the file may have
-//! holes.
+//! Numbers are little-endian, CRCs are CRC-32. Empty pages have their CRC too, so that one of zeros,
+//! which is how some disks lose one, is known to be damaged.
 //!
 //! A hash table of pages: a key stands for a page, and its cell lies there or, that being full, in
 //! the next one, as far as the flags lead. Its tag leaves hardly any other slot to be tried: finding
@@ -97,11 +97,18 @@ impl<S: Shelf> Lookup<S> {
     }
 
     /// Makes it an empty one with room for so many torrents, which nobody vouches for.
+    ///
+    /// # Work
+    /// Writes all pages, from the first to the last.
     pub fn clear(&mut self, torrents_max: u32) -> Result<(), ShelfError<S::Error>> {
         self.resize(torrents_max);
         self.shelf.clear()?;
         // No page may be written while an old header could come back above it.
-        self.shelf.sync()
+        self.shelf.sync()?;
+        for number in 0..self.pages {
+            self.store(number, &mut Page([0; PAGE_BYTES]))?;
+        }
+        Ok(())
     }
 
     /// Makes its pages durable. From then on it is of that generation.
@@ -136,7 +143,7 @@ impl<S: Shelf> Lookup<S> {
             match page.position(|found| found.is_none()) {
                 Some(place) if !page.is_spilled() && free.is_none() => {
                     page.set(place, Some(cell));
-                    return self.store(number, &mut page);
+                    return Ok(self.store(number, &mut page)?);
                 }
                 Some(_) if free.is_none() => free = Some(number),
                 _ => {}
@@ -154,7 +161,7 @@ impl<S: Shelf> Lookup<S> {
         let mut page = self.load(free)?;
         let place = page.position(|found| found.is_none()).ok_or(LookupError::Doubted)?;
         page.set(place, Some(cell));
-        self.store(free, &mut page)
+        Ok(self.store(free, &mut page)?)
     }
 
     /// Says that nothing of that key is in `slot` any more.
@@ -165,7 +172,7 @@ impl<S: Shelf> Lookup<S> {
             let mut page = self.load(number)?;
             if let Some(place) = page.position(|found| found == Some(cell)) {
                 page.set(place, None);
-                return self.store(number, &mut page);
+                return Ok(self.store(number, &mut page)?);
             }
             if !page.is_spilled() {
                 break;
@@ -179,14 +186,13 @@ impl<S: Shelf> Lookup<S> {
         let mut page = Page([0; PAGE_BYTES]);
         self.shelf.read(place(number), &mut page.0)?;
         let is_whole = u32_at(&page.0, 0) == page.crc(number);
-        // Written once, no page is all zeros: its checksum stands in it.
-        if is_whole || page.0 == [0; PAGE_BYTES] { Ok(page) } else { Err(LookupError::Doubted) }
+        if is_whole { Ok(page) } else { Err(LookupError::Doubted) }
     }
 
-    fn store(&mut self, number: u32, page: &mut Page) -> Result<(), LookupError<S::Error>> {
+    fn store(&mut self, number: u32, page: &mut Page) -> Result<(), ShelfError<S::Error>> {
         let crc = page.crc(number).to_le_bytes();
         page.0[..4].copy_from_slice(&crc);
-        Ok(self.shelf.write(place(number), &page.0)?)
+        self.shelf.write(place(number), &page.0)
     }
 
     fn header(&self, generation: u64) -> [u8; HEADER_BYTES] {
@@ -330,6 +336,12 @@ mod tests {
         Key::Root(super::super::root_key(&number.to_le_bytes()))
     }
 
+    fn empty(torrents_max: u32) -> Lookup<Memory> {
+        let mut lookup = Lookup::new(Memory::default(), 0);
+        lookup.clear(torrents_max).unwrap();
+        lookup
+    }
+
     fn found<S: Shelf<Error: std::fmt::Debug>>(lookup: &mut Lookup<S>, key: Key) -> Vec<u32> {
         let mut search = lookup.find(key);
         std::iter::from_fn(|| search.step().unwrap()).collect()
@@ -338,7 +350,7 @@ mod tests {
     #[test]
     fn what_was_put_in_is_found_and_what_was_taken_out_is_not() {
         for torrents_max in [1, 100, 1_000] {
-            let mut lookup = Lookup::new(Memory::default(), torrents_max);
+            let mut lookup = empty(torrents_max);
             for slot in 0..2 * torrents_max {
                 lookup.insert(key(slot), slot).unwrap();
                 lookup.insert(key(slot), slot).unwrap();
@@ -357,7 +369,7 @@ mod tests {
     #[test]
     fn a_full_one_takes_half_again_as_much_and_tries_hardly_any_other_slot() {
         let torrents_max = 20_000;
-        let mut lookup = Lookup::new(Memory::default(), torrents_max);
+        let mut lookup = empty(torrents_max);
         for slot in 0..2 * torrents_max {
             lookup.insert(key(slot), slot).unwrap();
         }
@@ -376,7 +388,7 @@ mod tests {
 
     #[test]
     fn many_under_one_key_are_all_found() {
-        let mut lookup = Lookup::new(Memory::default(), 300);
+        let mut lookup = empty(300);
         for slot in 0..400 {
             lookup.insert(Key::Root(1), slot).unwrap();
         }
@@ -393,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_name_and_a_place_of_the_same_number_are_two() {
-        let mut lookup = Lookup::new(Memory::default(), 1);
+        let mut lookup = empty(1);
         let name = Key::Name(InfoHash::V1([1; 20]));
         let root = Key::Root(u64::from_le_bytes([1; 8]));
         lookup.insert(name, 3).unwrap();
@@ -405,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_page_with_any_bit_changed_is_doubted() {
-        let mut lookup = Lookup::new(Memory::default(), 1);
+        let mut lookup = empty(1);
         lookup.insert(key(1), 1).unwrap();
         for bit in 0..PAGE_BYTES * 8 {
             let byte = HEADER_SECTOR_BYTES as usize + bit / 8;
@@ -414,18 +426,20 @@ mod tests {
             lookup.shelf_mut().bytes[byte] ^= 1 << (bit % 8);
         }
         assert_eq!(found(&mut lookup, key(1)), [1]);
+        lookup.shelf_mut().bytes[HEADER_SECTOR_BYTES as usize..].fill(0);
+        assert_eq!(lookup.find(key(1)).step(), Err(LookupError::Doubted));
     }
 
     #[test]
     fn it_is_of_one_size_and_generation_or_not_at_all() {
-        let mut lookup = Lookup::new(Memory::default(), 1_000);
+        let mut lookup = empty(1_000);
         assert_eq!(lookup.is_of(0), Ok(false));
         lookup.insert(key(1), 1).unwrap();
         lookup.vouch(7, true).unwrap();
         assert_eq!((lookup.is_of(7), lookup.is_of(8)), (Ok(true), Ok(false)));
         let mut other = Lookup::new(lookup.shelf_mut(), 2_000);
         assert_eq!(other.is_of(7), Ok(false));
-        other.clear(1_000).unwrap();
+        assert_eq!(other.clear(1_000), Ok(()));
         assert_eq!(lookup.is_of(7), Ok(false));
         assert!(found(&mut lookup, key(1)).is_empty());
     }

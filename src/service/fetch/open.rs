@@ -20,16 +20,17 @@ use crate::service::draft;
 use crate::service::grounds;
 use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
 use crate::service::lanes::{Done, Job};
+use crate::service::options::FetchOptions;
 use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
 use crate::service::state::State;
 use crate::service::volume;
 use crate::service::walk::{LeftOut, unreadable};
+use crate::service::wanted::Wanted;
 use log::{info, warn};
 use std::boxed::Box;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -38,12 +39,8 @@ use std::vec::Vec;
 pub struct Wish<'w> {
     /// The torrent.
     pub torrent: &'w Path,
-    /// Where its content goes.
-    pub output: &'w Path,
-    /// Patterns of the files that are wanted.
-    pub files: &'w [String],
-    /// What lies there already may be written over.
-    pub force: bool,
+    /// Which of it goes where.
+    pub fetch: &'w FetchOptions,
 }
 
 /// A torrent that is to be fetched, beside what it shares already.
@@ -128,7 +125,7 @@ impl Workshop<'_> {
         summary: &Summary,
         wish: Wish<'_>,
     ) -> Result<Option<Taken>, Refusal> {
-        let (wanted, _) = wanted_pieces(&known.content.metainfo, summary, wish.files)
+        let (wanted, _) = wanted_pieces(&known.content.metainfo, summary, &wish.fetch.files)
             .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
         let name = &summary.name;
         if !files_are_there(&known.content, &wanted) {
@@ -161,7 +158,7 @@ impl Workshop<'_> {
         if !self.archive.ask(has_room).await {
             return Err(self.full().await);
         }
-        let target = wish.output.join(summary.name.as_str());
+        let target = wish.fetch.output.join(summary.name.as_str());
         let found = grounds::take_up(self.archive, self.lanes, &target).await?;
         let folder = self.new_folder().await?;
         let space = found.space;
@@ -169,9 +166,9 @@ impl Workshop<'_> {
         let plan = Plan {
             torrent: wish.torrent.to_path_buf(),
             folder: folder.clone(),
-            output: wish.output.to_path_buf(),
-            files: wish.files.to_vec(),
-            force: wish.force,
+            output: wish.fetch.output.clone(),
+            files: wish.fetch.files.clone(),
+            force: wish.fetch.force,
             // What we have made ourselves may be written to again.
             before,
             room_bytes,
@@ -205,7 +202,7 @@ impl Workshop<'_> {
         progress: &mut impl Hashing,
     ) -> Result<Taken, Refusal> {
         let summary = &made.summary;
-        let have = adopt_existing(self, made, wish.force, progress).await?;
+        let have = adopt_existing(self, made, wish.fetch.force, progress).await?;
         let facts = Facts {
             info_hash,
             root: draft::utf8(&made.content.root)?,
@@ -223,7 +220,20 @@ impl Workshop<'_> {
         let mut record = Progress::open(folder, summary.layout.bitfield_bytes())?;
         record.verified.copy_from_slice(&have);
         let made_in = folder.to_path_buf();
-        let begin = move |state: &mut State<'_>| state.begin(&made_in, info_hash, crc, &found);
+        let wanted = Wanted::new(&summary.name, wish.fetch);
+        let begin = move |state: &mut State<'_>| {
+            // In this order: what is begun is gone on with after any power cut. What a link has
+            // said before is not written over.
+            let is_new = state.wanted(&info_hash).is_none();
+            if is_new {
+                state.keep_wanted(&info_hash, &wanted)?;
+            }
+            let begun = state.begin(&made_in, info_hash, crc, &found);
+            if begun.is_err() && is_new {
+                state.drop_wanted(&info_hash);
+            }
+            begun
+        };
         let (folder, known) = self.archive.ask(begin).await?;
         record.move_to(&folder);
         let share = Share {

@@ -24,8 +24,6 @@ impl Charge<'_> {
 
     /// Shares and fetches what the configuration says, anew whenever it is read again.
     pub(super) async fn look_after(&self, steward: &Steward<'_, '_>) {
-        // Of what a power cut left behind nothing is in anybody's way.
-        steward.keeper.archive.ask(|state| state.clear_away_strays()).await;
         loop {
             let reserve = self.config.borrow().fetch.reserve;
             steward.keeper.archive.ask(move |state| state.keep_free(reserve)).await;
@@ -43,6 +41,13 @@ impl Charge<'_> {
                 }
             }
         }
+    }
+
+    /// Removes what a power cut has left behind. It is in nobody's way, so those who ask for
+    /// something after the start come first.
+    pub(super) async fn clear_away(&self, steward: &Steward<'_, '_>) {
+        steward.service.clock.sleep(STRAYS_AFTER_MS, "what a power cut left behind").await;
+        steward.keeper.archive.clear_away_strays().await;
     }
 
     /// Tells systemd now and then that all is well.
@@ -71,9 +76,21 @@ impl Charge<'_> {
                     log_lines::set_level(level);
                 }
                 for key in &changes.waiting {
-                    info!("{key}: has changed, and is heeded from the next start on");
+                    info!("{key}: has changed, and is heeded {LATER}");
                 }
+                for share in &changes.shares.gone {
+                    info!("{}: {STAYS}", share.source.path().display());
+                }
+                if changes.trackers.is_some() {
+                    info!("[network] trackers: hold for what is new; for all else {LATER}");
+                }
+                let mut given = steward.given.borrow_mut();
+                given.trackers.clone_from(&new.network.trackers);
+                given.fetch.output = new.fetch.into.clone().unwrap_or_default();
+                given.fetch.sequential = new.fetch.sequential;
+                drop(given);
                 let mut config = self.config.borrow_mut();
+                config.network.trackers = new.network.trackers;
                 (config.shares, config.fetch) = (new.shares, new.fetch);
                 (config.caps, config.level) = (new.caps, new.level);
                 steward.changed.ring();
@@ -84,3 +101,11 @@ impl Charge<'_> {
         self.notify.ready("on the air");
     }
 }
+
+/// What may be left of the last life is looked for so long after the start.
+const STRAYS_AFTER_MS: u64 = 20_000;
+
+const LATER: &str = "from the next start on";
+
+/// Nothing that is hashed is forgotten because of a line that was taken out.
+const STAYS: &str = "is looked after no more; what was shared of it is until you remove it";

@@ -234,10 +234,12 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
-/// Each web seed sleeps once beside. A command of the owner's sleeps twice, and the pass as an
-/// announce does; folders are waited for by one.
+/// Each web seed sleeps once beside. A command of the owner's sleeps three times, and the pass as an
+/// announce does; folders, links that failed, those found to fail, what is carried elsewhere and what
+/// the last life left are waited for by one each. A few are to spare: without a place the box ends.
 pub(super) const SLEEPERS: usize =
-    5 * announcer::EXCHANGES_MAX + 2 * PLACES + 11 + portmap::SLEEPERS + dht::SLEEPERS;
+    5 * announcer::EXCHANGES_MAX + 3 * PLACES + 20 + portmap::SLEEPERS + dht::SLEEPERS;
 
-/// A look at shared files, and one to spare.
-pub(super) const ODD_JOBS: usize = 2;
+/// A look at shared files, at a watched folder, at the mounts, some more of a copy, files to be made,
+/// what commands have deleted, and a few to spare.
+pub(super) const ODD_JOBS: usize = 12;

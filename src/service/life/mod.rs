@@ -85,7 +85,7 @@ fn live_with(
         let heeded = if charge.is_some() { &heeded[..] } else { &heeded[..2] };
         let mut signals = Signals::new(heeded).map_err(no_signals)?;
         if charge.is_none() {
-            archive.ask(|state| state.clear_away_strays()).await;
+            archive.clear_away_strays().await;
         }
         grounds.look_first(&archive).await;
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
@@ -195,7 +195,9 @@ async fn serve(
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(grounds::run(&steward)).detach();
     executor.spawn(discovery::run(&service)).detach();
-    executor.spawn(portmap::run(&service)).detach();
+    if options.map_port {
+        executor.spawn(portmap::run(&service)).detach();
+    }
     if let Some(node) = &node {
         executor.spawn(dht::run(&world, node)).detach();
         executor.spawn(dht::heed_peers(&world, node)).detach();
@@ -222,6 +224,7 @@ async fn serve(
         executor.spawn(steward.run_wanted()).detach();
         executor.spawn(steward.run_moves()).detach();
         executor.spawn(charge.watchdog(&service)).detach();
+        executor.spawn(charge.clear_away(&steward)).detach();
     }
     report.ready(address);
     if let Some(charge) = charge {

@@ -1,6 +1,6 @@
-//! Content is carried elsewhere, one torrent after the other; see [`moving`](crate::service::moving).
+//! Content is carried elsewhere, one torrent after the other; see [`moving`].
 
-use super::Steward;
+use super::{Meant, Steward};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use crate::service::control::message::Move;
@@ -19,10 +19,10 @@ use std::sync::Arc;
 impl Steward<'_, '_> {
     /// Has a torrent's content carried elsewhere; which one's it is.
     pub(super) async fn begin_move(&self, order: Move) -> Result<Entry, Refusal> {
-        let entry = self.find(&order.what).await?;
+        let meant = self.find(&order.what).await?;
+        let Meant::Known(entry) = meant else { return Err(still_fetched(&order)) };
         if entry.fetching {
-            let remedy = "wait until it is complete, or add it anew with -o";
-            return Err(Refusal::new(&order.what, "is still being fetched", remedy));
+            return Err(still_fetched(&order));
         }
         let prepare = move |state: &mut State<'_>| {
             let known = state.load(&entry).ok_or_else(|| {
@@ -39,9 +39,9 @@ impl Steward<'_, '_> {
             }
             let from = known.content.root;
             let name = from.file_name().unwrap_or_default();
-            let moving = Moving { to: order.to.join(name), from: from.clone() };
+            let moving = Moving { to: order.to.join(name), from, copied: false };
             let bytes = known.content.layout.total_bytes;
-            match moving::objection(&order.to, &moving.to, bytes) {
+            match moving::objection(&moving.from, &order.to, &moving.to, bytes) {
                 Some(objection) => Err(objection),
                 None => state.keep_moving(&entry.info_hash, &moving),
             }
@@ -72,8 +72,14 @@ impl Steward<'_, '_> {
             let entry = state.get(&info_hash)?;
             Some((entry, state.load(&entry)?, state.moving(&info_hash)?))
         };
-        let Some((entry, known, moving)) = self.keeper.archive.ask(find).await else {
-            return Ok(());
+        let Some((entry, known, mut moving)) = self.keeper.archive.ask(find).await else {
+            // It was removed meanwhile: what was copied of it goes too.
+            let left = self.keeper.archive.ask(move |state| state.moving(&info_hash)).await;
+            let cleared = left.map_or(Ok(()), |moving| moving.clear());
+            return cleared.map_err(|error| {
+                let remedy = "remove what was copied of it by hand";
+                Refusal::new(info_hash, error, remedy)
+            });
         };
         if known.asleep {
             let problem = "is on a disk that is not there";
@@ -89,9 +95,9 @@ impl Steward<'_, '_> {
             return Ok(());
         }
         let refuse = |path: PathBuf| move |error| crate::service::state::refused(&path, error);
-        moving.clear().map_err(refuse(moving.draft()))?;
         let mut is_copy = true;
-        if !moving.to.exists() {
+        if !moving.copied {
+            moving.clear().map_err(refuse(moving.draft()))?;
             is_copy = match self.copy(&known, &moving, info_hash).await {
                 Ok(is_copy) => is_copy,
                 Err(refusal) => {
@@ -100,7 +106,15 @@ impl Steward<'_, '_> {
                     return Err(refusal);
                 }
             };
-            moving.finish().map_err(refuse(moving.to.clone()))?;
+            moving.copied = true;
+            let copied = moving.clone();
+            let keep = move |state: &mut State<'_>| state.keep_moving(&info_hash, &copied);
+            self.keeper.archive.ask(keep).await?;
+        }
+        if let Err(error) = moving.finish() {
+            // Something else has its name by now; should the copy stay, it says what it is.
+            let _ = moving.clear();
+            return Err(refuse(moving.to.clone())(error));
         }
         self.switch(&entry, &known, &moving, is_copy).await?;
         info!("{}: lies in {} now", known.content.root.display(), moving.to.display());
@@ -173,6 +187,11 @@ impl Steward<'_, '_> {
         let (_, to, copied_bytes) = carried.as_ref().filter(|(name, ..)| name == info_hash)?;
         Some(control::answer::Moving { to: to.clone(), copied_bytes: *copied_bytes })
     }
+}
+
+fn still_fetched(order: &Move) -> Refusal {
+    let remedy = "wait until it is complete, or add it anew with -o";
+    Refusal::new(&order.what, "is still being fetched", remedy)
 }
 
 /// The bitfield of all that there is.

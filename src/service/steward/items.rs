@@ -1,6 +1,7 @@
 //! What is said of a torrent, and of the box.
 
-use super::Steward;
+use super::add::WAITS;
+use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
 use crate::engine::swarm::torrent::Have;
 use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot};
@@ -18,6 +19,7 @@ use crate::service::lan::magnet;
 use crate::service::state::State;
 use crate::service::volume::kept::Told;
 use crate::service::walk::LeftOut;
+use crate::service::wanted::Wanted;
 use std::boxed::Box;
 use std::fs;
 use std::net::SocketAddr;
@@ -111,16 +113,20 @@ impl Steward<'_, '_> {
     /// Torrents of which only the name is known are at the end.
     async fn list_hunts(&self, wanted: &str, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
         let known = self.keeper.archive.ask(nameless).await;
-        for (info_hash, name) in known {
-            if name.to_lowercase().contains(wanted) {
-                reply.item(&Answer::Torrent(self.sought(info_hash, name))).await?;
+        for (info_hash, sought) in known {
+            if sought.name.to_lowercase().contains(wanted) {
+                reply.item(&Answer::Torrent(self.sought(info_hash, &sought))).await?;
             }
         }
         Ok(())
     }
 
     /// What a list says of a torrent.
-    pub(super) async fn item(&self, entry: Entry) -> Item {
+    pub(super) async fn item(&self, meant: &Meant) -> Item {
+        let entry = match meant {
+            Meant::Known(entry) => *entry,
+            Meant::Sought(info_hash, wanted) => return self.sought(*info_hash, wanted),
+        };
         let outline = self.keeper.archive.ask(move |state| state.outline(&entry)).await;
         self.item_of(&entry, outline.as_ref())
     }
@@ -140,7 +146,7 @@ impl Steward<'_, '_> {
             (None, None) => Some("its files in the state folder are damaged: add it anew".into()),
             (None, Some(outline)) if outline.asleep => None,
             (None, Some(_)) if entry.fetching && slot.is_none() && !entry.paused => {
-                Some("waits until something else has been fetched".into())
+                Some(self.service.fetched.why_put_off(&entry.info_hash).unwrap_or(WAITS.into()))
             }
             (None, Some(_)) => None,
         };
@@ -169,15 +175,23 @@ impl Steward<'_, '_> {
     }
 
     /// A torrent of which only the name is known.
-    fn sought(&self, info_hash: InfoHash, name: String) -> Item {
+    fn sought(&self, info_hash: InfoHash, wanted: &Wanted) -> Item {
         let slot = self.service.swarm.borrow().find(&info_hash.on_the_wire());
-        let waits = slot.is_none();
+        let trouble = match self.service.fetched.why_put_off(&info_hash) {
+            Some(why) => Some(why),
+            None => (slot.is_none() && !wanted.paused).then(|| WAITS.to_string()),
+        };
+        let state = match () {
+            () if wanted.paused => How::Paused,
+            () if self.service.fetched.why_put_off(&info_hash).is_some() => How::Trouble,
+            () => How::Fetching,
+        };
         Item {
             info_hash,
-            name,
+            name: wanted.name.clone(),
             bytes: 0,
-            state: How::Fetching,
-            trouble: waits.then(|| "waits until something else has been fetched".to_string()),
+            state,
+            trouble,
             wanted_bytes: 0,
             here_bytes: 0,
             sent_bytes: 0,
@@ -204,13 +218,14 @@ impl Steward<'_, '_> {
         };
         let (known, wanted, volume) = self.keeper.archive.ask(find).await;
         let Some((entry, Some(known), outline)) = known else {
-            let lead = wanted.map(|wanted| wanted.lead(info_hash)).ok_or_else(|| {
+            let wanted = wanted.ok_or_else(|| {
                 Refusal::new(info_hash, "is no torrent this box knows", "look at `perennial list`")
             })?;
+            let lead = wanted.lead(info_hash);
             let link =
                 magnet(&info_hash, &lead.name, 0, lead.trackers.iter(), lead.peers.into_iter());
             return Ok(Box::new(Detail {
-                torrent: self.sought(info_hash, lead.name),
+                torrent: self.sought(info_hash, &wanted),
                 files: 0,
                 wanted_files: 0,
                 piece_bytes: 0,
@@ -265,11 +280,9 @@ impl Steward<'_, '_> {
         show: Show,
         reply: &mut Reply<'_>,
     ) -> Result<Option<u64>, Unanswered> {
-        let info_hash = match (show.what.info_hash(), self.find(&show.what).await) {
-            (_, Ok(entry)) => entry.info_hash,
-            // Perhaps only its name is known.
-            (Some(info_hash), Err(_)) => info_hash,
-            (None, Err(refusal)) => return Err(refusal.into()),
+        let info_hash = match self.find(&show.what).await? {
+            Meant::Known(entry) => entry.info_hash,
+            Meant::Sought(info_hash, _) => info_hash,
         };
         if show.after.is_none() {
             reply.item(&Answer::Detail(self.detail(info_hash).await?)).await?;
@@ -425,10 +438,11 @@ fn entries(state: &mut State<'_>, mut after: Option<u32>) -> Vec<(u32, Entry)> {
 }
 
 /// What is wanted and not in the library yet.
-fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, String)> {
+/// What is wanted of which only the name is known.
+pub(super) fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, Wanted)> {
     let mut all = state.all_wanted();
     all.retain(|info_hash| state.get(info_hash).is_none());
-    all.into_iter().filter_map(|name| Some((name, state.wanted(&name)?.name))).collect()
+    all.into_iter().filter_map(|name| Some((name, state.wanted(&name)?))).collect()
 }
 
 /// What the process holds of memory now.

@@ -82,7 +82,8 @@ pub struct Told {
 impl Kept {
     /// Reads what was written down; whether that was all there, as far as can be seen.
     pub fn open(folder: &Path) -> (Kept, bool) {
-        let mut table = Volumes::new(VOLUMES_MAX, Reserve::default());
+        // Until the configuration says more, if there is one.
+        let mut table = Volumes::new(VOLUMES_MAX, Reserve::Bytes(0));
         let path = folder.join(FILE);
         let read = fs::read_to_string(&path);
         let saved = read.as_deref().unwrap_or_default().into();
@@ -146,7 +147,20 @@ impl State<'_> {
     }
 
     /// A volume is there on which something is, or is to be.
+    ///
+    /// # When full
+    /// Those that no torrent is on are forgotten; if there are none, it is refused.
     pub fn note(&mut self, found: &Found) -> Result<(), Refusal> {
+        if !self.kept.table.has_room_for(found.id.front()) {
+            let (mut used, mut after) = (Vec::new(), None);
+            while let Some((slot, entry)) = self.next(after) {
+                after = Some(slot);
+                if !used.contains(&entry.volume) {
+                    used.push(entry.volume);
+                }
+            }
+            self.kept.table.forget_all_but(&used);
+        }
         let changes = self.kept.table.note(found)?;
         self.kept.news.extend(changes);
         let folder = self.path().to_path_buf();
@@ -292,11 +306,11 @@ impl State<'_> {
     }
 }
 
-/// More disks than any box has.
-pub const VOLUMES_MAX: usize = 32;
+/// Disks that torrents are on.
+pub const VOLUMES_MAX: usize = 16;
 
 /// What is kept of one: its names, and where it is and was.
-pub const VOLUME_BYTES: usize = 2048;
+pub const VOLUME_BYTES: usize = 1024;
 
 const FILE: &str = "volumes";
 

@@ -151,7 +151,7 @@ impl Volumes {
                     "is one disk more than the {} there is room for",
                     self.volumes_max
                 );
-                let remedy = "remove what is shared from one of the others, or take a larger board";
+                let remedy = "remove what is shared from one of the others";
                 return Err(Refusal::new(found.mount.at.display(), problem, remedy));
             }
             let mut volume = Volume::new(Known::of(found), found.mount.at.clone());
@@ -177,9 +177,14 @@ impl Volumes {
         Ok(volume.tell(was, reserve))
     }
 
-    /// Nothing of ours is on it any more.
-    pub fn forget(&mut self, volume: u64) {
-        self.table.retain(|known| known.known.id.front() != volume);
+    /// On all others nothing of ours is any more.
+    pub fn forget_all_but(&mut self, used: &[u64]) {
+        self.table.retain(|known| used.contains(&known.known.id.front()));
+    }
+
+    /// Whether it is known, or there is room for one more.
+    pub fn has_room_for(&self, volume: u64) -> bool {
+        self.has_room() || self.knows(volume)
     }
 
     /// How much is to be kept free from now on; the next look holds it against what is free.

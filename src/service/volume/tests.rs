@@ -69,6 +69,11 @@ impl World {
         let sight = volumes.query().run(self, Whose::Ours).unwrap();
         told(volumes.handle_sight(&sight, at(now)))
     }
+
+    fn ask_others(&mut self, volumes: &mut Volumes, now: u64) -> Vec<(u64, What)> {
+        let sight = volumes.query().run(self, Whose::Others).unwrap();
+        told(volumes.handle_sight(&sight, at(now)))
+    }
 }
 
 impl Probe for World {
@@ -362,9 +367,16 @@ fn servers_that_may_never_answer_are_asked_only_where_a_volume_was() {
     }
     world.looks = 0;
     assert_eq!((world.look(&mut volumes, 0), world.looks), (Vec::new(), 1));
+    assert_eq!((world.ask_others(&mut volumes, 0), world.looks), (Vec::new(), 1));
     volumes.note(&world.found("/net/b")).unwrap();
     world.looks = 0;
-    assert_eq!((world.look(&mut volumes, 1), world.looks), (Vec::new(), 2));
+    // Each look leaves alone what is the other's to see.
+    assert_eq!((world.look(&mut volumes, 1), world.looks), (Vec::new(), 1));
+    assert_eq!((world.ask_others(&mut volumes, 1), world.looks), (Vec::new(), 2));
+    world.unplug("/mnt/a");
+    assert_eq!(world.look(&mut volumes, 2), is(1, State::Away));
+    world.unplug("/net/b");
+    assert_eq!(world.ask_others(&mut volumes, 2), is(8, State::Away));
     world.fails = true;
     assert!(volumes.query().run(&mut world, Whose::Ours).is_err());
 }
@@ -378,7 +390,7 @@ fn one_disk_more_than_there_is_room_for_is_refused() {
     assert!(volumes.note(&world.found("/a")).is_ok() && volumes.note(&world.found("/b")).is_ok());
     let refusal = volumes.note(&world.found("/c")).unwrap_err().to_string();
     assert!(refusal.contains("/c: is one disk more than the 2 there is room for"), "{refusal}");
-    volumes.forget(id(1).front());
+    volumes.forget_all_but(&[id(2).front()]);
     assert!(volumes.note(&world.found("/c")).is_ok());
     assert_eq!(volumes.statuses().map(|status| status.id).collect::<Vec<_>>(), [id(2), id(3)]);
 }
