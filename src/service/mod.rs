@@ -10,7 +10,7 @@
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
 //! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
-//! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`] |
+//! | shares | [`share`], [`walk`], [`draft`], [`known`], [`state`], [`flash_file`], [`shelf_file`] |
 //! | shares for microcontrollers | [`image`] |
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
@@ -44,6 +44,7 @@ pub mod refusal;
 pub mod report;
 pub mod scrub;
 pub mod share;
+pub mod shelf_file;
 pub mod state;
 pub mod store;
 pub mod streams;

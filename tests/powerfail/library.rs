@@ -41,6 +41,30 @@ fn cut_anywhere_a_library_on_a_failing_disk_is_as_before_or_as_after() {
     Run { seed: 3, actions: 250, overlay: 6, old: false, faults: true }.cut::<512>(40_000, 300_000);
 }
 
+#[test]
+fn a_checkpoint_that_fails_takes_no_later_record_with_it() {
+    for seed in 0..400 {
+        let mut prng = Prng::new(seed);
+        let disk = Disk::new([vec![0xFF; 16 << 10], vec![], vec![], vec![]]);
+        let mut story = Story { states: vec![State::new()], known: 0, possible: vec![0] };
+        let mut memory = Memory::new(8, 512);
+        let mut catalog = open::<512>(&disk, &mut memory).0;
+        for tries in [1, 0, 3] {
+            (0..4).for_each(|_| act(&disk, &mut catalog, &mut story, &mut prng));
+            disk.set_faults(Some((10, prng.clone())));
+            for _ in 0..tries {
+                let _ = catalog.checkpoint();
+            }
+            disk.set_faults(None);
+            assert_eq!(&all_of(&mut catalog), story.now(), "seed {seed}, while it lives");
+        }
+        act(&disk, &mut catalog, &mut story, &mut prng);
+        drop(catalog);
+        let mut catalog = open::<512>(&disk, &mut memory).0;
+        assert_eq!(&all_of(&mut catalog), story.now(), "seed {seed}, after a restart");
+    }
+}
+
 /// What is known, by name.
 type State = BTreeMap<InfoHash, Entry>;
 
@@ -256,6 +280,7 @@ impl Run {
                     0 | 1 => {}
                     2 if !self.faults => break,
                     3 => damage_lookup(disk, prng),
+                    4..6 => act_all(disk, &mut catalog, story, prng),
                     _ => act(disk, &mut catalog, story, prng),
                 }
                 if left.is_multiple_of(8) {
@@ -317,6 +342,44 @@ fn act<const WORD: usize>(
         }
     }
     panic!("ten thousand tries failed");
+}
+
+/// Records something of several torrents, and again until that works.
+fn act_all<const WORD: usize>(
+    disk: &Disk,
+    catalog: &mut TestCatalog<'_, WORD>,
+    story: &mut Story,
+    prng: &mut Prng,
+) {
+    let mut records: Vec<Record> = Vec::new();
+    for _ in 0..1 + prng.below(12) {
+        let (record, mut state) = (any_record(prng), story.states[story.states.len() - 1].clone());
+        if records.is_empty() {
+            state.clone_from(story.now());
+        }
+        if records.iter().all(|known| torrent_of(known) != torrent_of(&record)) {
+            apply(&mut state, &record);
+            records.push(record);
+            story.states.push(state);
+            story.possible.push(story.states.len() - 1);
+        }
+    }
+    disk.expect(&story.possible);
+    while catalog.record_all(&records).is_err() {}
+    story.known = story.states.len() - 1;
+    story.settle(disk);
+}
+
+fn torrent_of(record: &Record) -> InfoHash {
+    match *record {
+        Record::Admitted { info_hash, .. }
+        | Record::Sent { info_hash, .. }
+        | Record::Forgotten { info_hash }
+        | Record::Begun { info_hash, .. }
+        | Record::Paused { info_hash, .. }
+        | Record::Placed { info_hash, .. } => info_hash,
+        Record::Continues { .. } => unreachable!("the catalogue's own"),
+    }
 }
 
 /// Somebody takes the look-up away.
