@@ -350,6 +350,10 @@ impl<'m> State<'m> {
     /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
     /// are, so that whoever asks for something else meanwhile hardly waits.
     pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
+        // Where torrents were lost their folders may be all there is of them.
+        if self.has_lost_torrents || self.catalog.is_damaged() {
+            return None;
+        }
         for _ in 0..STRAYS_LOOKED_AT {
             let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
