@@ -15,7 +15,7 @@
 
 use super::content::{Content, FileSource, look, open_beneath};
 use super::draft::{self, Counted};
-use super::known::Known;
+use super::known::{Known, Place};
 use super::refusal::Refusal;
 use super::state::{State, refused, sync_folder};
 use super::walk::unreadable;
@@ -249,9 +249,10 @@ impl State<'_> {
     /// stands there, and the checksum of its facts.
     pub fn draft_moved(&self, entry: &Entry, to: &Path) -> Result<(PathBuf, Known, u32), Refusal> {
         let folder = self.new_folder()?;
+        let at_target = |_: &Path| Some(Place { root: to.to_path_buf(), anchor: None });
         let made = self.with_facts(entry, |facts, old| {
-            let mut known = Known::load(old, entry.facts_crc).ok_or_else(|| damaged(old))?;
-            known.content.root = to.to_path_buf();
+            let known = Known::load(old, entry.facts_crc, at_target);
+            let known = known.ok_or_else(|| damaged(old))?;
             super::state::copy_but(old, &folder, &["facts", "extents"])
                 .map_err(|error| refused(&folder, error))?;
             let extents_crc = remap(&known, &folder)?;
@@ -259,7 +260,7 @@ impl State<'_> {
             draft::write_facts(&folder, &facts)
         });
         let facts_crc = made.ok_or_else(|| damaged(&folder))??;
-        let known = Known::load(&folder, facts_crc).ok_or_else(|| damaged(&folder))?;
+        let known = Known::load(&folder, facts_crc, at_target).ok_or_else(|| damaged(&folder))?;
         Ok((folder, known, facts_crc))
     }
 

@@ -292,6 +292,10 @@ impl Steward<'_, '_> {
         if is_paused || !self.service.has_place_to_fetch() {
             return Ok(());
         }
+        if known.as_ref().is_some_and(|known| known.asleep) {
+            // It goes on when its disk is back.
+            return Ok(());
+        }
         let options = wanted.options(&self.options());
         let (archive, announcer) = (self.keeper.archive, self.keeper.announcer);
         let keeper = &Keeper { archive, announcer, options: &options };

@@ -9,7 +9,7 @@ use crate::service::lanes::{Done, Job};
 use crate::service::moving::{self, Copying, Moving};
 use crate::service::share::check;
 use crate::service::state::State;
-use crate::service::{Refusal, control};
+use crate::service::{Refusal, control, grounds};
 use log::{info, warn};
 use std::boxed::Box;
 use std::path::PathBuf;
@@ -32,6 +32,10 @@ impl Steward<'_, '_> {
             if let Some(moving) = state.moving(&entry.info_hash) {
                 let problem = std::format!("is on its way to {}", moving.to.display());
                 return Err(Refusal::new(entry.info_hash, problem, "wait until it is there"));
+            }
+            if known.asleep {
+                let problem = "is on a disk that is not there";
+                return Err(Refusal::new(entry.info_hash, problem, "plug it in first"));
             }
             let from = known.content.root;
             let name = from.file_name().unwrap_or_default();
@@ -77,6 +81,14 @@ impl Steward<'_, '_> {
                 Refusal::new(info_hash, error, remedy)
             });
         };
+        if known.asleep {
+            let problem = "is on a disk that is not there";
+            return Err(Refusal::new(
+                moving.from.display(),
+                problem,
+                "plug it in, and move it again",
+            ));
+        }
         if known.content.root == moving.to {
             let from = moving.from.display();
             warn!("{from}: was moved away before the power went: delete it by hand");
@@ -162,8 +174,9 @@ impl Steward<'_, '_> {
                 return Err(Refusal::new(moving.to.display(), "is not what was copied", remedy));
             }
         }
-        let (of, to) = (*entry, moving.to.clone());
-        let place = move |state: &mut State<'_>| state.place_moved(&of, &folder, &to, facts_crc);
+        let found = grounds::take_up(archive, &self.service.lanes, &moving.to).await?;
+        let of = *entry;
+        let place = move |state: &mut State<'_>| state.place_moved(&of, &folder, facts_crc, &found);
         let entry = archive.ask(place).await?;
         self.refresh(&entry).await
     }
