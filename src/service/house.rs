@@ -15,6 +15,7 @@ use super::lanes::{Done, Job};
 use super::options::Options;
 use super::state::State;
 use super::steward::Steward;
+use super::steward::add::in_state;
 use super::watch::{Change, Identity, Key, Limits, Watch, read_magnet};
 use super::{Refusal, Service, grounds};
 use crate::engine::library::{Entry, root_key};
@@ -63,13 +64,10 @@ enum Purpose {
 }
 
 impl House {
-    /// What the owner wants shared, and the folder of links to fetch. `entries_max` is how many
-    /// entries all watched folders may have together.
-    pub fn new(
-        shares: &[Shared],
-        links: Option<&Path>,
-        entries_max: u32,
-    ) -> Result<House, Refusal> {
+    /// What the owner wants shared, and the folder of links to fetch; what cannot be looked after is
+    /// said. `entries_max` is how many entries all watched folders may have together, `state` where
+    /// the state folder is.
+    pub fn new(shares: &[Shared], links: Option<&Path>, entries_max: u32, state: &Path) -> House {
         let is_folder = |shared: &&Shared| matches!(shared.source, Source::Entries(_));
         let count = shares.iter().filter(is_folder).count() + usize::from(links.is_some());
         let limits = limits(entries_max / count.max(1) as u32);
@@ -81,18 +79,30 @@ impl House {
                     house.things.push(Thing { shared, due, said });
                 }
                 Source::Entries(folder) => {
-                    house.folders.push(Folder::open(
-                        folder,
-                        Purpose::Share(shared.clone()),
-                        limits,
-                    )?);
+                    house.look_after(folder, Purpose::Share(shared.clone()), limits, state);
                 }
             }
         }
         if let Some(links) = links {
-            house.folders.push(Folder::open(links, Purpose::Fetch, limits)?);
+            house.look_after(links, Purpose::Fetch, limits, state);
         }
-        Ok(house)
+        house
+    }
+
+    fn look_after(&mut self, folder: &Path, purpose: Purpose, limits: Limits, state: &Path) {
+        match Folder::open(folder, purpose, limits) {
+            Ok(folder) if folder.path.starts_with(state) => warn!("{}", in_state(&folder.path)),
+            Ok(folder) => {
+                if state.starts_with(&folder.path) {
+                    warn!(
+                        "{}: the box keeps here what it remembers: that is left out",
+                        state.display()
+                    );
+                }
+                self.folders.push(folder);
+            }
+            Err(refusal) => warn!("{refusal}"),
+        }
     }
 
     /// Looks after all of it, until what is remembered has to be held against it anew: a disk has
@@ -220,9 +230,8 @@ impl Folder {
         }
         let key = self.key;
         self.tidy_at = Instant::NEVER;
-        if let Err(refusal) =
-            steward.keeper.archive.ask(move |state| state.tidy_remembered(key)).await
-        {
+        let tidy = move |state: &mut State<'_>| state.tidy_remembered(key).and(state.tidy());
+        if let Err(refusal) = steward.keeper.archive.ask(tidy).await {
             warn!("{refusal}");
         }
     }
@@ -275,6 +284,10 @@ impl Folder {
     ) -> Result<(), Refusal> {
         let path = self.path.join(name);
         match &self.purpose {
+            // That has been said.
+            Purpose::Share(_) if steward.keeper.archive.folder().starts_with(&path) => {
+                return Ok(());
+            }
             Purpose::Share(shared) => {
                 let options = options_of(shared, steward);
                 steward.share(&path, &options, &mut ()).await?;

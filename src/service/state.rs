@@ -29,16 +29,17 @@ use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
 use super::known::{Known, trackers_of};
 use super::refusal::Refusal;
-use super::shelf_file::ShelfFile;
+use super::shelf_file::{self, ShelfFile};
 use super::volume::Found;
 use super::volume::kept::Kept;
 use crate::engine::journal::JournalError;
 use crate::engine::library::catalog::{Catalog, CatalogError, Damaged, Lent, Opened};
-use crate::engine::library::shelf::{ShelfError, Shelves};
+use crate::engine::library::shelf::ShelfError;
 use crate::engine::library::{Entry, Facts, Record, root_key as root_key_of};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -80,12 +81,7 @@ impl<'m> State<'m> {
         let path = folder.join("journal");
         let flash = FlashFile::open(&path, 2 * 1024 * journal_kib);
         let flash = flash.map_err(|error| refused_flash(&path, error))?;
-        let shelf = |name: &str| {
-            let path = folder.join(name);
-            ShelfFile::open(&path).map_err(|error| refused(&path, error))
-        };
-        let (slots, staging, lookup) = (shelf("slots")?, shelf("staging")?, shelf("lookup")?);
-        let shelves = Shelves { slots, staging, lookup };
+        let shelves = shelf_file::open(folder).map_err(|error| refused(folder, error))?;
         let mut keep = |damaged: Damaged<'_>| keep_damaged(folder, &damaged);
         let (catalog, opened) = Catalog::open(flash, shelves, lent, torrents_max, &mut keep)
             .map_err(|error| refused_catalog(folder, error))?;
@@ -370,6 +366,10 @@ impl<'m> State<'m> {
     /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
     /// are, so that whoever asks for something else meanwhile hardly waits.
     pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
+        // Where torrents were lost their folders may be all there is of them.
+        if self.has_lost_torrents || self.catalog.is_damaged() {
+            return None;
+        }
         for _ in 0..STRAYS_LOOKED_AT {
             let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -465,7 +465,7 @@ fn refused_flash(path: &Path, error: FlashFileError) -> Refusal {
     }
 }
 
-fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, io::Error>) -> Refusal {
+fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, Errno>) -> Refusal {
     match error {
         CatalogError::Journal(JournalError::Flash { cause, .. }) => {
             refused_flash(&folder.join("journal"), cause)
@@ -477,7 +477,7 @@ fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, io::Error>
             Refusal::new(folder.join("journal").display(), other, MOVE_AWAY)
         }
         CatalogError::Shelf(ShelfError::Failed { shelf, cause, .. }) => {
-            refused(&folder.join(shelf.file_name()), cause)
+            refused(&folder.join(shelf.file_name()), cause.into())
         }
         CatalogError::Shelf(other) => Refusal::new(folder.display(), other, NEWER),
         CatalogError::Full { torrents_max } => {

@@ -31,15 +31,10 @@ impl Charge<'_> {
             let house = {
                 let config = self.config.borrow();
                 let links = config.fetch.watch.as_deref();
-                House::new(&config.shares, links, steward.keeper.options.board.pools.watched_max)
+                let entries_max = steward.keeper.options.board.pools.watched_max;
+                House::new(&config.shares, links, entries_max, steward.keeper.archive.folder())
             };
-            match house {
-                Ok(house) => smol::future::or(house.run(steward), steward.changed.rung()).await,
-                Err(refusal) => {
-                    warn!("{refusal}");
-                    steward.changed.rung().await;
-                }
-            }
+            smol::future::or(house.run(steward), steward.changed.rung()).await;
         }
     }
 

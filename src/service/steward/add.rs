@@ -136,8 +136,13 @@ impl Steward<'_, '_> {
         progress: &mut impl Hashing,
     ) -> Result<Share, Refusal> {
         let _bench = self.bench.lock().await;
-        let key =
-            root_key(fs::canonicalize(path).unwrap_or_default().as_os_str().as_encoded_bytes());
+        // A path that leads nowhere is refused below.
+        let whole = fs::canonicalize(path).unwrap_or_default();
+        let state = self.keeper.archive.folder();
+        if whole.starts_with(state) || whole.has_root() && state.starts_with(&whole) {
+            return Err(in_state(&whole));
+        }
+        let key = root_key(whole.as_os_str().as_encoded_bytes());
         let under = move |state: &mut State<'_>| state.under(key);
         let before = self.keeper.archive.ask(under).await;
         let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
@@ -318,6 +323,12 @@ impl Steward<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Why what has to do with the state folder is not shared.
+pub fn in_state(path: &Path) -> Refusal {
+    let remedy = "share a folder outside of it";
+    Refusal::new(path.display(), "is where the box keeps what it remembers", remedy)
 }
 
 /// What could not be fetched is tried again after so long.

@@ -1,12 +1,31 @@
 //! `perennial run`: a box that knows all it was ever given, and looks after folders.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | entries of a folder that come, change, are renamed and go | [`folders`] |
+//! | what the owner tells it meanwhile | [`told`] |
+//! | what it fetches, and what waits | [`wishes`] |
+//! | more torrents than places, and peers that ask for what is at rest | [`rest`] |
+//! | signals, systemd, and who else wants the state folder | [`ends`] |
+//! | `kill -9` in the middle of everything | [`killed`] |
+//! | state that was damaged, and places that are wrong | [`damage`] |
 
+mod damage;
+mod ends;
 mod folders;
+mod killed;
+mod rest;
+mod told;
+mod wishes;
 
 use crate::assert_arrives;
+use crate::author::Torrent;
 use crate::leecher::{Leecher, MODERN};
 use crate::program::{Call, Folder, PATIENCE, Program, Share, wait_until};
+use crate::torrent::Metainfo;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A box's folders: `shared`, of which each entry is shared, `fetched` and `wishes`.
 struct Home(Folder);
@@ -101,4 +120,15 @@ fn strays(program: &Program) -> Vec<String> {
         again
     };
     names.filter(|name| is_stray(name)).collect()
+}
+/// A torrent of one file that others have made.
+fn foreign(name: &str, seed: u64, length: usize) -> Arc<Torrent> {
+    Arc::new(Torrent::single(name, 16 << 10, crate::bytes(seed, length)))
+}
+
+/// The whole content of a share, fetched on one connection.
+fn content_of(program: &Program, share: &Share) -> Vec<u8> {
+    let torrent = Metainfo::read(&share.torrent);
+    let mut leecher = Leecher::enter(program.address, share.info_hash, MODERN).unwrap();
+    leecher.fetch_all(&torrent, 16).unwrap()
 }
