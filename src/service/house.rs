@@ -103,7 +103,8 @@ impl House {
         }
     }
 
-    /// Looks after all of it, for ever.
+    /// Looks after all of it until the configuration says something else. What is being done then is
+    /// done to its end.
     pub async fn run(mut self, steward: &Steward<'_, '_>) {
         let service = steward.service;
         let slot = service.clock.slot(service.duties.house);
@@ -111,13 +112,18 @@ impl House {
             folder.recall(steward).await;
         }
         loop {
-            self.share_things(steward).await;
+            if !self.share_things(steward).await {
+                return;
+            }
             for folder in &mut self.folders {
                 folder.turn(service).await;
                 while let Some(change) = folder.take_change() {
                     folder.handle(change, steward).await;
                     // Others want their turn while there is much to do.
                     future::yield_now().await;
+                    if is_over(steward).await {
+                        return;
+                    }
                 }
                 folder.tidy(steward).await;
             }
@@ -128,7 +134,19 @@ impl House {
                 let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
                 if is_news { Poll::Ready(()) } else { Poll::Pending }
             });
-            future::or(any, service.clock.wait(slot, deadline)).await;
+            let due = future::or(any, service.clock.wait(slot, deadline));
+            let changed = async {
+                steward.changed.rung().await;
+                true
+            };
+            if future::or(changed, async {
+                due.await;
+                false
+            })
+            .await
+            {
+                return;
+            }
         }
     }
 
@@ -145,7 +163,8 @@ impl House {
         })
     }
 
-    async fn share_things(&mut self, steward: &Steward<'_, '_>) {
+    /// Shares what is due; `false` when the configuration says something else.
+    async fn share_things(&mut self, steward: &Steward<'_, '_>) -> bool {
         let clock = &steward.service.clock;
         for thing in self.things.iter_mut().filter(|thing| thing.due <= clock.now()) {
             let options = options_of(&thing.shared, steward);
@@ -160,7 +179,11 @@ impl House {
                     }
                 }
             }
+            if is_over(steward).await {
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -362,6 +385,11 @@ impl Steward<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether the configuration says something else by now.
+async fn is_over(steward: &Steward<'_, '_>) -> bool {
+    future::poll_once(steward.changed.rung()).await.is_some()
 }
 
 /// The options a share of the configuration is taken up with.

@@ -382,6 +382,7 @@ impl Shared {
                 continue;
             };
             drop(state);
+            files.close_abandoned();
             let done = job.run(&mut scratch, &mut files);
             state = self.lock();
             match std::mem::replace(&mut state.tickets[ticket], Ticket::Free) {

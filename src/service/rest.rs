@@ -192,10 +192,9 @@ pub async fn take_off_the_air(
 ) -> Result<(), Refusal> {
     let Some(slot) = service.swarm.borrow().find(&info_hash.on_the_wire()) else { return Ok(()) };
     service.fetched.withdraw(slot);
+    service.swarm.borrow_mut().withdraw(slot);
+    service.ring_nudged();
     for _ in 0..WITHDRAWN_MS / LOOK_MS {
-        // Every time: peers may come back meanwhile.
-        service.swarm.borrow_mut().withdraw(slot);
-        service.ring_nudged();
         service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
         let is_over = !service.swarm.borrow().fetcher.is_fetched(slot)
             && service.fetched.drop_withdrawn(slot);
@@ -204,6 +203,7 @@ pub async fn take_off_the_air(
         }
         service.clock.sleep(LOOK_MS, "the end of a torrent").await;
     }
+    service.swarm.borrow_mut().let_in(slot);
     let problem = "is still being written or read";
     Err(Refusal::new(info_hash, problem, "try again in a minute"))
 }

@@ -358,11 +358,32 @@ impl<'m> State<'m> {
             let Some((info_hash, facts_crc)) = parse_name(&name) else { continue };
             // While the library cannot be read everything stays.
             let known = self.catalog.get(&info_hash);
-            if known.is_ok_and(|known| known.is_none_or(|entry| entry.facts_crc != facts_crc)) {
+            if known.is_ok_and(|known| known.is_none_or(|entry| entry.facts_crc != facts_crc))
+                && !self.is_found_again(&entry.path(), info_hash, facts_crc)
+            {
                 remove_stray(&entry.path());
             }
         }
         Some(folders)
+    }
+
+    /// Whether the folder is that of a torrent whose slot was damaged: it is known again. One that
+    /// was removed in the last moment before may come back so, which is the lesser harm.
+    fn is_found_again(&mut self, path: &Path, info_hash: InfoHash, facts_crc: u32) -> bool {
+        let is_damaged = self.has_lost_torrents || self.catalog.is_damaged();
+        if !is_damaged || self.get(&info_hash).is_some() {
+            return false;
+        }
+        let Some(bytes) = fs::read(path.join("facts")).ok() else { return false };
+        let Some(facts) = Facts::parse(&bytes, facts_crc) else { return false };
+        let (name, key) = (facts.torrent, root_key_of(facts.root.as_bytes()));
+        let fetching = path.join("progress").exists();
+        let record = self.placed(info_hash, key, facts_crc, fetching);
+        match self.record(record) {
+            Ok(()) => info!("{name}: was lost, and is known again by its folder"),
+            Err(refusal) => warn!("{refusal}"),
+        }
+        true
     }
 }
 
@@ -516,8 +537,8 @@ const OLD_NEW: &str = ".new";
 /// Folders looked at between two questions of others.
 const STRAYS_LOOKED_AT: usize = 32;
 
-const DAMAGED: &str =
-    "their slots were damaged, and are kept in `damaged`; share or fetch them anew";
+const DAMAGED: &str = "their slots were damaged, and are kept in `damaged`; what is not known again by its folder has \
+     to be shared or fetched anew";
 const NEWER: &str = "use the newer perennial, or give --state another folder";
 const LARGER_BOARD: &str = "choose a larger board with --board";
 const MOVE_AWAY: &str = "move it away to start afresh; nothing that is shared is lost";

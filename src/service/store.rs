@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Files a lane keeps open to write to; the one used longest ago makes room.
 #[derive(Default)]
@@ -28,7 +28,8 @@ pub struct Files {
 }
 
 struct Open {
-    content: Arc<Content>,
+    /// Does not keep it: a torrent that goes takes its content along.
+    content: Weak<Content>,
     span: Span,
     file: OwnedFd,
 }
@@ -200,7 +201,9 @@ impl Files {
     /// where there is padding.
     fn find(&mut self, content: &Arc<Content>, at: u64) -> io::Result<Option<(&OwnedFd, Span)>> {
         let holds = |open: &Open| {
-            Arc::ptr_eq(&open.content, content) && open.span.at <= at && at < open.span.end()
+            std::ptr::eq(open.content.as_ptr(), Arc::as_ptr(content))
+                && open.span.at <= at
+                && at < open.span.end()
         };
         let mut place = self.open.iter().position(holds);
         if let Some(stale) = place.filter(|place| !self.open[*place].is_in_place()) {
@@ -218,7 +221,7 @@ impl Files {
                 if self.open.is_full() {
                     self.open.remove(0);
                 }
-                let open = Open { content: Arc::clone(content), span: extent.span, file };
+                let open = Open { content: Arc::downgrade(content), span: extent.span, file };
                 // There is room now.
                 let _ = self.open.push(open);
                 self.open.len() - 1
@@ -231,7 +234,12 @@ impl Files {
 
     /// Closes what belongs to content that is no longer written to.
     pub fn close(&mut self, content: &Arc<Content>) {
-        self.open.retain(|open| !Arc::ptr_eq(&open.content, content));
+        self.open.retain(|open| !std::ptr::eq(open.content.as_ptr(), Arc::as_ptr(content)));
+    }
+
+    /// Closes what belongs to content that nobody has any more.
+    pub fn close_abandoned(&mut self) {
+        self.open.retain(|open| open.content.strong_count() > 0);
     }
 }
 

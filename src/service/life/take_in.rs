@@ -35,8 +35,11 @@ pub(in crate::service) async fn take_in(
     let wanted = |piece: u32| errand.wants(piece);
     let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, chance);
     if let Err(full) = begun {
+        let refusal = fetch_refused(&share.name, full);
+        // Whoever holds its content keeps it from resting.
+        drop((share, errand));
         rest::lay_down(service, keeper, slot).await?;
-        return Err(fetch_refused(&share.name, full));
+        return Err(refusal);
     }
     let now = service.clock.now();
     for peer in options.fetch.peers.iter().chain(&peers) {
