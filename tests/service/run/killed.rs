@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of everything: after it the library is as before or as after, what was
 //! recorded is not hashed again, and nothing half-done stays.
 
-use super::{Home, content_of, foreign, hashed, strays};
+use super::{Home, content_of, foreign, hashed};
 use crate::bytes;
 use crate::prng::Prng;
 use crate::program::{PATIENCE, Program, Share, digits, tell, wait_until};
