@@ -232,6 +232,10 @@ impl Desk {
                 let paused = held.is_some() || goal.trouble.is_some();
                 service.swarm.borrow_mut().fetcher.pause(goal.torrent, paused);
             }
+            if let (None, Some(how)) = (was, held) {
+                let words = std::format!("its disk is {}: it pauses", how.word());
+                super::report::trouble(&goal.info_hash, &words, self.says_pieces.get());
+            }
         }
         service.ring_nudged();
     }
