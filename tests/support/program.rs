@@ -101,6 +101,12 @@ impl Call {
         }
     }
 
+    /// `perennial run` with what `config` says; the rest as for a share.
+    pub fn a_box(home: &Folder, config: &str) -> Call {
+        let file = home.write("box.toml", config.as_bytes());
+        Call::of("run", home, &[]).with(&[Path::new("--config"), &file])
+    }
+
     /// The same of one torrent into the folder `output`, until all of it is there.
     pub fn get_into(home: &Folder, torrent: &Path, output: &Path) -> Call {
         Call::of("get", home, &[torrent]).with(&[Path::new("--exit"), Path::new("-o"), output])
@@ -311,6 +317,21 @@ impl Program {
                 _ => panic!("neither a share nor ready: {event}"),
             }
         }
+    }
+
+    /// Has the command line ask a box; all it answers.
+    pub fn ask(&self, words: &[&str]) -> Vec<Value> {
+        let mut command = Command::new(binary());
+        command.args(words).args(["--json", "--state"]).arg(&self.state);
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let text = String::from_utf8(output.stdout).expect("it speaks UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
+    /// How a box is.
+    pub fn stats(&self) -> Value {
+        self.ask(&["stats"]).swap_remove(0)["stats"].take()
     }
 
     /// Its process id.
