@@ -152,9 +152,9 @@ fn what_is_fetched_costs_the_journal_a_quarter_of_a_mebibyte_a_gibibyte() {
     let library = Library::new(100);
     let full = std::env::var_os("PERENNIAL_FULL").is_some_and(|value| value == "1");
     let bytes = if full { 1 << 30 } else { 256 << 20 };
-    // On a disk: what is fetched has to be synced to be recorded.
-    let disk = Folder::new("fetched");
     for piece_bytes in [256 << 10, 1 << 20] {
+        // On a disk: what is fetched has to be synced to be recorded.
+        let disk = Folder::new("fetched");
         let name = format!("film-{piece_bytes}.mkv");
         let torrent = Arc::new(Torrent::zeros(&name, piece_bytes, bytes));
         let seeder = Seeder::start(&torrent, Habits::default());
@@ -176,7 +176,8 @@ fn what_is_fetched_costs_the_journal_a_quarter_of_a_mebibyte_a_gibibyte() {
             of_a_gib / 1_024.0
         );
         assert!(of_a_gib <= 256.0 * 1_024.0, "{of_a_gib} bytes for each GiB");
-        program.stop();
+        program.signal(Signal::INT);
+        program.ended();
     }
 }
 
