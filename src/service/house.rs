@@ -17,7 +17,7 @@ use super::state::State;
 use super::steward::Steward;
 use super::steward::add::in_state;
 use super::watch::{Change, Identity, Key, Limits, Watch, read_magnet};
-use super::{Refusal, Service};
+use super::{Refusal, Service, grounds};
 use crate::engine::library::{Entry, root_key};
 use crate::engine::units::{Deadline, Instant};
 use log::{info, warn};
@@ -54,6 +54,17 @@ struct Folder {
     key: Key,
     /// When what is remembered of it is written anew.
     tidy_at: Instant,
+    /// It has told what cannot be believed: what was mounted there is away.
+    doubts: bool,
+}
+
+/// What has ended the wait, beside folders that have something to tell.
+enum News {
+    None,
+    /// A disk has come or gone.
+    Moved,
+    /// The configuration says something else.
+    Over,
 }
 
 enum Purpose {
@@ -103,8 +114,9 @@ impl House {
         }
     }
 
-    /// Looks after all of it until the configuration says something else. What is being done then is
-    /// done to its end.
+    /// Looks after all of it, until the configuration says something else, or what is remembered has
+    /// to be held against it anew: a disk has come or gone, and something was told that could not be
+    /// believed. What is being done then is done to its end.
     pub async fn run(mut self, steward: &Steward<'_, '_>) {
         let service = steward.service;
         let slot = service.clock.slot(service.duties.house);
@@ -132,22 +144,38 @@ impl House {
             let mut news: Vec<_> = watches.map(|watch| Box::pin(watch.news())).collect();
             let any = poll_fn(|cx| {
                 let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
-                if is_news { Poll::Ready(()) } else { Poll::Pending }
+                if is_news { Poll::Ready(News::None) } else { Poll::Pending }
             });
-            let due = future::or(any, service.clock.wait(slot, deadline));
+            let due = async {
+                service.clock.wait(slot, deadline).await;
+                News::None
+            };
+            let moved = async {
+                service.grounds.moved.rung().await;
+                News::Moved
+            };
             let changed = async {
                 steward.changed.rung().await;
-                true
+                News::Over
             };
-            if future::or(changed, async {
-                due.await;
-                false
-            })
-            .await
-            {
-                return;
+            let told = future::or(changed, moved);
+            let told = future::or(told, future::or(any, due)).await;
+            drop(news);
+            match told {
+                News::None => {}
+                News::Over => return,
+                News::Moved if self.folders.iter().any(|folder| folder.doubts) => return,
+                News::Moved => self.doubt(),
             }
         }
+    }
+
+    /// A disk has come or gone: whatever was not there is tried again, and folders may be others.
+    fn doubt(&mut self) {
+        let missing = self.things.iter_mut().filter(|thing| thing.said.is_some());
+        missing.for_each(|thing| thing.due = Instant::default());
+        let watches = self.folders.iter_mut().filter_map(|folder| folder.watch.as_mut());
+        watches.for_each(|watch| watch.doubt());
     }
 
     fn deadline(&self) -> Deadline {
@@ -193,7 +221,7 @@ impl Folder {
         let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
         let watch = Some(Box::new(Watch::open(&path, limits)?));
         let key = Key(root_key(path.as_os_str().as_encoded_bytes()));
-        Ok(Folder { purpose, watch, path, key, tidy_at: Instant::NEVER })
+        Ok(Folder { purpose, watch, path, key, tidy_at: Instant::NEVER, doubts: false })
     }
 
     /// Recalls what it held when the box last ran.
@@ -317,9 +345,12 @@ impl Folder {
     /// An entry is gone.
     async fn forget(&mut self, key: Key, steward: &Steward<'_, '_>) -> Result<(), Refusal> {
         if matches!(self.purpose, Purpose::Share(_)) {
-            steward.forget_gone(key).await?;
+            self.doubts |= !steward.forget_gone(key).await?;
         }
-        self.remember(steward, key, None).await
+        match self.doubts {
+            true => Ok(()),
+            false => self.remember(steward, key, None).await,
+        }
     }
 
     /// Says what is to be known of the folder itself.
@@ -348,24 +379,36 @@ impl Steward<'_, '_> {
     /// What lay at one path lies at another: it is the same torrent, and nothing is hashed. Whether
     /// there is one.
     async fn rename(&self, from: Key, to: &Path) -> Result<bool, Refusal> {
+        let found = grounds::take_up(self.keeper.archive, &self.service.lanes, to).await?;
         let (path, key) = (to.to_path_buf(), from.0);
-        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &path);
+        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &path, &found);
         for entry in self.keeper.archive.ask(reroot).await? {
             self.refresh(&entry).await?;
         }
-        let key = root_key(to.as_os_str().as_encoded_bytes());
-        Ok(!self.keeper.archive.ask(move |state| state.under(key)).await.is_empty())
+        let to = to.to_path_buf();
+        Ok(!self.keeper.archive.ask(move |state| state.at(&to)).await.is_empty())
     }
 
-    /// What lay there is gone: its torrents are.
-    async fn forget_gone(&self, key: Key) -> Result<(), Refusal> {
-        let find = move |state: &mut State<'_>| state.under(key.0);
-        for entry in self.keeper.archive.ask(find).await {
+    /// What lay there is gone: its torrents are. `false` when that is not believed.
+    async fn forget_gone(&self, key: Key) -> Result<bool, Refusal> {
+        let mut is_believed = true;
+        let find = move |state: &mut State<'_>| {
+            let all = state.lying_at(key.0).into_iter();
+            all.map(|entry| (entry, state.load(&entry))).collect::<Vec<_>>()
+        };
+        for (entry, known) in self.keeper.archive.ask(find).await {
+            // A folder on which nothing is mounted is not the one that was watched.
+            if let Some(known) = known
+                && (known.asleep || !grounds::is_there(&self.service.lanes, &known.content).await)
+            {
+                is_believed = false;
+                continue;
+            }
             let name = self.name(&entry).await;
             self.remove(entry, false).await?;
             info!("{name}: is gone from its folder, and no longer shared");
         }
-        Ok(())
+        Ok(is_believed)
     }
 
     async fn name(&self, entry: &Entry) -> String {

@@ -15,6 +15,7 @@
 
 use super::clock::Bell;
 use super::fetch::Keeper;
+use super::known::Known;
 use super::life::take_in::place;
 use super::share::Share;
 use super::state::State;
@@ -110,8 +111,13 @@ pub async fn wake(
 ) -> Result<Option<TorrentSlot>, Refusal> {
     let find = move |state: &mut State<'_>| {
         let entry = state.get(&info_hash).filter(|entry| !entry.fetching && !entry.paused)?;
-        // What lies on a disk that is not there now is not offered.
-        state.load(&entry).filter(|known| known.content.root.exists())
+        if state.is_asleep(&entry) {
+            debug!("{info_hash}: is on a disk that is away, and not offered");
+            return None;
+        }
+        // Of what was placed before disks were known by name nothing else can be asked.
+        let is_there = |known: &Known| entry.volume != 0 || known.content.root.exists();
+        state.load(&entry).filter(is_there)
     };
     if keeper.archive.ask(find).await.is_some() {
         make_room(service, keeper).await?;
@@ -175,8 +181,11 @@ pub async fn lay_down(
     };
     service.disk.close_all(slot);
     service.contents.borrow_mut()[slot.index()] = None;
+    // So that nothing of it keeps its disk from being unmounted.
+    service.lanes.sweep();
     service.fetched.forget(slot);
     keeper.announcer.remove(slot);
+    service.webseeds.forget(slot);
     if sent_bytes > 0 {
         keeper.archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
     }
@@ -196,9 +205,7 @@ pub async fn take_off_the_air(
     service.ring_nudged();
     for _ in 0..WITHDRAWN_MS / LOOK_MS {
         service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
-        let is_over = !service.swarm.borrow().fetcher.is_fetched(slot)
-            && service.fetched.drop_withdrawn(slot);
-        if is_over && lay_down(service, keeper, slot).await? {
+        if is_over(service, slot) && lay_down(service, keeper, slot).await? {
             return Ok(());
         }
         service.clock.sleep(LOOK_MS, "the end of a torrent").await;
@@ -206,6 +213,12 @@ pub async fn take_off_the_air(
     service.swarm.borrow_mut().let_in(slot);
     let problem = "is still being written or read";
     Err(Refusal::new(info_hash, problem, "try again in a minute"))
+}
+
+/// Nothing of a torrent that was withdrawn is with a lane any more, and what was verified is
+/// recorded.
+pub fn is_over(service: &Service<'_>, slot: TorrentSlot) -> bool {
+    !service.swarm.borrow().fetcher.is_fetched(slot) && service.fetched.drop_withdrawn(slot)
 }
 
 /// A disk that sleeps wakes within this.

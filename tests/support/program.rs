@@ -110,6 +110,12 @@ impl Call {
         }
     }
 
+    /// `perennial run` with what `config` says; the rest as for a share.
+    pub fn a_box(home: &Folder, config: &str) -> Call {
+        let file = home.write("box.toml", config.as_bytes());
+        Call::of("run", home, &[]).with(&[Path::new("--config"), &file])
+    }
+
     /// The same of one torrent into the folder `output`, until all of it is there.
     pub fn get_into(home: &Folder, torrent: &Path, output: &Path) -> Call {
         Call::of("get", home, &[torrent]).with(&[Path::new("--exit"), Path::new("-o"), output])
@@ -369,6 +375,11 @@ impl Program {
     pub fn wait_for_share(&self, name: &str) -> Share {
         let whole = |detail: &Value| detail["torrent"]["state"] != "fetching";
         Share::of(&self.wait_for(name, whole))
+    }
+
+    /// How a box is.
+    pub fn stats(&self) -> Value {
+        self.ask(&["stats"]).swap_remove(0)["stats"].take()
     }
 
     /// Its process id.

@@ -180,7 +180,7 @@ fn begin_file(path: &std::path::Path, lead: &Lead) -> Result<Content, Refusal> {
     let extents = metainfo.try_clone().map_err(|error| refused(path, error))?;
     Ok(Content {
         root: path.to_path_buf(),
-        volume: None,
+        anchor: None,
         metainfo,
         extents,
         file_count: 0,
@@ -334,6 +334,8 @@ async fn take_up(
             let goal = Goal::new(slot, &share, errand);
             report.added(&share, &magnet, &goal);
             service.fetched.goals.borrow_mut().push(goal);
+            service.fetched.hold(service);
+            service.grounds.asked.ring();
         }
     }
     service.clock.bell(service.clock.slot(service.duties.fetch)).ring();

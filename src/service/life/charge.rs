@@ -25,6 +25,9 @@ impl Charge<'_> {
     /// Shares and fetches what the configuration says, anew whenever it is read again.
     pub(super) async fn look_after(&self, steward: &Steward<'_, '_>) {
         loop {
+            let reserve = self.config.borrow().fetch.reserve;
+            steward.keeper.archive.ask(move |state| state.keep_free(reserve)).await;
+            steward.service.grounds.asked.ring();
             let house = {
                 let config = self.config.borrow();
                 let links = config.fetch.watch.as_deref();

@@ -9,7 +9,7 @@ use crate::service::Refusal;
 use crate::service::announcer::TrackerSeen;
 use crate::service::control::answer::{
     Announces, Answer, Detail, FileItem, Item, Memory, Peers, Reach, State as How, Stats, Torrents,
-    TrackerItem, WakeUps, Written,
+    TrackerItem, VolumeItem, WakeUps, Written,
 };
 use crate::service::control::message::{List, Show};
 use crate::service::control::server::{Reply, Unanswered};
@@ -17,6 +17,7 @@ use crate::service::fetch::progress::Progress;
 use crate::service::known::Known;
 use crate::service::lan::magnet;
 use crate::service::state::State;
+use crate::service::volume::kept::Told;
 use crate::service::walk::LeftOut;
 use crate::service::wanted::Wanted;
 use std::boxed::Box;
@@ -40,8 +41,8 @@ pub struct Outline {
     root: PathBuf,
     bytes: u64,
     here_bytes: u64,
-    /// Something is where its content lies.
-    is_there: bool,
+    /// The volume its content is on is away.
+    asleep: bool,
 }
 
 impl State<'_> {
@@ -49,10 +50,13 @@ impl State<'_> {
     pub fn outline(&self, entry: &Entry) -> Option<Outline> {
         self.with_facts(entry, |facts, folder| Outline {
             name: facts.torrent.strip_suffix(".torrent").unwrap_or(facts.torrent).to_string(),
-            root: PathBuf::from(facts.root),
+            root: match self.place_of(entry, Path::new(facts.root)) {
+                Some(place) => place.root,
+                None => PathBuf::from(facts.root),
+            },
             bytes: facts.layout.total_bytes,
             here_bytes: here_bytes(entry, facts, folder),
-            is_there: Path::new(facts.root).exists(),
+            asleep: self.is_asleep(entry),
         })
     }
 }
@@ -140,6 +144,7 @@ impl Steward<'_, '_> {
         let trouble = match (goal.and_then(|goal| goal.trouble_words()), outline) {
             (Some(words), _) => Some(words),
             (None, None) => Some("its files in the state folder are damaged: add it anew".into()),
+            (None, Some(outline)) if outline.asleep => None,
             (None, Some(_)) if entry.fetching && slot.is_none() && !entry.paused => {
                 Some(self.service.fetched.why_put_off(&entry.info_hash).unwrap_or(WAITS.into()))
             }
@@ -148,10 +153,10 @@ impl Steward<'_, '_> {
         let state = match () {
             () if entry.paused => How::Paused,
             () if outline.is_none() => How::Trouble,
+            () if outline.is_some_and(|outline| outline.asleep) => How::Asleep,
             () if goal.is_some_and(|goal| goal.trouble_words().is_some()) => How::Trouble,
             () if entry.fetching => How::Fetching,
             () if peers > 0 => How::Serving,
-            () if outline.is_some_and(|outline| !outline.is_there) => How::Asleep,
             () => How::Resting,
         };
         Item {
@@ -208,9 +213,10 @@ impl Steward<'_, '_> {
         let find = move |state: &mut State<'_>| {
             let entry = state.get(&info_hash);
             let known = entry.map(|entry| (entry, state.load(&entry), state.outline(&entry)));
-            (known, state.wanted(&info_hash))
+            let volume = entry.and_then(|entry| state.volume_words(&entry));
+            (known, state.wanted(&info_hash), volume)
         };
-        let (known, wanted) = self.keeper.archive.ask(find).await;
+        let (known, wanted, volume) = self.keeper.archive.ask(find).await;
         let Some((entry, Some(known), outline)) = known else {
             let wanted = wanted.ok_or_else(|| {
                 Refusal::new(info_hash, "is no torrent this box knows", "look at `perennial list`")
@@ -252,7 +258,7 @@ impl Steward<'_, '_> {
             private,
             magnet: crate::service::life::take_in::magnet_of(self.service, &share, options),
             torrent_file: Some(torrent_file),
-            volume: None,
+            volume,
             moving: self.moving_of(&info_hash),
         }))
     }
@@ -304,11 +310,18 @@ impl Steward<'_, '_> {
 
     /// How the box is.
     pub(super) async fn stats(&self, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
-        let torrents = self.count_torrents().await;
+        let told = self.keeper.archive.ask(|state| state.volumes_told()).await;
+        let (torrents, on_each) = self.count_torrents(&told).await;
         let (checkpoints, journal_bytes) = self.keeper.archive.ask(|state| state.written()).await;
         let journal_bytes = journal_bytes + self.service.fetched.journal_bytes.get();
         let stats = self.stats_now(torrents, checkpoints, journal_bytes);
         reply.item(&Answer::Stats(Box::new(stats))).await?;
+        for (told, torrents) in told.into_iter().zip(on_each) {
+            let (path, state) = (told.at.display().to_string(), told.state.word().to_string());
+            let (name, free_bytes) = (told.name, told.free_bytes);
+            let item = VolumeItem { name, path, state, free_bytes, torrents };
+            reply.item(&Answer::Volume(item)).await?;
+        }
         for (why, count) in self.service.clock.wake_ups() {
             reply.item(&Answer::WakeUps(WakeUps { why: why.to_string(), count })).await?;
         }
@@ -367,17 +380,22 @@ impl Steward<'_, '_> {
         (rate(sent_bytes, last.sent_bytes), rate(fetched_bytes, last.fetched_bytes))
     }
 
-    /// Goes through the library.
-    async fn count_torrents(&self) -> Torrents {
+    /// Goes through the library: how many torrents are how, and how many on each volume.
+    async fn count_torrents(&self, volumes: &[Told]) -> (Torrents, Vec<u64>) {
         let (mut torrents, mut after) = (Torrents::default(), None);
+        let mut on_each = std::vec![0; volumes.len()];
         loop {
             let page = self.keeper.archive.ask(move |state| entries(state, after)).await;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             torrents.all += page.len() as u64;
             for (_, entry) in &page {
+                let on = volumes.iter().position(|volume| volume.volume == entry.volume);
+                on.into_iter().for_each(|at| on_each[at] += 1);
+                let asleep = on.map_or(entry.volume != 0, |at| volumes[at].free_bytes.is_none());
                 match () {
                     () if entry.paused => torrents.paused += 1,
+                    () if asleep => torrents.asleep += 1,
                     () if entry.fetching => torrents.fetching += 1,
                     () => torrents.resting += 1,
                 }
@@ -389,7 +407,7 @@ impl Steward<'_, '_> {
         let active = swarm.torrents().map(|(slot, _)| slot).filter(is_share);
         torrents.serving = active.filter(|slot| served(*slot)).count() as u64;
         torrents.resting = torrents.resting.saturating_sub(torrents.serving);
-        torrents
+        (torrents, on_each)
     }
 }
 

@@ -70,6 +70,11 @@ impl Steward<'_, '_> {
                 let problem = "nobody knows any more which files are its own";
                 Refusal::new(info_hash, problem, "remove it without --delete, and them by hand")
             })?;
+            if known.asleep {
+                let problem = "is on a disk that is not there";
+                let remedy = "plug it in, or remove it without --delete";
+                return Err(Refusal::new(info_hash, problem, remedy));
+            }
             known.content.growing = entry.fetching;
             self.delete(known).await?;
         }
