@@ -303,7 +303,7 @@ const PASS_MS: u64 = 1_800_000;
 const AWAY_MS: u64 = 300_000;
 
 /// Torrents told of in a turn: at least so many, when there are, and at most ten a second.
-const AT_ONCE_MIN: u32 = 10;
+const AT_ONCE_MIN: u32 = 5;
 const ANNOUNCES_MAX: u32 = 300;
 
 /// Torrents looked at in a turn at most.
@@ -329,10 +329,10 @@ mod tests {
             let turns = u64::from(expected.div_ceil(at_once));
             let took_ms = turns.saturating_sub(1) * pause_ms;
             assert!(took_ms <= PASS_MS && pause_ms >= TICK_MS, "{expected}");
-            assert!(expected < 10 || turns * pause_ms >= PASS_MS - turns, "{expected}");
+            assert!(expected < 5 || turns * pause_ms >= PASS_MS - turns, "{expected}");
         }
-        // A hundred wake the box for ten turns, and 100,000 for ten announces a second.
-        assert_eq!(pace(100), (10, 180_000));
+        // A hundred wake the box for twenty turns, and 100,000 for ten announces a second.
+        assert_eq!(pace(100), (5, 90_000));
         assert_eq!(pace(100_000), (300, TICK_MS));
     }
 }

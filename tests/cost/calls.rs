@@ -1,6 +1,6 @@
 //! System calls and bytes read for each byte served, counted by `strace`.
 
-use crate::program::{Call, Folder, Totals};
+use crate::program::{Call, Folder, Program, Totals};
 use crate::{fetch, film};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -37,12 +37,20 @@ fn assert_few_calls(connections: usize, depth: usize, most: f64) {
 
 fn calls_per_mib(home: &Folder, film: &Path, connections: usize, depth: usize) -> f64 {
     let trace = home.path().join("trace");
-    let path = trace.to_string_lossy();
-    let strace = ["strace", "-f", "-qq", "-s", "64", "-o", &path];
-    let program = Call::share(home, &[film]).under(&strace).start();
+    let program = Call::share(home, &[film]).under(&strace(&trace.to_string_lossy())).start();
+    count(program, &trace, connections, depth)
+}
+
+/// Has every call of a program written down.
+pub fn strace(trace: &str) -> [&str; 7] {
+    ["strace", "-f", "-qq", "-s", "64", "-o", trace]
+}
+
+/// Fetches the share of a program that is traced, ends it, and counts calls for each MiB.
+pub fn count(program: Program, trace: &Path, connections: usize, depth: usize) -> f64 {
     fetch(&program, connections, depth, 1);
     let totals = program.stop_own(Signal::INT);
-    let counted = Counted::read(&trace);
+    let counted = Counted::read(trace);
     counted.say(connections, &totals);
     let ratio = counted.read_bytes as f64 / totals.sent_bytes as f64;
     assert!(ratio <= 1.15, "{ratio:.3} bytes read for each byte sent");

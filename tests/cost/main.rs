@@ -15,6 +15,8 @@ mod author;
 mod count_alloc;
 #[path = "../support/leecher.rs"]
 mod leecher;
+#[path = "../support/library.rs"]
+mod library;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/seeder.rs"]
@@ -24,8 +26,12 @@ mod torrent;
 
 mod allocations;
 mod calls;
+mod changes;
+mod crowd;
 mod fetching;
 mod memory;
+mod quiet;
+mod scale;
 
 use leecher::{Leecher, MODERN, Manners};
 use program::{Call, Folder, Program};

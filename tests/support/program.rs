@@ -110,6 +110,12 @@ impl Call {
         }
     }
 
+    /// `perennial run` with what `config` says; the rest as for a share.
+    pub fn a_box(home: &Folder, config: &str) -> Call {
+        let file = home.write("box.toml", config.as_bytes());
+        Call::of("run", home, &[]).with(&[Path::new("--config"), &file])
+    }
+
     /// The same of one torrent into the folder `output`, until all of it is there.
     pub fn get_into(home: &Folder, torrent: &Path, output: &Path) -> Call {
         Call::of("get", home, &[torrent]).with(&[Path::new("--exit"), Path::new("-o"), output])
@@ -371,6 +377,11 @@ impl Program {
         Share::of(&self.wait_for(name, whole))
     }
 
+    /// How a box is.
+    pub fn stats(&self) -> Value {
+        self.ask(&["stats"]).swap_remove(0)["stats"].take()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -452,6 +463,12 @@ impl Program {
         let own = Pid::from_raw(self.own_id() as i32).expect("a process id is not 0");
         kill_process(own, signal).expect("what our child runs can be signalled");
         self.stopped()
+    }
+
+    /// Ends it as systemd does and checks that this is a good end, whatever it has told of before.
+    pub fn end(self) -> Totals {
+        self.signal(Signal::TERM);
+        self.ended().0
     }
 
     /// Waits for a good end: status 0, and its totals as its only event.
