@@ -139,7 +139,8 @@ impl Walk {
         self.begun.set(now);
         let last = self.took_ms.get().map(|_| self.told.get());
         self.expected.set(last.unwrap_or(count));
-        (self.seen.set(0), self.told.set(0));
+        self.seen.set(0);
+        self.told.set(0);
     }
 
     fn end(&self, now: Instant) {
