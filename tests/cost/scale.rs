@@ -186,7 +186,7 @@ impl Disk {
         std::fs::create_dir(&disk.at).unwrap();
         std::fs::File::create(&disk.file).unwrap().set_len(2 << 30).unwrap();
         // Small files in small blocks: 0.7 GiB of it are used.
-        let options = ["-q", "-b1024", "-N500000"].map(Path::new);
+        let options = ["-q", "-b1024", "-N600000"].map(Path::new);
         run("mkfs.ext4", &[&options[..], &[&disk.file]].concat());
         disk.mount();
         disk
