@@ -307,6 +307,7 @@ impl CommonArgs {
         }
         Ok(Options {
             all_that_is_known: false,
+            map_port: true,
             paths: Vec::new(),
             fetch: FetchOptions::default(),
             torrent: None,

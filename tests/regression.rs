@@ -110,9 +110,9 @@ fn metadata_that_cannot_be_read_costs_one_line_and_no_piece_of_the_content() {
 fn a_share_that_changes_every_day_never_fills_the_library() {
     let home = Folder::new("every-day");
     let root = home.path().join("diary");
-    for day in 0..5 {
+    for day in 0..9 {
         home.write(format!("diary/{day}"), &bytes(day, 20_000));
-        // This board's library holds two torrents.
+        // This board's library holds six torrents.
         let program = Call::share(&home, &[&root]).board(Some("test-tiny")).start();
         assert_arrives(&program, &root);
         program.stop();
@@ -125,16 +125,16 @@ fn a_share_that_changes_every_day_never_fills_the_library() {
 fn a_full_library_refuses_the_next_share_and_keeps_nothing_of_it() {
     let home = Folder::new("full-library");
     let paths: Vec<PathBuf> =
-        (0..3).map(|number| home.write(number.to_string(), &bytes(number, 100_000))).collect();
+        (0..7).map(|number| home.write(number.to_string(), &bytes(number, 100_000))).collect();
     let call = |paths: &[&Path]| Call::share(&home, paths).board(Some("test-tiny"));
-    for path in &paths[..2] {
+    for path in &paths[..6] {
         call(&[path]).start().stop();
     }
     let torrents = home.path().join("state/torrents");
     let count = || fs::read_dir(&torrents).unwrap().count();
-    let line = call(&[&paths[2]]).refusal();
-    assert!(line.contains("2 torrents") && line.contains("larger board"), "{line}");
-    assert_eq!(count(), 2, "nothing half-done");
+    let line = call(&[&paths[6]]).refusal();
+    assert!(line.contains("6 torrents") && line.contains("larger board"), "{line}");
+    assert_eq!(count(), 6, "nothing half-done");
     let program = call(&[&paths[0], &paths[1]]).start();
     assert!(!program.log().contains("hashing"), "{}", program.log());
     assert_arrives(&program, &paths[0]);

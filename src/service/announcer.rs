@@ -243,7 +243,9 @@ async fn tell(
     let mut note = |address: SocketAddr| {
         found += 1;
         // A stranger's tracker has no business sending us into our own network.
-        if from_owner || !is_private(address.ip()) {
+        let may_be = from_owner || !is_private(address.ip());
+        // Its place may be another's by now.
+        if may_be && announcer.with(number, |_| ()).is_some() {
             service.meet(torrent, address);
         }
     };

@@ -15,10 +15,12 @@ use super::control::LINE_BYTES_MAX;
 use super::control::server::PLACES;
 use super::dht;
 use super::fetch::Goal;
+use super::grounds::LOOKS;
 use super::house;
 use super::lobby::SPARE_PUMPS;
 use super::refusal::Refusal;
 use super::store::FILES_MAX as LANE_FILES_MAX;
+use super::volume::kept::{VOLUME_BYTES, VOLUMES_MAX};
 use super::watch::Watch;
 use super::webseed::WINDOW_BYTES;
 use super::windows::WIDE_BYTES;
@@ -243,8 +245,8 @@ impl Board {
             line("program", "its code and data", PROGRAM_BYTES),
             line(
                 "stacks",
-                "main, async-io, names, archive, lanes",
-                MAIN_STACKS_BYTES + (lanes + 2) * kib(disk.lane_stack_kib)
+                "main, async-io, names, archive, looks at disks, lanes",
+                MAIN_STACKS_BYTES + (lanes + 2 + LOOKS as u64) * kib(disk.lane_stack_kib)
             ),
             line("pumps", "peers_max", each(pumps, PUMP_BYTES)),
             line("request queues", "peers_max x requests_per_peer", queue),
@@ -269,6 +271,7 @@ impl Board {
                 "watched_max",
                 Watch::memory_bytes(house::limits(pools.watched_max))
             ),
+            line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),
             line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
             line(
                 "active torrents",

@@ -10,6 +10,7 @@
 //!
 //! Journey 2: `service/disk` reads what is in the page cache by itself and sends the rest here.
 
+use super::volume::Anchor;
 use crate::engine::digest::PieceHasher;
 use crate::engine::library::extents::{Naming, Stamp};
 use crate::engine::library::{Extent, ExtentMap};
@@ -25,13 +26,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
+use std::sync::Arc;
 
 /// Where a torrent's content lies and what is known of it.
 pub struct Content {
     /// The folder its files are in, or the one file it is.
     pub root: PathBuf,
-    /// The volume the root was on when it was taken up, see [`volume_of`].
-    pub volume: Option<u64>,
+    /// The volume it is on; not known of what has not been placed yet.
+    pub anchor: Option<Arc<Anchor>>,
     /// The `.torrent`.
     pub metainfo: File,
     /// The extent map.
@@ -84,6 +86,8 @@ impl Opened {
 pub struct Sight {
     /// Which bytes of the content the first one held that has changed.
     pub changed: Option<Span>,
+    /// Why one could not be looked at.
+    pub error: Option<io::Error>,
     /// Where to go on looking; `None` at the end.
     pub next: Option<u32>,
 }
@@ -192,15 +196,27 @@ impl Content {
     pub fn again(&self) -> io::Result<Content> {
         Ok(Content {
             root: self.root.clone(),
+            anchor: self.anchor.clone(),
             metainfo: self.metainfo.try_clone()?,
             extents: self.extents.try_clone()?,
             ..*self
         })
     }
 
+    /// The volume it is on: the front of its id, or 0 when that is not known.
+    pub fn volume(&self) -> u64 {
+        self.anchor.as_ref().map_or(0, |anchor| anchor.volume())
+    }
+
+    /// Whether its volume is there this instant, as far as that can be known. On a lane.
+    pub fn is_there(&self) -> bool {
+        self.anchor.as_ref().is_none_or(|anchor| anchor.holds(&self.root))
+    }
+
     /// Looks at up to [`INSPECT_FILES`] files, from number `from` on, and stops at the first one
     /// that has changed.
     pub fn inspect(&self, from: u32) -> Sight {
+        let mut error = None;
         for index in from..self.file_count.min(from + INSPECT_FILES) {
             let Ok(Some(extent)) =
                 ExtentMap::new(&mut FileSource(&self.extents), self.file_count).read(index)
@@ -211,15 +227,19 @@ impl Content {
             if extent.padding || extent.span.length == 0 || extent.stamp == Stamp::default() {
                 continue;
             }
-            // What cannot be looked at now (too many open files, a disk that is busy coming back)
-            // has not changed for that.
-            if let Err(ContentError::Changed(_)) = self.open(&extent) {
-                let next = Some(index + 1).filter(|next| *next < self.file_count);
-                return Sight { changed: Some(extent.span), next };
+            match self.open(&extent) {
+                Err(ContentError::Changed(_)) => {
+                    let next = Some(index + 1).filter(|next| *next < self.file_count);
+                    return Sight { changed: Some(extent.span), error, next };
+                }
+                // What cannot be looked at now (too many open files, a disk that is busy coming
+                // back) has not changed for that.
+                Err(ContentError::Unreadable(_, cause)) => error = Some(cause),
+                Ok(_) | Err(ContentError::NoMetadata(_)) => {}
             }
         }
         let next = from.saturating_add(INSPECT_FILES);
-        Sight { changed: None, next: (next < self.file_count).then_some(next) }
+        Sight { changed: None, error, next: (next < self.file_count).then_some(next) }
     }
 
     /// The path of a file below the root; empty when the root is the file.
@@ -303,7 +323,7 @@ impl Content {
         let file = match open_beneath(&self.root, &path) {
             Ok(file) => file,
             // A volume that is not there now has taken its files along, and may bring them back.
-            Err(error) if is_final(&error) && volume_of(&self.root) == self.volume => {
+            Err(error) if is_final(&error) && self.is_there() => {
                 return Err(ContentError::Changed(extent.span));
             }
             Err(error) => return Err(unreadable(error)),
@@ -328,13 +348,6 @@ pub fn numbered(path: &str, number: u64) -> String {
         length -= 1;
     }
     std::format!("{folders}{}~{number}{end}", &stem[..length])
-}
-
-/// The number of the volume that `path` is on, or would be on were it there; an unmounted one
-/// leaves that of the folder it was mounted on.
-pub fn volume_of(path: &Path) -> Option<u64> {
-    let there = path.ancestors().find_map(|path| rustix::fs::stat(path).ok());
-    there.map(|stat| stat.st_dev)
 }
 
 /// Whether a file that cannot be opened for this is no longer the file that was hashed. Anything

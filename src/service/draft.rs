@@ -3,7 +3,7 @@
 //! Everything is written into a folder of its own and synced there; `service/state` puts it in
 //! its place. See [`author`] for the order in which a metainfo file comes about.
 
-use super::content::{Content, FileSource, volume_of};
+use super::content::{Content, FileSource};
 use super::known::{Known, WINDOW_BYTES, stamp_now};
 use super::refusal::Refusal;
 use super::share::BROKEN_TORRENT;
@@ -91,10 +91,9 @@ impl Draft {
         author::write_tail(&mut Tail { file: &metainfo, at: pieces.end() }).map_err(full)?;
         let root = root.to_path_buf();
         let extents = extents.finish(&extents_path)?;
-        let volume = volume_of(&root);
         let content = Content {
             root,
-            volume,
+            anchor: None,
             metainfo,
             extents,
             file_count,
@@ -171,7 +170,7 @@ pub fn adopt(
     let extents_crc = extents.crc();
     let content = Content {
         root: root.to_path_buf(),
-        volume: volume_of(root),
+        anchor: None,
         extents: extents.finish(&extents_path)?,
         metainfo,
         file_count: summary.file_count,

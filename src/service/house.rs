@@ -15,9 +15,10 @@ use super::lanes::{Done, Job};
 use super::options::Options;
 use super::state::State;
 use super::steward::Steward;
-use super::watch::{Change, Key, Limits, Watch, read_magnet};
-use super::{Refusal, Service};
-use crate::engine::library::Entry;
+use super::steward::add::in_state;
+use super::watch::{Change, Identity, Key, Limits, Watch, read_magnet};
+use super::{Refusal, Service, grounds};
+use crate::engine::library::{Entry, root_key};
 use crate::engine::units::{Deadline, Instant};
 use log::{info, warn};
 use smol::future;
@@ -49,6 +50,12 @@ struct Folder {
     /// Not here while a lane has it.
     watch: Option<Box<Watch>>,
     path: PathBuf,
+    /// Stands for it in the state folder.
+    key: Key,
+    /// When what is remembered of it is written anew.
+    tidy_at: Instant,
+    /// It has told what cannot be believed: what was mounted there is away.
+    doubts: bool,
 }
 
 enum Purpose {
@@ -57,13 +64,10 @@ enum Purpose {
 }
 
 impl House {
-    /// What the owner wants shared, and the folder of links to fetch. `entries_max` is how many
-    /// entries all watched folders may have together.
-    pub fn new(
-        shares: &[Shared],
-        links: Option<&Path>,
-        entries_max: u32,
-    ) -> Result<House, Refusal> {
+    /// What the owner wants shared, and the folder of links to fetch; what cannot be looked after is
+    /// said. `entries_max` is how many entries all watched folders may have together, `state` where
+    /// the state folder is.
+    pub fn new(shares: &[Shared], links: Option<&Path>, entries_max: u32, state: &Path) -> House {
         let is_folder = |shared: &&Shared| matches!(shared.source, Source::Entries(_));
         let count = shares.iter().filter(is_folder).count() + usize::from(links.is_some());
         let limits = limits(entries_max / count.max(1) as u32);
@@ -75,24 +79,40 @@ impl House {
                     house.things.push(Thing { shared, due, said });
                 }
                 Source::Entries(folder) => {
-                    house.folders.push(Folder::open(
-                        folder,
-                        Purpose::Share(shared.clone()),
-                        limits,
-                    )?);
+                    house.look_after(folder, Purpose::Share(shared.clone()), limits, state);
                 }
             }
         }
         if let Some(links) = links {
-            house.folders.push(Folder::open(links, Purpose::Fetch, limits)?);
+            house.look_after(links, Purpose::Fetch, limits, state);
         }
-        Ok(house)
+        house
     }
 
-    /// Looks after all of it, for ever.
+    fn look_after(&mut self, folder: &Path, purpose: Purpose, limits: Limits, state: &Path) {
+        match Folder::open(folder, purpose, limits) {
+            Ok(folder) if folder.path.starts_with(state) => warn!("{}", in_state(&folder.path)),
+            Ok(folder) => {
+                if state.starts_with(&folder.path) {
+                    warn!(
+                        "{}: the box keeps here what it remembers: that is left out",
+                        state.display()
+                    );
+                }
+                self.folders.push(folder);
+            }
+            Err(refusal) => warn!("{refusal}"),
+        }
+    }
+
+    /// Looks after all of it, until what is remembered has to be held against it anew: a disk has
+    /// come or gone, and something was told that could not be believed.
     pub async fn run(mut self, steward: &Steward<'_, '_>) {
         let service = steward.service;
         let slot = service.clock.slot(service.duties.house);
+        for folder in &mut self.folders {
+            folder.recall(steward).await;
+        }
         loop {
             self.share_things(steward).await;
             for folder in &mut self.folders {
@@ -102,16 +122,40 @@ impl House {
                     // Others want their turn while there is much to do.
                     future::yield_now().await;
                 }
+                folder.tidy(steward).await;
             }
             let deadline = self.deadline();
             let watches = self.folders.iter().filter_map(|folder| folder.watch.as_ref());
             let mut news: Vec<_> = watches.map(|watch| Box::pin(watch.news())).collect();
             let any = poll_fn(|cx| {
                 let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
-                if is_news { Poll::Ready(()) } else { Poll::Pending }
+                if is_news { Poll::Ready(false) } else { Poll::Pending }
             });
-            future::or(any, service.clock.wait(slot, deadline)).await;
+            let due = async {
+                service.clock.wait(slot, deadline).await;
+                false
+            };
+            let moved = async {
+                service.grounds.moved.rung().await;
+                true
+            };
+            let moved = future::or(moved, future::or(any, due)).await;
+            drop(news);
+            if moved && self.folders.iter().any(|folder| folder.doubts) {
+                return;
+            }
+            if moved {
+                self.doubt();
+            }
         }
+    }
+
+    /// A disk has come or gone: whatever was not there is tried again, and folders may be others.
+    fn doubt(&mut self) {
+        let missing = self.things.iter_mut().filter(|thing| thing.said.is_some());
+        missing.for_each(|thing| thing.due = Instant::default());
+        let watches = self.folders.iter_mut().filter_map(|folder| folder.watch.as_mut());
+        watches.for_each(|watch| watch.doubt());
     }
 
     fn deadline(&self) -> Deadline {
@@ -120,8 +164,11 @@ impl House {
             at: things.unwrap_or(Instant::NEVER),
             why: "something to share that is not there",
         };
-        let watches = self.folders.iter().filter_map(|folder| folder.watch.as_ref());
-        watches.fold(retry, |first, watch| first.or(watch.deadline()))
+        let tidy = |folder: &Folder| Deadline { at: folder.tidy_at, why: "what folders held" };
+        self.folders.iter().fold(retry, |first, folder| {
+            let watch = folder.watch.as_ref().map(|watch| watch.deadline());
+            first.or(tidy(folder)).or(watch.unwrap_or(tidy(folder)))
+        })
     }
 
     async fn share_things(&mut self, steward: &Steward<'_, '_>) {
@@ -148,7 +195,45 @@ impl Folder {
         // As the library names it, where it is there.
         let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
         let watch = Some(Box::new(Watch::open(&path, limits)?));
-        Ok(Folder { purpose, watch, path })
+        let key = Key(root_key(path.as_os_str().as_encoded_bytes()));
+        Ok(Folder { purpose, watch, path, key, tidy_at: Instant::NEVER, doubts: false })
+    }
+
+    /// Recalls what it held when the box last ran.
+    async fn recall(&mut self, steward: &Steward<'_, '_>) {
+        let (key, are_shares) = (self.key, matches!(self.purpose, Purpose::Share(_)));
+        let remembered = move |state: &mut State<'_>| state.remembered(key, are_shares);
+        let Some(watch) = &mut self.watch else { return };
+        for (key, identity) in steward.keeper.archive.ask(remembered).await {
+            if let Err(refusal) = watch.know(key, identity) {
+                return warn!("{refusal}");
+            }
+        }
+    }
+
+    /// Remembers what has become of an entry.
+    async fn remember(
+        &mut self,
+        steward: &Steward<'_, '_>,
+        entry: Key,
+        identity: Option<Identity>,
+    ) -> Result<(), Refusal> {
+        let folder = self.key;
+        self.tidy_at = steward.service.clock.now().after(QUIET_MS);
+        steward.keeper.archive.ask(move |state| state.remember(folder, entry, identity)).await
+    }
+
+    /// Writes what is remembered anew, once nothing has happened for a while.
+    async fn tidy(&mut self, steward: &Steward<'_, '_>) {
+        if self.tidy_at > steward.service.clock.now() {
+            return;
+        }
+        let key = self.key;
+        self.tidy_at = Instant::NEVER;
+        let tidy = move |state: &mut State<'_>| state.tidy_remembered(key).and(state.tidy());
+        if let Err(refusal) = steward.keeper.archive.ask(tidy).await {
+            warn!("{refusal}");
+        }
     }
 
     /// Has a lane look at what there is to look at.
@@ -174,42 +259,89 @@ impl Folder {
     }
 
     async fn handle(&mut self, change: Change, steward: &Steward<'_, '_>) {
-        let done = match (&self.purpose, change) {
-            (Purpose::Share(shared), Change::Rests { name, .. }) => {
-                let options = options_of(shared, steward);
-                steward.share(&self.path.join(&name), &options, &mut ()).await.map(drop)
+        let done = match change {
+            Change::Rests { name, identity } => self.take_up(&name, identity, steward).await,
+            Change::Renamed { from, to, identity } => {
+                self.rename(from, &to, identity, steward).await
             }
-            (Purpose::Share(_), Change::Renamed { from, to, .. }) => {
-                steward.rename(from, &self.path.join(&to)).await
-            }
-            (Purpose::Share(_), Change::Gone { key }) => steward.forget_gone(key).await,
-            (Purpose::Fetch, Change::Rests { name, .. }) => {
-                steward.fetch_file(&self.path.join(&name)).await
-            }
-            (Purpose::Fetch, Change::Renamed { .. } | Change::Gone { .. }) => Ok(()),
-            (_, Change::Polling { why }) => {
-                info!("{}: looked at now and then: {why}", self.name());
-                Ok(())
-            }
-            (_, Change::Away) => {
-                warn!("{}: is not there; what it held is kept in mind", self.name());
-                Ok(())
-            }
-            (_, Change::Back) => {
-                info!("{}: is there again", self.name());
-                Ok(())
-            }
-            (_, Change::Full { entries_max }) => {
-                warn!("{}: has more than {entries_max} entries; {BEYOND}", self.name());
-                Ok(())
-            }
-            (_, Change::LeftOut { name, why }) => {
-                warn!("{}: {why}; it is left out", self.path.join(&name).display());
+            Change::Gone { key } => self.forget(key, steward).await,
+            told => {
+                self.say(&told);
                 Ok(())
             }
         };
         if let Err(refusal) = done {
             warn!("{refusal}");
+        }
+    }
+
+    /// An entry is new, or another than it was.
+    async fn take_up(
+        &mut self,
+        name: &str,
+        identity: Identity,
+        steward: &Steward<'_, '_>,
+    ) -> Result<(), Refusal> {
+        let path = self.path.join(name);
+        match &self.purpose {
+            // That has been said.
+            Purpose::Share(_) if steward.keeper.archive.folder().starts_with(&path) => {
+                return Ok(());
+            }
+            Purpose::Share(shared) => {
+                let options = options_of(shared, steward);
+                steward.share(&path, &options, &mut ()).await?;
+            }
+            Purpose::Fetch => steward.fetch_file(&path).await?,
+        }
+        self.remember(steward, Key::of(&self.path, name), Some(identity)).await
+    }
+
+    /// An entry has another name.
+    async fn rename(
+        &mut self,
+        from: Key,
+        to: &str,
+        identity: Identity,
+        steward: &Steward<'_, '_>,
+    ) -> Result<(), Refusal> {
+        // Of a link another name says nothing, unless it was none before.
+        let is_known = match self.purpose {
+            Purpose::Share(_) => steward.rename(from, &self.path.join(to)).await?,
+            Purpose::Fetch => false,
+        };
+        if !is_known {
+            self.take_up(to, identity, steward).await?;
+        }
+        self.remember(steward, from, None).await?;
+        self.remember(steward, Key::of(&self.path, to), Some(identity)).await
+    }
+
+    /// An entry is gone.
+    async fn forget(&mut self, key: Key, steward: &Steward<'_, '_>) -> Result<(), Refusal> {
+        if matches!(self.purpose, Purpose::Share(_)) {
+            self.doubts |= !steward.forget_gone(key).await?;
+        }
+        match self.doubts {
+            true => Ok(()),
+            false => self.remember(steward, key, None).await,
+        }
+    }
+
+    /// Says what is to be known of the folder itself.
+    fn say(&self, change: &Change) {
+        let name = self.name();
+        match change {
+            Change::Polling { why } => info!("{name}: looked at now and then: {why}"),
+            Change::Away => warn!("{name}: is not there; what it held is kept in mind"),
+            Change::Back => info!("{name}: is there again"),
+            Change::Full { entries_max } => {
+                warn!("{name}: has more than {entries_max} entries; {BEYOND}");
+            }
+            Change::LeftOut { name, why } => {
+                warn!("{}: {why}; it is left out", self.path.join(name).display());
+            }
+            Change::Rests { .. } | Change::Renamed { .. } | Change::Gone { .. } => {}
         }
     }
 
@@ -219,25 +351,39 @@ impl Folder {
 }
 
 impl Steward<'_, '_> {
-    /// What lay at one path lies at another: it is the same torrent, and nothing is hashed.
-    async fn rename(&self, from: Key, to: &Path) -> Result<(), Refusal> {
-        let (to, key) = (to.to_path_buf(), from.0);
-        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &to);
+    /// What lay at one path lies at another: it is the same torrent, and nothing is hashed. Whether
+    /// there is one.
+    async fn rename(&self, from: Key, to: &Path) -> Result<bool, Refusal> {
+        let found = grounds::take_up(self.keeper.archive, &self.service.lanes, to).await?;
+        let (path, key) = (to.to_path_buf(), from.0);
+        let reroot = move |state: &mut State<'_>| state.reroot_all(key, &path, &found);
         for entry in self.keeper.archive.ask(reroot).await? {
             self.refresh(&entry).await?;
         }
-        Ok(())
+        let to = to.to_path_buf();
+        Ok(!self.keeper.archive.ask(move |state| state.at(&to)).await.is_empty())
     }
 
-    /// What lay there is gone: its torrents are.
-    async fn forget_gone(&self, key: Key) -> Result<(), Refusal> {
-        let find = move |state: &mut State<'_>| state.under(key.0);
-        for entry in self.keeper.archive.ask(find).await {
+    /// What lay there is gone: its torrents are. `false` when that is not believed.
+    async fn forget_gone(&self, key: Key) -> Result<bool, Refusal> {
+        let mut is_believed = true;
+        let find = move |state: &mut State<'_>| {
+            let all = state.lying_at(key.0).into_iter();
+            all.map(|entry| (entry, state.load(&entry))).collect::<Vec<_>>()
+        };
+        for (entry, known) in self.keeper.archive.ask(find).await {
+            // A folder on which nothing is mounted is not the one that was watched.
+            if let Some(known) = known
+                && (known.asleep || !grounds::is_there(&self.service.lanes, &known.content).await)
+            {
+                is_believed = false;
+                continue;
+            }
             let name = self.name(&entry).await;
             self.remove(entry, false).await?;
             info!("{name}: is gone from its folder, and no longer shared");
         }
-        Ok(())
+        Ok(is_believed)
     }
 
     async fn name(&self, entry: &Entry) -> String {
@@ -252,7 +398,7 @@ impl Steward<'_, '_> {
             Some("magnet") => PathBuf::from(read_magnet(path)?),
             _ => return Ok(()),
         };
-        for info_hash in self.fetch(&link, self.keeper.options, &mut ()).await? {
+        for info_hash in self.fetch(&link, &self.options(), &mut ()).await? {
             info!("{}: {info_hash} is fetched", path.display());
         }
         Ok(())
@@ -261,10 +407,9 @@ impl Steward<'_, '_> {
 
 /// The options a share of the configuration is taken up with.
 fn options_of(shared: &Shared, steward: &Steward<'_, '_>) -> Options {
-    let of_box = steward.keeper.options;
-    let mut trackers = of_box.trackers.clone();
-    trackers.extend(shared.trackers.iter().cloned());
-    Options { piece_bytes: shared.piece_bytes, trackers, ..of_box.clone() }
+    let mut options = steward.options();
+    options.trackers.extend(shared.trackers.iter().cloned());
+    Options { piece_bytes: shared.piece_bytes, ..options }
 }
 
 /// What a watch of so many entries may hold.
@@ -283,6 +428,9 @@ const OBSERVED_MAX: u32 = 64;
 
 /// Before a lane is asked again when all of them were taken.
 const BUSY_MS: u64 = 50;
+
+/// What folders held is written anew when nothing has happened for so long.
+const QUIET_MS: u64 = 60_000;
 
 /// Before what could not be shared is tried again.
 const RETRY_MS: u64 = 300_000;

@@ -1,8 +1,9 @@
 //! What the state folder knows of one torrent, read back and held against what lies there now.
 
-use super::content::{Content, FileSource, stamp_of, volume_of};
+use super::content::{Content, FileSource, stamp_of};
 use super::draft;
 use super::refusal::Refusal;
+use super::volume::Anchor;
 use super::walk::{LeftOut, Walk};
 use crate::engine::library::extents::{EXTENT_BYTES, Stamp};
 use crate::engine::library::{Extent, ExtentMap, Facts};
@@ -13,7 +14,16 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
+use std::sync::Arc;
 use std::vec::Vec;
+
+/// Where content is now.
+pub struct Place {
+    /// Its path.
+    pub root: PathBuf,
+    /// The volume it is on, if that is known.
+    pub anchor: Option<Arc<Anchor>>,
+}
 
 /// A torrent's folder in the state folder, checked against what the journal vouches for.
 pub struct Known {
@@ -27,15 +37,22 @@ pub struct Known {
     pub private: bool,
     /// Which pieces match; nothing when all do.
     pub have: Option<Vec<u8>>,
-    /// Where its content lies.
+    /// Where its content lies; or lay, when it is asleep.
     pub content: Content,
+    /// The volume its content is on is away.
+    pub asleep: bool,
     folder: PathBuf,
     extents_crc: u32,
 }
 
 impl Known {
-    /// Reads a torrent's folder; `None` when it is not what the journal vouches for.
-    pub fn load(folder: &Path, facts_crc: u32) -> Option<Known> {
+    /// Reads a torrent's folder; `None` when it is not what the journal vouches for. `place` says
+    /// where it is that was recorded at some path.
+    pub fn load(
+        folder: &Path,
+        facts_crc: u32,
+        place: impl FnOnce(&Path) -> Option<Place>,
+    ) -> Option<Known> {
         let bytes = fs::read(folder.join("facts")).ok()?;
         let facts = Facts::parse(&bytes, facts_crc)?;
         let torrent = folder.join(facts.torrent);
@@ -56,10 +73,13 @@ impl Known {
         if draft::info_hash_of(&metainfo, facts.info).ok()? != facts.info_hash {
             return None;
         }
-        let root = PathBuf::from(facts.root);
+        let place = place(Path::new(facts.root));
+        let asleep = place.is_none();
+        let stored = || Place { root: PathBuf::from(facts.root), anchor: None };
+        let Place { root, anchor } = place.unwrap_or_else(stored);
         let content = Content {
-            volume: volume_of(&root),
             root,
+            anchor,
             metainfo,
             extents,
             file_count: facts.file_count,
@@ -75,6 +95,7 @@ impl Known {
             private: facts.private,
             have,
             content,
+            asleep,
             folder: folder.to_path_buf(),
             extents_crc: facts.extents_crc,
         })
@@ -126,6 +147,9 @@ impl Known {
     /// Gives back the paths of those that are not; what is not the torrent's is not looked at.
     pub fn delete_files(&self) -> io::Result<Vec<String>> {
         let (root, mut left) = (&self.content.root, Vec::new());
+        if self.asleep || !self.content.is_there() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the disk it is on is not there"));
+        }
         for index in 0..self.content.file_count {
             let Some(extent) = self.extent(index).filter(|extent| !extent.padding) else {
                 continue;
@@ -137,7 +161,8 @@ impl Known {
                 continue;
             }
             // A file that is still being fetched changes all the time.
-            if seen != extent.stamp && seen.inode != extent.stamp.inode {
+            let is_ours = self.content.growing && seen.inode == extent.stamp.inode;
+            if seen != extent.stamp && !is_ours {
                 left.push(whole.display().to_string());
                 continue;
             }

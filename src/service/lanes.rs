@@ -14,11 +14,12 @@
 use super::Refusal;
 use super::content::{Content, ContentError, Opened, Sight};
 use super::fetch::make::{self, Made, Plan};
-use super::fetch::progress::Progress;
+use super::fetch::progress::{Progress, Unrecorded};
 use super::fetch::{magnet, settle};
 use super::known::Known;
 use super::moving::Copying;
 use super::store::Files;
+use super::volume::{Anchor, Found, Query, Sight as Sighted, System, Whose};
 use super::watch::Watch;
 use super::webseed::address::Place;
 use crate::engine::peer::Serving;
@@ -95,6 +96,27 @@ pub enum Job {
         /// When it is.
         now: Instant,
     },
+    /// Look at what is mounted.
+    Look {
+        /// What is sought.
+        query: Query,
+        /// Who is asked.
+        whose: Whose,
+    },
+    /// Find the volume of something that is to be placed.
+    TakeUp {
+        /// What is known of volumes.
+        query: Query,
+        /// Where it is to lie.
+        path: PathBuf,
+    },
+    /// See whether a volume is there and holds a path.
+    IsThere {
+        /// The volume.
+        anchor: Arc<Anchor>,
+        /// The path.
+        path: PathBuf,
+    },
     /// Copy some more of a torrent's content elsewhere.
     Copy(Box<Copying>),
     /// Delete the files of a torrent.
@@ -168,7 +190,7 @@ pub enum Done {
         /// To be kept.
         progress: Box<Progress>,
         /// Bytes written to its journal.
-        result: io::Result<u64>,
+        result: Result<u64, Unrecorded>,
     },
     /// Of [`Job::Settle`].
     Settled {
@@ -186,6 +208,12 @@ pub enum Done {
     },
     /// Of [`Job::Watch`].
     Watched(Box<Watch>),
+    /// Of [`Job::Look`].
+    Looked(Box<io::Result<Sighted>>),
+    /// Of [`Job::TakeUp`].
+    TakenUp(Box<Result<Found, Refusal>>),
+    /// Of [`Job::IsThere`].
+    IsThere(bool),
     /// Of [`Job::Copy`]; whether there is more to come.
     Copied(Box<Copying>, Result<bool, Refusal>),
     /// Of [`Job::Delete`]: the files that are left because they are others.
@@ -238,6 +266,8 @@ struct State {
     queue: VecDeque<(usize, Job)>,
     tickets: Vec<Ticket>,
     buffers: Vec<Buffer>,
+    /// How often lanes were told to close files.
+    sweeps: u64,
     ended: bool,
 }
 
@@ -259,6 +289,7 @@ impl Lanes {
             queue: VecDeque::with_capacity(sizes.jobs_max),
             tickets: (0..sizes.jobs_max).map(|_| Ticket::Free).collect(),
             buffers: (0..sizes.buffers).map(|_| buffer()).collect(),
+            sweeps: 0,
             ended: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
@@ -273,6 +304,12 @@ impl Lanes {
     /// How many threads.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Has every lane close the files of content that is no longer in use.
+    pub fn sweep(&self) {
+        self.shared.lock().sweeps += 1;
+        self.shared.work.notify_all();
     }
 
     /// A free buffer, if there is one.
@@ -373,9 +410,17 @@ impl Shared {
     fn run(&self, scratch_bytes: usize) {
         let (mut scratch, mut files) = (std::vec![0; scratch_bytes], Files::default());
         let mut state = self.lock();
+        let mut swept = state.sweeps;
         loop {
             if state.ended {
                 return;
+            }
+            if state.sweeps != swept {
+                swept = state.sweeps;
+                drop(state);
+                files.sweep();
+                state = self.lock();
+                continue;
             }
             let Some((ticket, job)) = state.queue.pop_front() else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -448,6 +493,9 @@ impl Job {
                 watch.turn(now);
                 Done::Watched(watch)
             }
+            Job::Look { query, whose } => Done::Looked(Box::new(query.run(&mut System, whose))),
+            Job::TakeUp { query, path } => Done::TakenUp(Box::new(query.take_up(&path, true))),
+            Job::IsThere { anchor, path } => Done::IsThere(anchor.holds(&path)),
             Job::Copy(mut copying) => {
                 let result = copying.step();
                 Done::Copied(copying, result)

@@ -19,8 +19,8 @@
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
 //! | what is to be fetched, or put elsewhere | [`wanted`], [`moving`]: kept until it has been |
-//! | folders whose entries become shares | [`house`], [`watch`] |
-//! | disks that come, go, fill up and fail | [`volume`] |
+//! | folders whose entries become shares | [`house`], [`watch`], [`remembered`] over a restart |
+//! | disks that come, go, fill up and fail | [`volume`], [`grounds`] who watches over them |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
@@ -38,6 +38,7 @@ pub mod disk;
 pub mod draft;
 pub mod fetch;
 pub mod flash_file;
+pub mod grounds;
 pub mod house;
 pub mod http;
 pub mod image;
@@ -55,6 +56,7 @@ pub mod pass;
 pub mod portmap;
 pub mod pump;
 pub mod refusal;
+pub mod remembered;
 pub mod report;
 pub mod rest;
 pub mod scrub;
@@ -107,6 +109,8 @@ pub struct Service<'m> {
     pub lanes: Lanes,
     /// A lane of its own for look-ups of names, which can sleep for very long.
     pub names: Lanes,
+    /// The disks that content is on.
+    pub grounds: grounds::Grounds,
     /// When something is next complained of.
     pub complain_after: Cell<crate::engine::units::Instant>,
     /// Open files and the serving scratch.
@@ -188,13 +192,27 @@ pub struct Duties {
     pub house: usize,
     /// Systemd, to be told that all is well.
     pub watchdog: usize,
+    /// Disks to look at.
+    pub grounds: usize,
 }
 
 impl Duties {
     /// The slots after those of links: of pumps and of web seeds.
     pub fn after(links: usize) -> Duties {
-        let [choke, dials, discovery, scrub, report, fetch, dht, pass, house, watchdog, announces] =
-            std::array::from_fn(|duty| links + duty);
+        let [
+            choke,
+            dials,
+            discovery,
+            scrub,
+            report,
+            fetch,
+            dht,
+            pass,
+            house,
+            watchdog,
+            grounds,
+            announces,
+        ] = std::array::from_fn(|duty| links + duty);
         let portmap = announces + announcer::EXCHANGES_MAX;
         Duties {
             choke,
@@ -209,11 +227,12 @@ impl Duties {
             pass,
             house,
             watchdog,
+            grounds,
         }
     }
 
     /// How many slots they take.
-    pub const COUNT: usize = 10 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
+    pub const COUNT: usize = 11 + announcer::EXCHANGES_MAX + portmap::FAMILIES;
 }
 
 impl Service<'_> {
@@ -267,8 +286,13 @@ impl Service<'_> {
         let lanes::Done::Store { buffer, done, error } = done else { return };
         self.give_back(buffer);
         let torrent = done.work.torrent;
-        if let Some(error) = error {
-            self.fetched.note_trouble(self, torrent, &error);
+        match error {
+            Some(error) => self.fetched.note_trouble(self, torrent, &error),
+            None => {
+                let stores = done.work.stores.iter();
+                let bytes = stores.map(|store| u64::from(store.length)).sum();
+                self.grounds.note_stored(&self.content(torrent), bytes);
+            }
         }
         let mut swarm = self.swarm.borrow_mut();
         swarm.handle_done(done, |verdict| match verdict {

@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Cut anywhere, the next start goes on: from what stands in the library and on the disks it is
-//! seen how far it had come. Until the record the source is as it was.
+//! seen how far it had come. Until the record the source is as it was; if the power goes right after
+//! it, the source stays, and that is said.
 
 use super::content::{Content, FileSource, look, open_beneath};
 use super::draft::{self, Counted};
-use super::known::Known;
+use super::known::{Known, Place};
 use super::refusal::Refusal;
 use super::state::{State, refused, sync_folder};
 use super::walk::unreadable;
@@ -22,7 +23,7 @@ use crate::engine::bencode::Sink;
 use crate::engine::library::extents::Stamp;
 use crate::engine::library::{Entry, ExtentMap, Facts};
 use crate::engine::units::InfoHash;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -40,6 +41,9 @@ pub struct Moving {
     pub from: PathBuf,
     /// Where it is to lie.
     pub to: PathBuf,
+    /// All of it has been copied: what lies at `to` from here on is ours.
+    #[serde(default)]
+    pub copied: bool,
 }
 
 impl Moving {
@@ -59,11 +63,35 @@ impl Moving {
         remove(&self.to)
     }
 
-    /// All of it is there: it gets its name.
+    /// All of it is there: it gets its name, unless something else has that by now.
     pub fn finish(&self) -> io::Result<()> {
-        fs::rename(self.draft(), &self.to)?;
+        let draft = self.draft();
+        match rename_noreplace(&draft, &self.to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !draft.exists() => {}
+            renamed => renamed?,
+        }
         self.to.parent().map_or(Ok(()), sync_folder)
     }
+}
+
+fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
+        // File systems that cannot promise it.
+        Err(Errno::INVAL | Errno::NOSYS) if !to.exists() => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Makes the names in a folder and in all folders below it durable.
+fn sync_below(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_below(&entry.path())?;
+        }
+    }
+    sync_folder(folder)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -105,6 +133,9 @@ impl Copying {
         while left > 0 {
             let Some(file) = &mut self.file else {
                 if !self.begin_next()? {
+                    if self.to.is_dir() {
+                        sync_below(&self.to).map_err(|error| refused(&self.to, error))?;
+                    }
                     return Ok(false);
                 }
                 left = left.saturating_sub(FILE_BYTES);
@@ -114,6 +145,8 @@ impl Copying {
                 .copy(left.min(file.length - file.at))
                 .map_err(|error| refused(&self.to, error))?;
             (file.at, left) = (file.at + copied, left - copied);
+            // As it goes: all of a large file at its end would hold the lane for minutes.
+            file.to.sync_data().map_err(|error| refused(&self.to, error))?;
             self.copied_bytes += copied;
             if file.at == file.length {
                 file.to.sync_all().map_err(|error| refused(&self.to, error))?;
@@ -209,16 +242,17 @@ impl State<'_> {
 
     /// Every torrent whose content is on its way.
     pub fn all_moving(&self) -> Vec<InfoHash> {
-        super::wanted::names_in(&self.moving_folder())
+        super::wanted::names_in(&self.moving_folder(), "json")
     }
 
     /// Makes the folder of a torrent whose content lies at another path now; gives back where, what
     /// stands there, and the checksum of its facts.
     pub fn draft_moved(&self, entry: &Entry, to: &Path) -> Result<(PathBuf, Known, u32), Refusal> {
         let folder = self.new_folder()?;
+        let at_target = |_: &Path| Some(Place { root: to.to_path_buf(), anchor: None });
         let made = self.with_facts(entry, |facts, old| {
-            let mut known = Known::load(old, entry.facts_crc).ok_or_else(|| damaged(old))?;
-            known.content.root = to.to_path_buf();
+            let known = Known::load(old, entry.facts_crc, at_target);
+            let known = known.ok_or_else(|| damaged(old))?;
             super::state::copy_but(old, &folder, &["facts", "extents"])
                 .map_err(|error| refused(&folder, error))?;
             let extents_crc = remap(&known, &folder)?;
@@ -226,7 +260,7 @@ impl State<'_> {
             draft::write_facts(&folder, &facts)
         });
         let facts_crc = made.ok_or_else(|| damaged(&folder))??;
-        let known = Known::load(&folder, facts_crc).ok_or_else(|| damaged(&folder))?;
+        let known = Known::load(&folder, facts_crc, at_target).ok_or_else(|| damaged(&folder))?;
         Ok((folder, known, facts_crc))
     }
 
@@ -270,7 +304,7 @@ fn damaged(folder: &Path) -> Refusal {
 }
 
 /// Says why content cannot lie below that folder, if it cannot.
-pub fn objection(folder: &Path, to: &Path, bytes: u64) -> Option<Refusal> {
+pub fn objection(from: &Path, folder: &Path, to: &Path, bytes: u64) -> Option<Refusal> {
     let name = folder.display();
     if !folder.is_dir() {
         return Some(Refusal::new(name, "is no folder", "make it first, or name another"));
@@ -282,9 +316,11 @@ pub fn objection(folder: &Path, to: &Path, bytes: u64) -> Option<Refusal> {
             "move it away, or name another",
         ));
     }
+    let device = |path: &Path| rustix::fs::stat(path).ok().map(|stat| stat.st_dev);
     let space = rustix::fs::statvfs(folder).ok()?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free < bytes {
+    // On the same disk nothing is copied.
+    if free < bytes && device(folder) != device(from) {
         let problem = std::format!("has {free} bytes free, and {bytes} are needed");
         return Some(Refusal::new(name, problem, "make room there, or name another"));
     }

@@ -32,6 +32,8 @@ pub struct Options {
     pub piece_bytes: Option<u32>,
     /// For the house only.
     pub lan: bool,
+    /// The router is asked to let others in.
+    pub map_port: bool,
     /// Where to listen, when it is not left to us.
     pub listen: Option<SocketAddr>,
     /// The distributed hash table.
@@ -68,7 +70,7 @@ impl DhtOptions {
 }
 
 /// What is to be fetched, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchOptions {
     /// Magnet links, `.torrent` files and URLs of these.
     pub links: Vec<PathBuf>,
@@ -165,8 +167,7 @@ pub async fn open_link(
         }
         (None, None) => link.to_path_buf(),
     };
-    let FetchOptions { output, files, force, .. } = &options.fetch;
-    let wish = open::Wish { torrent: &torrent, output, files, force: *force };
+    let wish = open::Wish { torrent: &torrent, fetch: &options.fetch };
     let mut taken = workshop.fetch(wish, progress).await?;
     if let Some(folder) = brought {
         // What is in it has been copied; should it stay, the next start clears it away.

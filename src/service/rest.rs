@@ -15,11 +15,13 @@
 
 use super::clock::Bell;
 use super::fetch::Keeper;
+use super::known::Known;
 use super::life::take_in::place;
 use super::share::Share;
 use super::state::State;
 use super::walk::LeftOut;
 use super::{Refusal, Service};
+use crate::engine::swarm::fetch::Fetching as _;
 use crate::engine::units::{InfoHash, PeerSlot, TorrentSlot};
 use log::debug;
 use std::cell::{Cell, RefCell};
@@ -109,13 +111,21 @@ pub async fn wake(
 ) -> Result<Option<TorrentSlot>, Refusal> {
     let find = move |state: &mut State<'_>| {
         let entry = state.get(&info_hash).filter(|entry| !entry.fetching && !entry.paused)?;
-        // What lies on a disk that is not there now is not offered.
-        state.load(&entry).filter(|known| known.content.root.exists())
+        if state.is_asleep(&entry) {
+            debug!("{info_hash}: is on a disk that is away, and not offered");
+            return None;
+        }
+        // Of what was placed before disks were known by name nothing else can be asked.
+        let is_there = |known: &Known| entry.volume != 0 || known.content.root.exists();
+        state.load(&entry).filter(is_there)
     };
+    if keeper.archive.ask(find).await.is_some() {
+        make_room(service, keeper).await?;
+    }
+    // Looked up once more: from the answer on nobody can come between, who pauses it say.
     let known = keeper.archive.ask(find).await;
     let active = service.swarm.borrow().find(&info_hash.on_the_wire());
     let (Some(known), None) = (known, active) else { return Ok(active) };
-    make_room(service, keeper).await?;
     let share: Share = known.into_share(LeftOut::default(), 0);
     place(service, &share).map(|(slot, _)| Some(slot))
 }
@@ -171,10 +181,48 @@ pub async fn lay_down(
     };
     service.disk.close_all(slot);
     service.contents.borrow_mut()[slot.index()] = None;
+    // So that nothing of it keeps its disk from being unmounted.
+    service.lanes.sweep();
     service.fetched.forget(slot);
     keeper.announcer.remove(slot);
+    service.webseeds.forget(slot);
     if sent_bytes > 0 {
         keeper.archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
     }
     Ok(true)
 }
+
+/// Ends all that is under way of a torrent: peers are let go, lanes give back what they have of it,
+/// and what was verified is recorded. Then it rests.
+pub async fn take_off_the_air(
+    service: &Service<'_>,
+    keeper: &Keeper<'_>,
+    info_hash: InfoHash,
+) -> Result<(), Refusal> {
+    let Some(slot) = service.swarm.borrow().find(&info_hash.on_the_wire()) else { return Ok(()) };
+    service.fetched.withdraw(slot);
+    for _ in 0..WITHDRAWN_MS / LOOK_MS {
+        // Every time: peers may come back meanwhile.
+        service.swarm.borrow_mut().withdraw(slot);
+        service.ring_nudged();
+        service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+        if is_over(service, slot) && lay_down(service, keeper, slot).await? {
+            return Ok(());
+        }
+        service.clock.sleep(LOOK_MS, "the end of a torrent").await;
+    }
+    let problem = "is still being written or read";
+    Err(Refusal::new(info_hash, problem, "try again in a minute"))
+}
+
+/// Nothing of a torrent that was withdrawn is with a lane any more, and what was verified is
+/// recorded.
+pub fn is_over(service: &Service<'_>, slot: TorrentSlot) -> bool {
+    !service.swarm.borrow().fetcher.is_fetched(slot) && service.fetched.drop_withdrawn(slot)
+}
+
+/// A disk that sleeps wakes within this.
+const WITHDRAWN_MS: u64 = 30_000;
+
+/// Between two looks whether it is over.
+const LOOK_MS: u64 = 20;

@@ -8,6 +8,7 @@
 use super::Service;
 use super::content::Content;
 use super::lanes::{Done, Job};
+use super::volume::Deed;
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
 use std::sync::Arc;
 
@@ -38,6 +39,9 @@ async fn look(service: &Service<'_>, torrent: TorrentSlot, content: Arc<Content>
     while let Some(from) = next {
         let job = Job::Inspect { content: Arc::clone(&content), from };
         let Some(Done::Inspect(sight)) = service.lanes.run(job).await else { return };
+        if let Some(error) = &sight.error {
+            service.grounds.note_error(&content, Deed::Read, error);
+        }
         if let Some(span) = sight.changed {
             service.withhold(torrent, span);
         }

@@ -11,22 +11,26 @@
 use super::archive::Archive;
 use super::content::{Content, ContentError, FileSource};
 use super::draft::{self, Draft};
+use super::grounds;
 use super::known::{Known, WINDOW_BYTES, stamp_now};
 use super::lanes::{Done, Job, Lanes, Receipt};
 use super::refusal::Refusal;
 use super::state::State;
+use super::volume::Found;
 use super::walk::{LeftOut, unreadable};
 use crate::engine::library::extents::Stamp;
-use crate::engine::library::{Entry, Facts, root_key};
+use crate::engine::library::{Entry, Facts};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
 use crate::engine::units::{InfoHash, PieceIndex};
+use async_io::Timer;
 use log::warn;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// What the owner asked for.
@@ -127,17 +131,18 @@ impl Workshop<'_> {
         wish: Wish<'_>,
         progress: &mut impl Progress,
     ) -> Result<Share, Refusal> {
-        let key = root_key(path.as_os_str().as_encoded_bytes());
-        if let Some((known, left_out)) = self.known_unchanged(path, key, wish).await? {
+        if let Some((known, left_out)) = self.known_unchanged(path, wish).await? {
             if known.trackers().iter().map(|(_, address)| address).eq(wish.trackers) {
                 return Ok(known.into_share(left_out, 0));
             }
+            let found = grounds::take_up(self.archive, self.lanes, path).await?;
             let folder = self.new_folder().await?;
             let crc = draft::rewrite(&known, &folder, wish.trackers)?;
-            let known = self.admit(&folder, known.info_hash, key, crc).await?;
+            let known = self.admit(&folder, known.info_hash, crc, found).await?;
             return Ok(known.into_share(left_out, 0));
         }
-        self.expect_room(key).await?;
+        self.expect_room(path).await?;
+        let found = grounds::take_up(self.archive, self.lanes, path).await?;
         let folder = self.new_folder().await?;
         let Wish { piece_bytes, trackers, walk_kib, .. } = wish;
         let draft = Draft::write(&folder, path, piece_bytes, trackers, walk_kib).await?;
@@ -153,10 +158,10 @@ impl Workshop<'_> {
         Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
         if self.archive.ask(|state| state.is_full()).await {
-            self.forget_others(key, info_hash).await?;
+            self.forget_others(path, info_hash).await?;
         }
-        let known = self.admit(&folder, info_hash, key, crc).await?;
-        self.forget_others(key, info_hash).await?;
+        let known = self.admit(&folder, info_hash, crc, found).await?;
+        self.forget_others(path, info_hash).await?;
         Ok(known.into_share(draft.left_out, bytes))
     }
 
@@ -173,7 +178,6 @@ impl Workshop<'_> {
         let root = root_of(path, &file, &summary);
         let info_hash =
             draft::info_hash_of(&file, summary.info).map_err(|error| unreadable(torrent, error))?;
-        let key = root_key(root.as_os_str().as_encoded_bytes());
         if let Some((entry, known)) = self.known(&info_hash).await
             && !entry.fetching
             && let Some(known) = known
@@ -182,7 +186,8 @@ impl Workshop<'_> {
         {
             return Ok(known.into_share(LeftOut::default(), 0));
         }
-        self.expect_room(key).await?;
+        self.expect_room(&root).await?;
+        let found = grounds::take_up(self.archive, self.lanes, &root).await?;
         let folder = self.new_folder().await?;
         let (content, name, extents_crc) = draft::adopt(&folder, torrent, &summary, &root)?;
         let have = check(self.lanes, content, &summary.name, progress).await?;
@@ -209,7 +214,7 @@ impl Workshop<'_> {
             have_crc: (!whole).then(|| crc32fast::hash(&have)),
         };
         let crc = draft::write_facts(&folder, &facts)?;
-        let known = self.admit(&folder, info_hash, key, crc).await?;
+        let known = self.admit(&folder, info_hash, crc, found).await?;
         Ok(known.into_share(LeftOut::default(), summary.layout.total_bytes))
     }
 
@@ -217,13 +222,13 @@ impl Workshop<'_> {
     async fn known_unchanged(
         &self,
         path: &Path,
-        key: u64,
         wish: Wish<'_>,
     ) -> Result<Option<(Known, LeftOut)>, Refusal> {
-        for (_, known) in self.known_under(key).await {
+        for (_, known) in self.known_at(path).await {
             let Some(known) = known else { continue };
             let piece_bytes = known.content.layout.piece_bytes;
             if known.authored
+                && !known.asleep
                 && known.content.root == path
                 && wish.piece_bytes.is_none_or(|wanted| wanted == piece_bytes)
                 && let Some(left_out) = known.is_unchanged(wish.walk_kib).await?
@@ -234,11 +239,13 @@ impl Workshop<'_> {
         Ok(None)
     }
 
-    /// Forgets what we made of the same folder when it held something else: those bytes are gone.
-    async fn forget_others(&self, key: u64, info_hash: InfoHash) -> Result<(), Refusal> {
-        let all = self.known_under(key).await;
+    /// Forgets what we made of the same folder when it held something else: those bytes are gone;
+    /// but for what lay there on a disk that is away.
+    async fn forget_others(&self, path: &Path, info_hash: InfoHash) -> Result<(), Refusal> {
+        let all = self.known_at(path).await;
         for (other, known) in all.into_iter().filter(|(other, _)| other.info_hash != info_hash) {
-            if known.as_ref().is_none_or(|known| known.authored) {
+            let lay_there = |known: &Known| !known.asleep && known.content.root == path;
+            if known.as_ref().is_none_or(|known| known.authored && lay_there(known)) {
                 if let Some(known) = known {
                     let root = known.content.root.display();
                     warn!("{root}: has changed since it was last shared: give out its new link");
@@ -250,9 +257,9 @@ impl Workshop<'_> {
     }
 
     /// Refuses what could not be admitted once it has been hashed.
-    async fn expect_room(&self, key: u64) -> Result<(), Refusal> {
-        let has_room =
-            move |state: &mut State<'_>| !state.is_full() || !state.under(key).is_empty();
+    async fn expect_room(&self, path: &Path) -> Result<(), Refusal> {
+        let path = path.to_path_buf();
+        let has_room = move |state: &mut State<'_>| !state.is_full() || !state.at(&path).is_empty();
         if self.archive.ask(has_room).await { Ok(()) } else { Err(self.full().await) }
     }
 
@@ -267,9 +274,10 @@ impl Workshop<'_> {
     }
 
     /// The same of every torrent whose content lies there.
-    async fn known_under(&self, key: u64) -> Vec<(Entry, Option<Known>)> {
+    async fn known_at(&self, path: &Path) -> Vec<(Entry, Option<Known>)> {
+        let path = path.to_path_buf();
         let find = move |state: &mut State<'_>| {
-            let all = state.under(key).into_iter();
+            let all = state.at(&path).into_iter();
             all.map(|entry| (entry, state.load(&entry))).collect()
         };
         self.archive.ask(find).await
@@ -291,11 +299,12 @@ impl Workshop<'_> {
         &self,
         folder: &Path,
         info_hash: InfoHash,
-        key: u64,
         facts_crc: u32,
+        found: Found,
     ) -> Result<Known, Refusal> {
         let folder = folder.to_path_buf();
-        let admit = move |state: &mut State<'_>| state.admit(&folder, info_hash, key, facts_crc);
+        let admit =
+            move |state: &mut State<'_>| state.admit(&folder, info_hash, facts_crc, Some(&found));
         self.archive.ask(admit).await.map(|(_, known)| known)
     }
 }
@@ -360,7 +369,14 @@ async fn hash_all(
             under_way.push_back(receipt);
             pieces.next();
         }
-        let Some(next) = under_way.pop_front() else { break Ok(()) };
+        let Some(next) = under_way.pop_front() else {
+            if pieces.peek().is_none() {
+                break Ok(());
+            }
+            // Every place of the lanes is taken by others.
+            Timer::after(BUSY).await;
+            continue;
+        };
         let Done::Hash(piece, hash) = next.await else { continue };
         if let Err(refusal) = put(piece, hash) {
             break Err(refusal);
@@ -402,6 +418,9 @@ fn not_hashed(content: &Content, error: ContentError) -> Refusal {
         ContentError::NoMetadata(error) => unreadable(&content.root, error),
     }
 }
+
+/// Before lanes of which every place was taken are asked again.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// Remedy for a `.torrent` that is none.
 pub const BROKEN_TORRENT: &str = "fetch the .torrent again from where it came";

@@ -7,6 +7,7 @@
 //! STATE/staging, STATE/lookup     a checkpoint on its way into the slots; a cache of where in them
 //! STATE/damaged                   what stood in slots that were damaged
 //! STATE/wanted/HASH.json          what of a torrent is wanted (service/wanted)
+//! STATE/watched/KEY               what a watched folder held (service/remembered)
 //! STATE/volumes                   which disks are known (service/volume)
 //! STATE/control                   the socket for the owner's commands (service/control)
 //! STATE/dht                       nodes of the DHT that were known last (service/dht)
@@ -28,14 +29,17 @@ use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
 use super::known::{Known, trackers_of};
 use super::refusal::Refusal;
-use super::shelf_file::ShelfFile;
+use super::shelf_file::{self, ShelfFile};
+use super::volume::Found;
+use super::volume::kept::Kept;
 use crate::engine::journal::JournalError;
 use crate::engine::library::catalog::{Catalog, CatalogError, Damaged, Lent, Opened};
-use crate::engine::library::shelf::{ShelfError, Shelves};
+use crate::engine::library::shelf::ShelfError;
 use crate::engine::library::{Entry, Facts, Record, root_key as root_key_of};
 use crate::engine::units::InfoHash;
 use log::{info, warn};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -48,8 +52,12 @@ use std::vec::Vec;
 pub struct State<'m> {
     folder: PathBuf,
     catalog: Catalog<'m, FlashFile, ShelfFile>,
+    /// The volumes that content is on.
+    pub(super) kept: Kept,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
+    /// Torrents were lost to damage when it was opened.
+    has_lost_torrents: bool,
     /// Held open: the lock lasts as long as the process.
     _lock: File,
 }
@@ -73,19 +81,20 @@ impl<'m> State<'m> {
         let path = folder.join("journal");
         let flash = FlashFile::open(&path, 2 * 1024 * journal_kib);
         let flash = flash.map_err(|error| refused_flash(&path, error))?;
-        let shelf = |name: &str| {
-            let path = folder.join(name);
-            ShelfFile::open(&path).map_err(|error| refused(&path, error))
-        };
-        let (slots, staging, lookup) = (shelf("slots")?, shelf("staging")?, shelf("lookup")?);
-        let shelves = Shelves { slots, staging, lookup };
+        let shelves = shelf_file::open(folder).map_err(|error| refused(folder, error))?;
         let mut keep = |damaged: Damaged<'_>| keep_damaged(folder, &damaged);
         let (catalog, opened) = Catalog::open(flash, shelves, lent, torrents_max, &mut keep)
             .map_err(|error| refused_catalog(folder, error))?;
         say_what_was_lost(folder, &opened);
         let (folder, made) = (folder.to_path_buf(), Cell::new(0));
-        let state = State { folder, catalog, made, _lock: lock };
+        let (kept, is_whole) = Kept::open(&folder);
+        let has_lost_torrents =
+            opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
+        let mut state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
+        if !is_whole {
+            state.find_lost_volumes();
+        }
         Ok(state)
     }
 
@@ -98,6 +107,12 @@ impl<'m> State<'m> {
     pub fn get(&mut self, info_hash: &InfoHash) -> Option<Entry> {
         let found = self.catalog.get(info_hash);
         found.inspect_err(|error| warn!("{}: {error}", self.folder.display())).ok().flatten()
+    }
+
+    /// The torrents whose content lies at a path.
+    pub fn at(&mut self, path: &Path) -> Vec<Entry> {
+        let stored = self.stored_path(path);
+        self.under(root_key_of(stored.as_os_str().as_encoded_bytes()))
     }
 
     /// The torrents whose content lies there.
@@ -141,6 +156,11 @@ impl<'m> State<'m> {
         Facts::parse(&bytes, entry.facts_crc).map(|facts| read(&facts, &folder))
     }
 
+    /// Whether torrents were lost to damage when it was opened.
+    pub fn has_lost_torrents(&self) -> bool {
+        self.has_lost_torrents
+    }
+
     /// How many torrents there are.
     pub fn count(&self) -> u32 {
         self.catalog.count()
@@ -153,7 +173,8 @@ impl<'m> State<'m> {
 
     /// The files of a torrent, if they are what the journal vouches for.
     pub fn load(&self, entry: &Entry) -> Option<Known> {
-        Known::load(&self.torrent_folder(&entry.info_hash, entry.facts_crc), entry.facts_crc)
+        let folder = self.torrent_folder(&entry.info_hash, entry.facts_crc);
+        Known::load(&folder, entry.facts_crc, |stored| self.place_of(entry, stored))
     }
 
     /// Where the files of a torrent with these facts are.
@@ -178,22 +199,17 @@ impl<'m> State<'m> {
         }
     }
 
-    /// Puts a folder that is whole in its place, and records that its torrent exists. Gives back
-    /// where it is, and what stands there.
+    /// Puts a folder that is whole in its place, and records that its torrent exists, on the volume
+    /// that was found; without one, on that which it was on before. Gives back where the folder is,
+    /// and what stands there.
     pub fn admit(
         &mut self,
         new_folder: &Path,
         info_hash: InfoHash,
-        root_key: u64,
         facts_crc: u32,
+        found: Option<&Found>,
     ) -> Result<(PathBuf, Known), Refusal> {
-        let record = self.placed(info_hash, root_key, facts_crc, false);
-        let folder = self.place(new_folder, info_hash, facts_crc, record)?;
-        let known = Known::load(&folder, facts_crc).ok_or_else(|| {
-            let problem = "does not hold what has just been written to it";
-            Refusal::new(folder.display(), problem, "check the disk it is on")
-        })?;
-        Ok((folder, known))
+        self.place(new_folder, info_hash, facts_crc, false, found)
     }
 
     /// The same of a torrent that is still to be fetched.
@@ -201,26 +217,10 @@ impl<'m> State<'m> {
         &mut self,
         new_folder: &Path,
         info_hash: InfoHash,
-        root_key: u64,
         facts_crc: u32,
-    ) -> Result<PathBuf, Refusal> {
-        let record = self.placed(info_hash, root_key, facts_crc, true);
-        self.place(new_folder, info_hash, facts_crc, record)
-    }
-
-    /// What is recorded of a torrent that comes, or comes again.
-    fn placed(
-        &mut self,
-        info_hash: InfoHash,
-        root_key: u64,
-        facts_crc: u32,
-        fetching: bool,
-    ) -> Record {
-        let added_s = match self.get(&info_hash) {
-            Some(known) => known.added_s,
-            None => clock::unix_s(),
-        };
-        Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume: 0 }
+        found: &Found,
+    ) -> Result<(PathBuf, Known), Refusal> {
+        self.place(new_folder, info_hash, facts_crc, true, Some(found))
     }
 
     fn place(
@@ -228,8 +228,24 @@ impl<'m> State<'m> {
         new_folder: &Path,
         info_hash: InfoHash,
         facts_crc: u32,
-        record: Record,
-    ) -> Result<PathBuf, Refusal> {
+        fetching: bool,
+        found: Option<&Found>,
+    ) -> Result<(PathBuf, Known), Refusal> {
+        let wrong = |folder: &Path| {
+            let problem = "does not hold what has just been written to it";
+            Refusal::new(folder.display(), problem, "check the disk it is on")
+        };
+        let path = new_folder.join("facts");
+        let bytes = fs::read(&path).map_err(|error| refused(&path, error))?;
+        let facts = Facts::parse(&bytes, facts_crc).ok_or_else(|| wrong(new_folder))?;
+        let (volume, stored) = self.stand(&info_hash, found, Path::new(facts.root))?;
+        let facts_crc = match stored == Path::new(facts.root) {
+            true => facts_crc,
+            false => {
+                let facts = Facts { root: draft::utf8(&stored)?, ..facts };
+                draft::write_facts(new_folder, &facts)?
+            }
+        };
         let folder = self.torrent_folder(&info_hash, facts_crc);
         let place = || -> io::Result<()> {
             sync_folder(new_folder)?;
@@ -241,19 +257,29 @@ impl<'m> State<'m> {
             sync_folder(&self.folder.join("torrents"))
         };
         place().map_err(|error| refused(&folder, error))?;
-        let old = self.get(&info_hash).map(|entry| entry.facts_crc);
-        self.record(record)?;
+        let before = self.get(&info_hash);
+        let added_s = before.map_or_else(clock::unix_s, |entry| entry.added_s);
+        let root_key = root_key_of(stored.as_os_str().as_encoded_bytes());
+        self.record(Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume })?;
+        let old = before.map(|entry| entry.facts_crc);
         if let Some(old) = old.filter(|old| *old != facts_crc) {
             // Should it stay for now, the next start clears it away.
             let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
         }
-        Ok(folder)
+        let entry = self.get(&info_hash);
+        let known = entry.and_then(|entry| self.load(&entry));
+        Ok((folder.clone(), known.ok_or_else(|| wrong(&folder))?))
     }
 
     /// What lay at one path lies at another: its torrents are the same. Gives back what they are now.
-    pub fn reroot_all(&mut self, root_key: u64, to: &Path) -> Result<Vec<Entry>, Refusal> {
+    pub fn reroot_all(
+        &mut self,
+        root_key: u64,
+        to: &Path,
+        found: &Found,
+    ) -> Result<Vec<Entry>, Refusal> {
         let mut moved = Vec::new();
-        for entry in self.under(root_key) {
+        for entry in self.lying_at(root_key) {
             let folder = self.new_folder()?;
             let made = self.with_facts(&entry, |facts, old| {
                 copy_but(old, &folder, &["facts"]).map_err(|error| refused(&folder, error))?;
@@ -261,9 +287,7 @@ impl<'m> State<'m> {
                 draft::write_facts(&folder, &facts)
             });
             let Some(facts_crc) = made.transpose()? else { continue };
-            let key = root_key_of(to.as_os_str().as_encoded_bytes());
-            let record = self.placed(entry.info_hash, key, facts_crc, entry.fetching);
-            self.place(&folder, entry.info_hash, facts_crc, record)?;
+            self.place(&folder, entry.info_hash, facts_crc, entry.fetching, Some(found))?;
             moved.extend(self.get(&entry.info_hash));
         }
         Ok(moved)
@@ -274,12 +298,15 @@ impl<'m> State<'m> {
         &mut self,
         entry: &Entry,
         folder: &Path,
-        to: &Path,
         facts_crc: u32,
+        found: &Found,
     ) -> Result<Entry, Refusal> {
-        let key = root_key_of(to.as_os_str().as_encoded_bytes());
-        let record = self.placed(entry.info_hash, key, facts_crc, false);
-        self.place(folder, entry.info_hash, facts_crc, record)?;
+        let now = self.get(&entry.info_hash);
+        if now.is_none_or(|now| now.facts_crc != entry.facts_crc) {
+            let problem = "has been removed, or shared anew, meanwhile";
+            return Err(Refusal::new(entry.info_hash, problem, "delete what was copied of it"));
+        }
+        self.place(folder, entry.info_hash, facts_crc, false, Some(found))?;
         Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
 
@@ -339,6 +366,10 @@ impl<'m> State<'m> {
     /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
     /// are, so that whoever asks for something else meanwhile hardly waits.
     pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
+        // Where torrents were lost their folders may be all there is of them.
+        if self.has_lost_torrents || self.catalog.is_damaged() {
+            return None;
+        }
         for _ in 0..STRAYS_LOOKED_AT {
             let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -434,7 +465,7 @@ fn refused_flash(path: &Path, error: FlashFileError) -> Refusal {
     }
 }
 
-fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, io::Error>) -> Refusal {
+fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, Errno>) -> Refusal {
     match error {
         CatalogError::Journal(JournalError::Flash { cause, .. }) => {
             refused_flash(&folder.join("journal"), cause)
@@ -446,7 +477,7 @@ fn refused_catalog(folder: &Path, error: CatalogError<FlashFileError, io::Error>
             Refusal::new(folder.join("journal").display(), other, MOVE_AWAY)
         }
         CatalogError::Shelf(ShelfError::Failed { shelf, cause, .. }) => {
-            refused(&folder.join(shelf.file_name()), cause)
+            refused(&folder.join(shelf.file_name()), cause.into())
         }
         CatalogError::Shelf(other) => Refusal::new(folder.display(), other, NEWER),
         CatalogError::Full { torrents_max } => {

@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Files a lane keeps open to write to; the one used longest ago makes room.
 #[derive(Default)]
@@ -28,7 +28,8 @@ pub struct Files {
 }
 
 struct Open {
-    content: Arc<Content>,
+    /// Only in use by others: a file is no reason to keep content.
+    content: Weak<Content>,
     span: Span,
     file: OwnedFd,
 }
@@ -199,9 +200,7 @@ impl Files {
     /// The file that holds byte `at` of a torrent's content, and which bytes it holds; nothing
     /// where there is padding.
     fn find(&mut self, content: &Arc<Content>, at: u64) -> io::Result<Option<(&OwnedFd, Span)>> {
-        let holds = |open: &Open| {
-            Arc::ptr_eq(&open.content, content) && open.span.at <= at && at < open.span.end()
-        };
+        let holds = |open: &Open| open.is_of(content) && open.span.at <= at && at < open.span.end();
         let mut place = self.open.iter().position(holds);
         if let Some(stale) = place.filter(|place| !self.open[*place].is_in_place()) {
             self.open.remove(stale);
@@ -218,7 +217,7 @@ impl Files {
                 if self.open.is_full() {
                     self.open.remove(0);
                 }
-                let open = Open { content: Arc::clone(content), span: extent.span, file };
+                let open = Open { content: Arc::downgrade(content), span: extent.span, file };
                 // There is room now.
                 let _ = self.open.push(open);
                 self.open.len() - 1
@@ -231,11 +230,20 @@ impl Files {
 
     /// Closes what belongs to content that is no longer written to.
     pub fn close(&mut self, content: &Arc<Content>) {
-        self.open.retain(|open| !Arc::ptr_eq(&open.content, content));
+        self.open.retain(|open| !open.is_of(content));
+    }
+
+    /// Closes what belongs to content that is no longer in use.
+    pub fn sweep(&mut self) {
+        self.open.retain(|open| open.content.strong_count() > 0);
     }
 }
 
 impl Open {
+    fn is_of(&self, content: &Arc<Content>) -> bool {
+        std::ptr::eq(self.content.as_ptr(), Arc::as_ptr(content))
+    }
+
     /// Whether it is still a file of its length under some name. One that has been cut short or
     /// removed takes what is written to it all the same, and the innocent would be blamed for what
     /// is then read back.

@@ -10,6 +10,7 @@ use super::fetch::magnet::Lead;
 use super::options::{FetchOptions, Options};
 use super::refusal::Refusal;
 use super::state::{State, refused, sync_folder};
+use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use log::warn;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Wanted {
     pub web_seeds: Vec<String>,
     /// Peers to begin with.
     pub peers: Vec<SocketAddr>,
+    /// Not now. Of a torrent of which more is known than this the library says that.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 impl Wanted {
@@ -60,6 +64,7 @@ impl Wanted {
             trackers: Vec::new(),
             web_seeds: fetch.web_seeds.clone(),
             peers: fetch.peers.clone(),
+            paused: false,
         }
     }
 
@@ -112,6 +117,33 @@ impl State<'_> {
         let _ = fs::remove_file(self.wanted_path(info_hash));
     }
 
+    /// A torrent is wanted no more, and no longer there. That is finished after any power cut: what
+    /// is begun is never left behind without its wish.
+    pub fn forget_wanted(&mut self, entry: &Entry) -> Result<(), Refusal> {
+        let (path, gone) = (self.wanted_path(&entry.info_hash), self.gone_path(&entry.info_hash));
+        // There is none when nothing of it was wanted.
+        let was_wanted = fs::rename(&path, &gone).is_ok();
+        if was_wanted {
+            sync_folder(&self.wanted_folder()).map_err(|error| refused(&gone, error))?;
+        }
+        self.forget(entry)?;
+        if was_wanted {
+            let _ = fs::remove_file(gone);
+        }
+        Ok(())
+    }
+
+    /// Finishes what [`forget_wanted`](State::forget_wanted) had begun when the power went.
+    pub fn finish_forgetting(&mut self) -> Result<(), Refusal> {
+        for info_hash in names_in(&self.wanted_folder(), GONE) {
+            if let Some(entry) = self.get(&info_hash) {
+                self.forget(&entry)?;
+            }
+            let _ = fs::remove_file(self.gone_path(&info_hash));
+        }
+        Ok(())
+    }
+
     /// What is wanted of a torrent.
     pub fn wanted(&self, info_hash: &InfoHash) -> Option<Wanted> {
         read(&self.wanted_path(info_hash))
@@ -119,7 +151,7 @@ impl State<'_> {
 
     /// Every torrent of which something is wanted.
     pub fn all_wanted(&self) -> Vec<InfoHash> {
-        names_in(&self.wanted_folder())
+        names_in(&self.wanted_folder(), "json")
     }
 
     fn wanted_folder(&self) -> PathBuf {
@@ -129,13 +161,17 @@ impl State<'_> {
     fn wanted_path(&self, info_hash: &InfoHash) -> PathBuf {
         self.wanted_folder().join(std::format!("{info_hash}.json"))
     }
+
+    fn gone_path(&self, info_hash: &InfoHash) -> PathBuf {
+        self.wanted_folder().join(std::format!("{info_hash}.{GONE}"))
+    }
 }
 
-/// The torrents that files in a folder of ours are named for.
-pub fn names_in(folder: &Path) -> Vec<InfoHash> {
+/// The torrents that files in a folder of ours are named for, with that at the end.
+pub fn names_in(folder: &Path, end: &str) -> Vec<InfoHash> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let names = entries.flatten().map(|entry| entry.path());
-    let ours = names.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let ours = names.filter(|path| path.extension().is_some_and(|found| found == end));
     ours.filter_map(|path| What::new(path.file_stem()?.to_str()?).info_hash()).collect()
 }
 
@@ -144,3 +180,6 @@ fn read(path: &Path) -> Option<Wanted> {
     let wanted = serde_json::from_slice(&bytes);
     wanted.inspect_err(|error| warn!("{}: {error}; it is passed over", path.display())).ok()
 }
+
+/// What stands behind the name of a wish that is no more.
+const GONE: &str = "gone";

@@ -26,6 +26,7 @@ fn serving_a_block_allocates_nothing() {
     let state = home.path().join("state");
     let options = Options {
         all_that_is_known: false,
+        map_port: true,
         fetch: FetchOptions::default(),
         dht: DhtOptions::default(),
         caps: CapOptions::default(),

@@ -1,7 +1,10 @@
 //! Flash that holds anything: the journal may refuse it or make the best of it, but never panics.
+//! The same of the library's files.
 
 use perennial::engine::journal::Journal;
 
+use crate::disk::{Disk, Image, LOOKUP, SLOTS, STAGING};
+use crate::library::{self, Memory, State, Story};
 use crate::mock_flash::MockFlash;
 use crate::model::{self, Scenario};
 use crate::prng::Prng;
@@ -9,6 +12,7 @@ use crate::prng::Prng;
 const CAPACITY: usize = 16 << 10;
 const HALF: usize = CAPACITY / 2;
 const IMAGES: u64 = 30_000;
+const LIBRARIES: u64 = 4_000;
 
 #[test]
 fn arbitrary_flash_never_panics() {
@@ -43,6 +47,81 @@ fn damaged_journal_never_panics() {
         opened += u64::from(survives(bytes, seed));
     }
     assert!(opened > IMAGES / 10, "{opened} of {IMAGES} images were taken for a journal");
+}
+
+#[test]
+fn damaged_library_never_panics_and_serves_what_is_left() {
+    let image = used_library();
+    let (mut opened, mut lost) = (0, 0);
+    for seed in 0..LIBRARIES {
+        let mut prng = Prng::new(seed);
+        let mut image = image.clone();
+        for _ in 0..1 + prng.below(4) {
+            damage_file(&mut image, &mut prng);
+        }
+        let disk = Disk::new(image);
+        let mut memory = Memory::new(6, 512);
+        let mut visit = |_: perennial::engine::library::catalog::Damaged<'_>| lost += 1;
+        let Ok((mut catalog, _)) = library::try_open::<512>(&disk, &mut memory, &mut visit) else {
+            continue;
+        };
+        opened += 1;
+        catalog.mend(&mut visit).expect("no faults");
+        let mut story = Story::new(library::all_of(&mut catalog));
+        for _ in 0..20 {
+            library::act(&disk, &mut catalog, &mut story, &mut prng);
+        }
+        assert_eq!(&library::all_of(&mut catalog), story.now(), "seed {seed}");
+        drop(catalog);
+        let again = library::try_open::<512>(&disk, &mut memory, &mut |_| panic!("it was mended"));
+        assert_eq!(&library::all_of(&mut again.expect("it opens").0), story.now(), "seed {seed}");
+    }
+    println!("{opened} of {LIBRARIES} were opened, {lost} slots lost");
+    assert!(opened > LIBRARIES / 2 && lost > LIBRARIES);
+}
+
+/// What some dozens of records and checkpoints leave.
+fn used_library() -> Image {
+    let disk = Disk::new([vec![0xFF; CAPACITY], vec![], vec![], vec![]]);
+    let mut memory = Memory::new(6, 512);
+    let mut visit = |_: perennial::engine::library::catalog::Damaged<'_>| panic!("it is whole");
+    let mut catalog = library::try_open::<512>(&disk, &mut memory, &mut visit).expect("new").0;
+    let (mut prng, mut story) = (Prng::new(11), Story::new(State::new()));
+    for _ in 0..300 {
+        library::act(&disk, &mut catalog, &mut story, &mut prng);
+    }
+    drop(catalog);
+    disk.image()
+}
+
+/// One kind of damage in one file of a library; half of it where the slots' header is.
+fn damage_file(image: &mut Image, prng: &mut Prng) {
+    let file = [SLOTS, SLOTS, STAGING, LOOKUP][prng.below(4) as usize];
+    let bytes = &mut image[file];
+    let length = bytes.len() as u32;
+    let start = prng.below(length) as usize;
+    let end = (start + (1 << prng.below(13))).min(bytes.len());
+    match prng.below(7) {
+        0 => bytes[start] ^= 1 << prng.below(8),
+        1 => prng.fill(&mut bytes[start..end]),
+        2 => bytes[start..end].fill(0),
+        3 => {
+            let to = prng.below(length - (end - start) as u32 + 1) as usize & !127;
+            bytes.copy_within(start..end, to);
+        }
+        4 => bytes.truncate(start),
+        _ => forge_slots(&mut image[SLOTS], prng),
+    }
+}
+
+/// A header of slots whose CRC is right, with a field that may make no sense.
+fn forge_slots(bytes: &mut [u8], prng: &mut Prng) {
+    let Some(header) = bytes.get_mut(..48) else { return };
+    let at = [16, 24, 32, 36, 40][prng.below(5) as usize];
+    let number = if prng.one_in(2) { prng.below(100) } else { odd_number(prng) };
+    header[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32fast::hash(&header[..44]).to_le_bytes();
+    header[44..].copy_from_slice(&crc);
 }
 
 /// Opens `bytes` and, if it is taken for a journal, uses it. Says which.

@@ -11,12 +11,12 @@
 use std::collections::BTreeMap;
 
 use perennial::engine::journal::Journal;
-use perennial::engine::library::catalog::{Change, Damaged, Lent, Opened};
+use perennial::engine::library::catalog::{CatalogError, Change, Damaged, Lent, Opened};
 use perennial::engine::library::shelf::{Shelf, Shelves};
 use perennial::engine::library::{Catalog, Entry, RECORD_BYTES_MAX, Record};
 use perennial::engine::units::InfoHash;
 
-use crate::disk::{Cut, Cutter, Disk, File, Image, JOURNAL, LOOKUP, SLOTS, STAGING, Step};
+use crate::disk::{Cut, Cutter, Disk, Fault, File, Image, JOURNAL, LOOKUP, SLOTS, STAGING, Step};
 use crate::prng::Prng;
 
 #[test]
@@ -41,20 +41,44 @@ fn cut_anywhere_a_library_on_a_failing_disk_is_as_before_or_as_after() {
     Run { seed: 3, actions: 250, overlay: 6, old: false, faults: true }.cut::<512>(40_000, 300_000);
 }
 
-/// What is known, by name.
-type State = BTreeMap<InfoHash, Entry>;
+#[test]
+fn a_checkpoint_that_fails_takes_no_later_record_with_it() {
+    for seed in 0..400 {
+        let mut prng = Prng::new(seed);
+        let disk = Disk::new([vec![0xFF; 16 << 10], vec![], vec![], vec![]]);
+        let mut story = Story::new(State::new());
+        let mut memory = Memory::new(8, 512);
+        let mut catalog = open::<512>(&disk, &mut memory).0;
+        for tries in [1, 0, 3] {
+            (0..4).for_each(|_| act(&disk, &mut catalog, &mut story, &mut prng));
+            disk.set_faults(Some((10, prng.clone())));
+            for _ in 0..tries {
+                let _ = catalog.checkpoint();
+            }
+            disk.set_faults(None);
+            assert_eq!(&all_of(&mut catalog), story.now(), "seed {seed}, while it lives");
+        }
+        act(&disk, &mut catalog, &mut story, &mut prng);
+        drop(catalog);
+        let mut catalog = open::<512>(&disk, &mut memory).0;
+        assert_eq!(&all_of(&mut catalog), story.now(), "seed {seed}, after a restart");
+    }
+}
 
-type TestCatalog<'m, const WORD: usize> = Catalog<'m, File<WORD>, File<WORD>>;
+/// What is known, by name.
+pub type State = BTreeMap<InfoHash, Entry>;
+
+pub type TestCatalog<'m, const WORD: usize> = Catalog<'m, File<WORD>, File<WORD>>;
 
 /// The memory lent.
-struct Memory {
+pub struct Memory {
     journal: Vec<u8>,
     overlay: Vec<Option<Change>>,
     pages: Vec<u8>,
 }
 
 impl Memory {
-    fn new(overlay: usize, word: usize) -> Memory {
+    pub fn new(overlay: usize, word: usize) -> Memory {
         Memory { journal: vec![0; word], overlay: vec![None; overlay], pages: vec![0; 2 * 4096] }
     }
 }
@@ -63,6 +87,15 @@ fn open<'m, const WORD: usize>(
     disk: &Disk,
     memory: &'m mut Memory,
 ) -> (TestCatalog<'m, WORD>, Opened) {
+    let mut visit = |damaged: Damaged<'_>| panic!("a cut costs no slot: {damaged:?}");
+    try_open(disk, memory, &mut visit).expect("it opens")
+}
+
+pub fn try_open<'m, const WORD: usize>(
+    disk: &Disk,
+    memory: &'m mut Memory,
+    visit: &mut impl FnMut(Damaged<'_>),
+) -> Result<(TestCatalog<'m, WORD>, Opened), CatalogError<Fault, Fault>> {
     let shelves =
         Shelves { slots: disk.file(SLOTS), staging: disk.file(STAGING), lookup: disk.file(LOOKUP) };
     let lent = Lent {
@@ -70,12 +103,11 @@ fn open<'m, const WORD: usize>(
         overlay: &mut memory.overlay,
         pages: &mut memory.pages,
     };
-    let mut visit = |damaged: Damaged<'_>| panic!("a cut costs no slot: {damaged:?}");
-    Catalog::open(disk.file(JOURNAL), shelves, lent, NAMES, &mut visit).expect("it opens")
+    Catalog::open(disk.file(JOURNAL), shelves, lent, NAMES, visit)
 }
 
 /// Everything the library says, asked in every way there is.
-fn all_of<const WORD: usize>(catalog: &mut TestCatalog<'_, WORD>) -> State {
+pub fn all_of<const WORD: usize>(catalog: &mut TestCatalog<'_, WORD>) -> State {
     let (mut state, mut last) = (State::new(), None);
     while let Some((slot, entry)) = catalog.next(last).expect("no faults") {
         assert_eq!(state.insert(entry.info_hash, entry), None, "it is met once");
@@ -175,7 +207,7 @@ impl Run {
         let mut prng = Prng::new(self.seed);
         let (image, first) = self.beginning::<WORD>(&mut prng);
         let disk = Disk::new(image.clone());
-        let mut story = Story { states: vec![first], known: 0, possible: vec![0] };
+        let mut story = Story::new(first);
         disk.expect(&story.possible);
         self.live::<WORD>(&disk, &mut story, &mut prng);
         let tape = disk.take_tape();
@@ -256,6 +288,7 @@ impl Run {
                     0 | 1 => {}
                     2 if !self.faults => break,
                     3 => damage_lookup(disk, prng),
+                    4..6 => act_all(disk, &mut catalog, story, prng),
                     _ => act(disk, &mut catalog, story, prng),
                 }
                 if left.is_multiple_of(8) {
@@ -273,7 +306,7 @@ impl Run {
 }
 
 /// What was known when, and what may be found now.
-struct Story {
+pub struct Story {
     states: Vec<State>,
     /// What the library has acknowledged.
     known: usize,
@@ -282,7 +315,12 @@ struct Story {
 }
 
 impl Story {
-    fn now(&self) -> &State {
+    /// It begins with what is known.
+    pub fn new(first: State) -> Story {
+        Story { states: vec![first], known: 0, possible: vec![0] }
+    }
+
+    pub fn now(&self) -> &State {
         &self.states[self.known]
     }
 
@@ -294,7 +332,7 @@ impl Story {
 }
 
 /// Records something. If that fails, tries again or lets it be.
-fn act<const WORD: usize>(
+pub fn act<const WORD: usize>(
     disk: &Disk,
     catalog: &mut TestCatalog<'_, WORD>,
     story: &mut Story,
@@ -317,6 +355,44 @@ fn act<const WORD: usize>(
         }
     }
     panic!("ten thousand tries failed");
+}
+
+/// Records something of several torrents, and again until that works.
+fn act_all<const WORD: usize>(
+    disk: &Disk,
+    catalog: &mut TestCatalog<'_, WORD>,
+    story: &mut Story,
+    prng: &mut Prng,
+) {
+    let mut records: Vec<Record> = Vec::new();
+    for _ in 0..1 + prng.below(12) {
+        let (record, mut state) = (any_record(prng), story.states[story.states.len() - 1].clone());
+        if records.is_empty() {
+            state.clone_from(story.now());
+        }
+        if records.iter().all(|known| torrent_of(known) != torrent_of(&record)) {
+            apply(&mut state, &record);
+            records.push(record);
+            story.states.push(state);
+            story.possible.push(story.states.len() - 1);
+        }
+    }
+    disk.expect(&story.possible);
+    while catalog.record_all(&records).is_err() {}
+    story.known = story.states.len() - 1;
+    story.settle(disk);
+}
+
+fn torrent_of(record: &Record) -> InfoHash {
+    match *record {
+        Record::Admitted { info_hash, .. }
+        | Record::Sent { info_hash, .. }
+        | Record::Forgotten { info_hash }
+        | Record::Begun { info_hash, .. }
+        | Record::Paused { info_hash, .. }
+        | Record::Placed { info_hash, .. } => info_hash,
+        Record::Continues { .. } => unreachable!("the catalogue's own"),
+    }
 }
 
 /// Somebody takes the look-up away.
@@ -423,8 +499,7 @@ impl<const WORD: usize> Cuts<WORD> {
 
 /// The box that lost power is used again.
 fn go_on<const WORD: usize>(disk: &Disk, mut catalog: TestCatalog<'_, WORD>, prng: &mut Prng) {
-    let states = vec![all_of(&mut catalog)];
-    let mut story = Story { states, known: 0, possible: vec![0] };
+    let mut story = Story::new(all_of(&mut catalog));
     for _ in 0..prng.below(12) {
         act(disk, &mut catalog, &mut story, prng);
     }

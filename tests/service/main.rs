@@ -16,6 +16,7 @@
 //! | peers that lie, flood, stall or send rubbish | [`hostile`] |
 //! | the configuration file of `run` | [`config`] |
 //! | boards, and limits small enough to be met | [`boards`] |
+//! | a box that runs, and what it is told | [`run`] |
 //! | images for boards that run firmware | [`image`] |
 //! | ports, and shares for the house only | [`network`] |
 //! | announces to servers that follow a script | [`tracker`] |
@@ -60,6 +61,7 @@ mod killed;
 mod names;
 mod network;
 mod refusals;
+mod run;
 mod tracker;
 mod trouble;
 mod volumes;

@@ -7,8 +7,10 @@
 use crate::lacks_root;
 use crate::program::Folder;
 use perennial::engine::units::Instant;
+use perennial::service::config::Reserve;
 use perennial::service::volume::{
-    Change, Deed, Found, Kind, MARKER, State, System, Volumes, Watch, What, identify, superblock,
+    Change, Deed, Found, Kind, MARKER, State, System, Volumes, Watch, What, Whose, identify,
+    superblock,
 };
 use std::fs::{self, File};
 use std::io::Write;
@@ -93,7 +95,7 @@ fn at(ms: u64) -> Instant {
 }
 
 fn look(volumes: &mut Volumes, now: u64) -> Vec<What> {
-    let sight = volumes.query().run(&mut System).unwrap();
+    let sight = volumes.query().run(&mut System, Whose::Ours).unwrap();
     volumes.handle_sight(&sight, at(now)).into_iter().map(|change: Change| change.what).collect()
 }
 
@@ -116,7 +118,7 @@ fn a_disk_that_comes_back_elsewhere_is_known_and_another_in_its_place_is_not() {
         let found = identify(&film, true).unwrap();
         assert_eq!((found.kind, &found.mount.at), (Kind::File, &mine));
         assert_eq!(found.mount.fs, "ext4");
-        let mut volumes = Volumes::new(4, 0);
+        let mut volumes = Volumes::new(4, Reserve::Bytes(0));
         volumes.note(&found).unwrap();
         let volume = front(&found);
         assert_eq!(look(&mut volumes, 0), []);
@@ -161,7 +163,7 @@ fn a_copy_of_a_disk_is_seen_and_the_first_goes_on() {
         fs::copy(&original, home.path().join("copy.img")).unwrap();
         let copy = Disk::attach(&home.path().join("copy.img")).unwrap();
         let mounted = disk.plug(&first).unwrap();
-        let mut volumes = Volumes::new(4, 0);
+        let mut volumes = Volumes::new(4, Reserve::Bytes(0));
         volumes.note(&found).unwrap();
         assert_eq!(look(&mut volumes, 0), []);
         let copied = copy.plug(&second).unwrap();
@@ -203,7 +205,7 @@ fn a_disk_that_cannot_be_written_to_is_known_by_its_uuid_and_later_by_a_file_too
         let mounted = disk.plug_read_only(&one)?;
         let found = identify(&one, true).unwrap();
         assert_eq!((found.kind, found.space.read_only), (Kind::Uuid, true));
-        let mut volumes = Volumes::new(4, 0);
+        let mut volumes = Volumes::new(4, Reserve::Bytes(0));
         volumes.note(&found).unwrap();
         let volume = front(&found);
         assert_eq!(volumes.status(volume).unwrap().state, State::ReadOnly);
@@ -245,7 +247,7 @@ fn a_disk_that_is_filled_is_full_until_there_is_room_again() {
     let found = identify(&disk.join("not/yet/there"), true).unwrap();
     assert_eq!((found.kind, found.space.total_bytes), (Kind::File, 16 << 20));
     // A sixteenth of it is kept free: 1 MiB.
-    let mut volumes = Volumes::new(4, 1 << 30);
+    let mut volumes = Volumes::new(4, Reserve::Bytes(1 << 30));
     volumes.note(&found).unwrap();
     let volume = front(&found);
     assert_eq!(look(&mut volumes, 0), []);
@@ -299,7 +301,7 @@ fn a_bound_folder_is_a_volume_of_its_own_and_one_that_is_hidden_is_away() {
     let (whole, part) = (identify(&films, true).unwrap(), identify(&bound, true).unwrap());
     assert_eq!((&whole.mount.at, &part.mount.at), (&disk, &bound));
     assert_ne!(whole.id, part.id);
-    let mut volumes = Volumes::new(4, 0);
+    let mut volumes = Volumes::new(4, Reserve::Bytes(0));
     assert!(volumes.note(&whole).is_ok() && volumes.note(&part).is_ok());
     assert_eq!(look(&mut volumes, 0), []);
     assert!(volumes.is_there(front(&part), &bound.join("x")));

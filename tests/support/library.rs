@@ -21,7 +21,7 @@ use perennial::engine::units::{InfoHash, Span};
 use perennial::service::archive::{OVERLAY_MAX, PAGES_MAX};
 use perennial::service::board::{Board, JOURNAL_BUFFER_BYTES};
 use perennial::service::flash_file::FlashFile;
-use perennial::service::shelf_file::ShelfFile;
+use perennial::service::shelf_file::{self, ShelfFile};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -50,9 +50,8 @@ pub fn make(wish: Wish<'_>) -> io::Result<()> {
     let board = Board::named(wish.board).ok_or_else(|| io::Error::other("no such board"))?;
     let journal = FlashFile::open(&state.join("journal"), 2 * 1024 * board.disk.journal_kib);
     let journal = Lazy(journal.map_err(io::Error::other)?);
-    let shelf = |name: &str| ShelfFile::open(&state.join(name)).map(Lazy);
-    let shelves =
-        Shelves { slots: shelf("slots")?, staging: shelf("staging")?, lookup: shelf("lookup")? };
+    let Shelves { slots, staging, lookup } = shelf_file::open(&state)?;
+    let shelves = Shelves { slots: Lazy(slots), staging: Lazy(staging), lookup: Lazy(lookup) };
     let mut overlay: Vec<Option<Change>> = vec![None; OVERLAY_MAX];
     let (mut room, mut pages) = (vec![0; JOURNAL_BUFFER_BYTES], vec![0; PAGES_MAX * PAGE_BYTES]);
     let lent = Lent { journal: &mut room, overlay: &mut overlay, pages: &mut pages };
@@ -175,25 +174,25 @@ impl Sink for Bytes {
 struct Lazy<F>(F);
 
 impl Shelf for Lazy<ShelfFile> {
-    type Error = io::Error;
+    type Error = <ShelfFile as Shelf>::Error;
 
-    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> Result<usize, Self::Error> {
         self.0.read_at(at, into)
     }
 
-    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), Self::Error> {
         self.0.write_at(at, bytes)
     }
 
-    fn clear(&mut self) -> io::Result<()> {
+    fn clear(&mut self) -> Result<(), Self::Error> {
         self.0.clear()
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 
-    fn length(&mut self) -> io::Result<u64> {
+    fn length(&mut self) -> Result<u64, Self::Error> {
         self.0.length()
     }
 }

@@ -68,6 +68,7 @@ pub struct Call {
     /// What runs it: empty, or another program with its arguments.
     wrapper: Vec<OsString>,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
     listen: Option<String>,
     board: Option<String>,
     /// Also where its log goes.
@@ -88,11 +89,19 @@ impl Call {
         Call::of("get", home, torrents).with(&[Path::new("-o"), &home.path().join("got")])
     }
 
+    /// `perennial run` with a configuration of that text, which is kept in `home`; the rest as for
+    /// a share.
+    pub fn run_box(home: &Folder, config: &str) -> Call {
+        let file = home.write("box.toml", config.as_bytes());
+        Call::of("run", home, &[Path::new("--config"), &file])
+    }
+
     fn of(command: &str, home: &Folder, paths: &[&Path]) -> Call {
         let paths = paths.iter().map(|path| path.as_os_str().to_owned());
         Call {
             wrapper: Vec::new(),
             arguments: std::iter::once(command.into()).chain(paths).collect(),
+            environment: Vec::new(),
             listen: Some("127.0.0.1:0".into()),
             board: Some("small".into()),
             home: home.path().to_owned(),
@@ -139,6 +148,12 @@ impl Call {
     /// Sentences on stdout instead of JSON.
     pub fn for_people(mut self) -> Call {
         self.json = false;
+        self
+    }
+
+    /// Something in its environment.
+    pub fn env(mut self, name: &str, value: &OsStr) -> Call {
+        self.environment.push((name.into(), value.to_owned()));
         self
     }
 
@@ -229,6 +244,7 @@ impl Call {
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).env_clear().env("HOME", &self.home).env("LC_ALL", "C.UTF-8");
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }
@@ -319,14 +335,46 @@ impl Program {
         }
     }
 
-    /// Has the command line ask a box; all it answers.
-    pub fn ask(&self, words: &[&str]) -> Vec<Value> {
-        let mut command = Command::new(binary());
-        command.args(words).args(["--json", "--state"]).arg(&self.state);
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        let text = String::from_utf8(output.stdout).expect("it speaks UTF-8");
-        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    /// Tells the running box something, in another process; how that ended.
+    pub fn tell<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Ended {
+        tell(&self.state, arguments)
+    }
+
+    /// The same with `--json`, when it has to succeed: what was answered, without the end of it.
+    pub fn ask<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Vec<Value> {
+        let json = OsStr::new("--json");
+        let arguments: Vec<&OsStr> =
+            arguments.iter().map(AsRef::as_ref).chain(std::iter::once(json)).collect();
+        let ended = self.tell(&arguments);
+        assert!(ended.status.success(), "{arguments:?}: {}\n{}", ended.stderr, self.log());
+        let lines = ended.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        lines.filter(|line: &Value| line["done"].is_null()).collect()
+    }
+
+    /// What the running box lists.
+    pub fn list(&self) -> Vec<Value> {
+        self.ask(&["list"]).iter().map(|line| line["torrent"].clone()).collect()
+    }
+
+    /// What it says of one torrent when asked to show it; nothing while it does not know it.
+    pub fn find(&self, what: &str) -> Option<Value> {
+        let ended = self.tell(&["show", what, "--json"]);
+        let first = ended.stdout.lines().next().filter(|_| ended.status.success())?;
+        let detail: Value = serde_json::from_str(first).expect("JSON");
+        Some(detail["detail"].clone())
+    }
+
+    /// Waits until the running box knows a torrent and something is true of it.
+    pub fn wait_for(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let found = || self.find(what).filter(&is_so);
+        let evidence = || format!("{:?}\n{}", self.find(what), self.log());
+        wait_until(what, PATIENCE, found, evidence)
+    }
+
+    /// Waits until the running box has hashed a share.
+    pub fn wait_for_share(&self, name: &str) -> Share {
+        let whole = |detail: &Value| detail["torrent"]["state"] != "fetching";
+        Share::of(&self.wait_for(name, whole))
     }
 
     /// How a box is.
@@ -499,6 +547,22 @@ impl Drop for Program {
 }
 
 impl Share {
+    /// What a running box says of a torrent that is all there.
+    pub fn of(detail: &Value) -> Share {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let torrent = &detail["torrent"];
+        Share {
+            name: text(&torrent["name"]),
+            info_hash: info_hash(&text(&torrent["info_hash"])),
+            magnet: text(&detail["magnet"]),
+            torrent: text(&detail["torrent_file"]).into(),
+            bytes: number(&torrent["bytes"]),
+            files: number(&detail["files"]),
+            piece_bytes: number(&detail["piece_bytes"]) as u32,
+        }
+    }
+
     fn from(event: &Value) -> Share {
         let text = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key}: {event}"));
         let number = |key: &str| event[key].as_u64().unwrap_or_else(|| panic!("no {key}: {event}"));
@@ -535,6 +599,20 @@ pub fn binary() -> PathBuf {
 /// The program `scripts/test` names: the static release build, whose memory is the one promised.
 pub fn given_binary() -> Option<PathBuf> {
     std::env::var_os("PERENNIAL_BIN").map(PathBuf::from)
+}
+
+/// Tells the box that runs on a state folder something; how that ended.
+pub fn tell<A: AsRef<OsStr>>(state: &Path, arguments: &[A]) -> Ended {
+    let mut command = Command::new(binary());
+    command.args(arguments).arg("--state").arg(state).stdin(Stdio::null());
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it speaks UTF-8");
+    Ended { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// An info-hash as forty digits.
+pub fn digits(info_hash: &[u8; 20]) -> String {
+    info_hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether namespaces, mounts and dropped rights are to be had.

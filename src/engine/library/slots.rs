@@ -111,6 +111,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether it can be that of a shelf with room for so many slots.
+    pub(super) fn fits(&self, room: u32) -> bool {
+        let is_free_used = self.free.is_none_or(|free| free < self.used);
+        self.used <= room && self.live <= self.used && is_free_used
+    }
+
     /// Fills page 0, all of it.
     pub fn write(&self, page: &mut [u8]) {
         page.fill(0);

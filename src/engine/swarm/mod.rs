@@ -258,6 +258,14 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         });
     }
 
+    /// Offers all of a torrent again: what was withheld of it is there after all.
+    pub fn restore(&mut self, slot: TorrentSlot) {
+        let Some(torrent) = self.torrents[slot.index()].as_mut() else { return };
+        if let Have::Some(span) = core::mem::replace(&mut torrent.have, Have::All) {
+            self.bits.give_back(span);
+        }
+    }
+
     /// Changes whenever something that was offered no longer is.
     pub fn withdrawals(&self) -> u32 {
         self.withdrawals

@@ -224,6 +224,7 @@ impl Config {
         let sequential = self.fetch.sequential;
         Ok(Options {
             all_that_is_known: true,
+            map_port: self.network.map_port,
             paths: Vec::new(),
             fetch: FetchOptions { output, sequential, ..FetchOptions::default() },
             torrent: None,

@@ -286,7 +286,7 @@ pub struct VolumeItem {
     pub name: String,
     /// Where it was seen last.
     pub path: String,
-    /// How it is: `here`, `away`, `full`, `read-only`, `failing`.
+    /// How it is: `here`, `away`, `twice`, `full`, `read-only`, `failing`.
     pub state: String,
     /// Free on it; left out when it is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -306,6 +306,7 @@ mod tests {
     fn options() -> Options {
         Options {
             all_that_is_known: false,
+            map_port: true,
             paths: Vec::new(),
             fetch: FetchOptions::default(),
             torrent: None,

@@ -114,14 +114,28 @@ impl Hunt {
 
 /// Begins to look for the metadata of a torrent.
 pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Result<(), Refusal> {
-    let fetch = keeper.options.fetch.clone();
-    let (info_hash, wanted) = (lead.info_hash, Wanted::of_lead(&lead, &fetch));
+    let (info_hash, wanted) = (lead.info_hash, Wanted::of_lead(&lead, &keeper.options.fetch));
     let begin = move |state: &mut State<'_>| {
         state.keep_wanted(&info_hash, &wanted)?;
         state.new_folder()
     };
     let folder = keeper.archive.ask(begin).await?;
     let file = folder.join(torrent_name(&lead.name));
+    let sought = seek_into(service, keeper, lead, file).await;
+    if sought.is_err() {
+        // Should it stay, the next start clears it away.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    sought
+}
+
+async fn seek_into(
+    service: &Service<'_>,
+    keeper: &Keeper<'_>,
+    lead: Lead,
+    file: PathBuf,
+) -> Result<(), Refusal> {
+    let (fetch, info_hash) = (keeper.options.fetch.clone(), lead.info_hash);
     let content = begin_file(&file, &lead)?;
     rest::make_room(service, keeper).await?;
     let torrent = Torrent {
@@ -166,7 +180,7 @@ fn begin_file(path: &std::path::Path, lead: &Lead) -> Result<Content, Refusal> {
     let extents = metainfo.try_clone().map_err(|error| refused(path, error))?;
     Ok(Content {
         root: path.to_path_buf(),
-        volume: None,
+        anchor: None,
         metainfo,
         extents,
         file_count: 0,
@@ -255,15 +269,30 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
         service.fetched.found.borrow_mut().retain(|other| *other != torrent);
         service.fetched.settled.ring();
         if let (Some(hunt), Err(refusal)) = (hunt, taken_up) {
-            warn!("{refusal}");
+            if service.fetched.put_off(hunt.lead.info_hash, &refusal) {
+                warn!("{refusal}");
+            }
             crate::service::report::trouble(
                 &hunt.lead.info_hash,
                 &refusal.to_string(),
                 report.is_json(),
             );
+            give_up(service, keeper, &hunt).await;
             service.fetched.fail(refusal);
         }
     }
+}
+
+/// Others may have the place of what is known by now and cannot be fetched.
+async fn give_up(service: &Service<'_>, keeper: &Keeper<'_>, hunt: &Hunt) {
+    if let Some(folder) = hunt.file.parent() {
+        // Should it stay, the next start clears it away.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    if let Err(refusal) = rest::take_off_the_air(service, keeper, hunt.lead.info_hash).await {
+        warn!("{refusal}");
+    }
+    service.fetched.place_free.ring();
 }
 
 async fn take_up(
@@ -274,8 +303,7 @@ async fn take_up(
 ) -> Result<(), Refusal> {
     let fetch = &hunt.fetch;
     let mut workshop = Workshop { archive: keeper.archive, lanes: &service.lanes };
-    let (output, files, force) = (&fetch.output, &fetch.files, fetch.force);
-    let wish = Wish { torrent: &hunt.file, output, files, force };
+    let wish = Wish { torrent: &hunt.file, fetch };
     let Taken { share, errand, .. } = workshop.fetch(wish, &mut ()).await?;
     report.metadata(&share);
     let slot = hunt.torrent;
@@ -306,6 +334,8 @@ async fn take_up(
             let goal = Goal::new(slot, &share, errand);
             report.added(&share, &magnet, &goal);
             service.fetched.goals.borrow_mut().push(goal);
+            service.fetched.hold(service);
+            service.grounds.asked.ring();
         }
     }
     service.clock.bell(service.clock.slot(service.duties.fetch)).ring();

@@ -16,7 +16,7 @@ use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::glob::Glob;
 use crate::engine::metainfo::{self, MetainfoError, Summary};
 use crate::engine::units::Span;
-use crate::service::content::{Content, FileSource, look, numbered, open_beneath, volume_of};
+use crate::service::content::{Content, FileSource, look, numbered, open_beneath};
 use crate::service::draft::{Counted, torrent_name};
 use crate::service::known::WINDOW_BYTES;
 use crate::service::share::BROKEN_TORRENT;
@@ -45,6 +45,8 @@ pub struct Plan {
     pub force: bool,
     /// What is known of it from before.
     pub before: Option<Before>,
+    /// As much may be set aside for it.
+    pub room_bytes: u64,
 }
 
 /// What has been made.
@@ -107,8 +109,8 @@ pub fn make(plan: &Plan) -> Result<Made, Refusal> {
     let Maker { root, extents, extents_path, found, count, .. } = maker;
     let extents_crc = extents.crc();
     let content = Content {
-        volume: volume_of(&root),
         root,
+        anchor: None,
         extents: extents.finish(&extents_path)?,
         metainfo,
         file_count: count,
@@ -216,8 +218,8 @@ struct Maker<'p> {
     found: Vec<(u32, Found)>,
     seen: Seen,
     force: bool,
-    /// All of the torrent is wanted: room is set aside for its files, so that pieces that come in any
-    /// order lie in theirs.
+    /// All of the torrent is wanted, and fits: room is set aside for its files, so that pieces that
+    /// come in any order lie in theirs.
     reserves: bool,
     count: u32,
 }
@@ -241,7 +243,7 @@ impl<'p> Maker<'p> {
             found: Vec::new(),
             seen: Seen::of(summary.file_count),
             force: plan.force,
-            reserves: plan.files.is_empty(),
+            reserves: plan.files.is_empty() && summary.layout.total_bytes <= plan.room_bytes,
             count: 0,
         })
     }

@@ -9,7 +9,8 @@
 //! ```text
 //! verified ── 64 MiB or 10 s ──> lane: sync, record ──> recorded
 //!          ── nothing lacking ─> lane: record, look ──> settled: admitted as whole
-//! disk full, or gone ──────────> paused, tried again every 10 s; all else goes on
+//! disk full, or gone ──────────> paused until it is not (service/grounds); all else goes on
+//! a file that cannot be written > paused, tried again every 10 s
 //! ```
 //!
 //! - [`open`]: a torrent is taken up, begun or gone on with
@@ -32,13 +33,15 @@ use super::clock::Bell;
 use super::lanes::{Done, Job, Receipt};
 use super::options::Options;
 use super::report::Report;
+use super::volume::{Deed, State as How};
 use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::units::{Deadline, InfoHash, Instant, PieceIndex, TorrentSlot};
 use log::warn;
-use progress::Progress;
+use progress::{Progress, Unrecorded};
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::path::PathBuf;
@@ -60,8 +63,6 @@ pub struct Goal {
     pub torrent_name: String,
     /// Trackers only (BEP 27).
     pub private: bool,
-    /// Stands for where its content lies.
-    pub root_key: u64,
     /// Its folder in the state folder.
     pub folder: PathBuf,
     /// Bytes of wanted pieces.
@@ -77,6 +78,8 @@ pub struct Goal {
     record_at: Instant,
     /// It could not be written, and since when it is not tried.
     trouble: Option<Trouble>,
+    /// How the disk is onto which nothing is fetched now.
+    held: Option<How>,
     /// Why it could not be recorded, last time.
     unrecorded_why: Option<io::ErrorKind>,
     stage: Stage,
@@ -111,7 +114,6 @@ impl Goal {
             name: share.name.clone(),
             torrent_name: name.to_string_lossy().into_owned(),
             private: share.private,
-            root_key: errand.root_key,
             folder: errand.folder,
             wanted_bytes: errand.wanted_bytes,
             here_bytes: errand.here_bytes,
@@ -120,19 +122,18 @@ impl Goal {
             unrecorded_bytes: u64::from(!is_recorded),
             record_at: if is_recorded { Instant::NEVER } else { Instant::default() },
             trouble: None,
+            held: None,
             unrecorded_why: None,
             stage: Stage::Fetching,
             said_complete: false,
         }
     }
 
-    /// Its name on the network, and what stands for where its content lies.
-    fn key(&self) -> (InfoHash, u64) {
-        (self.info_hash, self.root_key)
-    }
-
     /// What is wrong with it, if anything is.
     pub fn trouble_words(&self) -> Option<String> {
+        if let Some(how) = self.held {
+            return Some(std::format!("waits: its disk is {}", how.word()));
+        }
         let kind = self.trouble.as_ref().map(|trouble| trouble.kind).or(self.unrecorded_why)?;
         Some(std::format!("cannot be written: {kind}; it is tried again"))
     }
@@ -141,6 +142,14 @@ impl Goal {
     pub fn is_settled(&self) -> bool {
         self.stage == Stage::Settled
     }
+}
+
+/// A torrent that could not be begun.
+struct PutOff {
+    info_hash: InfoHash,
+    why: String,
+    /// It is not tried for now; else `why` is what was wrong the last time.
+    waits: bool,
 }
 
 /// Where pumps leave what has become of pieces.
@@ -156,6 +165,8 @@ pub struct Desk {
     pub found: RefCell<Vec<TorrentSlot>>,
     /// Rung when there is one more.
     pub found_bell: Bell,
+    /// What could not be begun, and why: it is left alone for a while.
+    put_off: RefCell<VecDeque<PutOff>>,
     /// Why something that was asked for will never come.
     failed: RefCell<Option<Refusal>>,
     /// Rung when a torrent has been settled, or will never be.
@@ -186,24 +197,52 @@ impl Desk {
         }
     }
 
-    /// Payload could not be written: the torrent pauses for a while, and says so once.
+    /// Payload could not be written: the torrent pauses, and says so once. What is wrong with a disk
+    /// is said of that, and pauses all that is fetched onto it.
     pub fn note_trouble(&self, service: &Service<'_>, torrent: TorrentSlot, error: &io::Error) {
+        let content = service.content(torrent);
+        let of_disk = service.grounds.note_error(&content, Deed::Write, error);
         let mut goals = self.goals.borrow_mut();
         let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else {
             return service.complain("metadata cannot be written", error);
         };
-        if goal.trouble.as_ref().is_none_or(|trouble| trouble.kind != error.kind()) {
-            let what = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "the disk is full: it pauses, and goes on by itself when there is room"
-                }
-                _ => "it pauses, and is tried again",
-            };
-            warn!("{}: cannot be written: {error}; {what}", goal.name);
+        let is_same = |trouble: &Trouble| trouble.kind == error.kind();
+        if !goal.trouble.as_ref().is_some_and(is_same) && goal.held.is_none() {
+            if !of_disk {
+                let name = &goal.name;
+                warn!("{name}: cannot be written: {error}; it pauses, and is tried again");
+            }
             super::report::trouble(&goal.info_hash, &error.to_string(), self.says_pieces.get());
         }
-        goal.rest(service, error.kind());
+        if of_disk {
+            // Until it is known what is wrong with it.
+            goal.held = goal.held.or(Some(How::Failing));
+        } else {
+            goal.rest(service, error.kind());
+        }
         service.swarm.borrow_mut().fetcher.pause(torrent, true);
+    }
+
+    /// Pauses what is fetched onto disks that take nothing now, and goes on with the rest.
+    pub fn hold(&self, service: &Service<'_>) {
+        for goal in self.goals.borrow_mut().iter_mut().filter(|goal| !goal.is_settled()) {
+            let held = service.grounds.held(service.content(goal.torrent).volume());
+            let was = std::mem::replace(&mut goal.held, held);
+            if was.is_some() != held.is_some() {
+                let paused = held.is_some() || goal.trouble.is_some();
+                service.swarm.borrow_mut().fetcher.pause(goal.torrent, paused);
+            }
+            if let (None, Some(how)) = (was, held) {
+                let words = std::format!("its disk is {}: it pauses", how.word());
+                super::report::trouble(&goal.info_hash, &words, self.says_pieces.get());
+            }
+        }
+        service.ring_nudged();
+    }
+
+    /// Something is fetched, or would be if it could be written.
+    pub fn is_fetching(&self) -> bool {
+        self.goals.borrow().iter().any(|goal| !goal.is_settled())
     }
 
     /// Bytes that are wanted and not there; `None` for what is no fetch.
@@ -265,6 +304,41 @@ impl Desk {
     pub fn is_done(&self) -> bool {
         let sought = !self.hunts.borrow().is_empty() || !self.found.borrow().is_empty();
         !sought && self.goals.borrow().iter().all(Goal::is_settled)
+    }
+
+    /// A torrent could not be begun and is left alone for a while; whether that is news.
+    ///
+    /// # When full
+    /// The one that was put off first is tried again earlier.
+    pub fn put_off(&self, info_hash: InfoHash, why: &Refusal) -> bool {
+        let (mut all, why) = (self.put_off.borrow_mut(), why.to_string());
+        let before = all.iter().position(|one| one.info_hash == info_hash);
+        let before = before.and_then(|at| all.remove(at));
+        if all.len() >= PUT_OFF_MAX {
+            all.pop_front();
+        }
+        let is_news = before.is_none_or(|before| before.why != why);
+        all.push_back(PutOff { info_hash, why, waits: true });
+        is_news
+    }
+
+    /// Why a torrent is left alone for now.
+    pub fn why_put_off(&self, info_hash: &InfoHash) -> Option<String> {
+        let all = self.put_off.borrow();
+        let found = all.iter().find(|one| one.info_hash == *info_hash && one.waits);
+        found.map(|one| one.why.clone())
+    }
+
+    /// Those that were put off may be tried again: one of them, or all. Whether there are any.
+    pub fn take_up_again(&self, info_hash: Option<&InfoHash>) -> bool {
+        let mut all = self.put_off.borrow_mut();
+        let is_meant = |one: &&mut PutOff| info_hash.is_none_or(|meant| one.info_hash == *meant);
+        all.iter_mut().filter(is_meant).map(|one| one.waits = false).count() > 0
+    }
+
+    /// Something is left alone for now.
+    pub fn has_put_off(&self) -> bool {
+        self.put_off.borrow().iter().any(|one| one.waits)
     }
 
     /// Something that was asked for will never come.
@@ -388,7 +462,7 @@ fn record(service: &Service<'_>, at_work: &mut Vec<Receipt>) {
     for goal in goals.iter_mut() {
         if goal.trouble.as_ref().is_some_and(|trouble| trouble.again_at <= now) {
             goal.trouble = None;
-            service.swarm.borrow_mut().fetcher.pause(goal.torrent, false);
+            service.swarm.borrow_mut().fetcher.pause(goal.torrent, goal.held.is_some());
             service.ring_nudged();
         }
         let whole = !service.swarm.borrow().fetcher.is_fetched(goal.torrent);
@@ -418,25 +492,35 @@ fn recorded(
     service: &Service<'_>,
     torrent: TorrentSlot,
     progress: Box<Progress>,
-    result: io::Result<u64>,
+    result: Result<u64, Unrecorded>,
 ) {
+    let content = service.content(torrent);
     let mut goals = service.fetched.goals.borrow_mut();
     let Some(goal) = goals.iter_mut().find(|goal| goal.torrent == torrent) else { return };
     goal.progress = Some(progress);
     match result {
         Ok(bytes) => {
             goal.unrecorded_why = None;
+            service.grounds.note_written(&content);
             let all = &service.fetched.journal_bytes;
             all.set(all.get() + bytes);
         }
-        Err(error) => {
+        Err(why) => {
+            let (error, of_disk) = match why {
+                Unrecorded::State(error) => (error, false),
+                Unrecorded::Content(error) => {
+                    let of_disk = service.grounds.note_error(&content, Deed::Write, &error);
+                    (error, of_disk)
+                }
+            };
             let what = std::format!("{}: what is fetched cannot be recorded", goal.name);
             if goal.unrecorded_why.replace(error.kind()) != Some(error.kind()) {
-                let (what, json) =
-                    (std::format!("{what}: {error}"), service.fetched.says_pieces.get());
-                super::report::trouble(&goal.info_hash, &what, json);
+                let json = service.fetched.says_pieces.get();
+                super::report::trouble(&goal.info_hash, &std::format!("{what}: {error}"), json);
             }
-            service.complain(what, &error);
+            if !of_disk {
+                service.complain(what, &error);
+            }
             // Nothing is lost by trying again, and what is not recorded is not claimed.
             goal.unrecorded_bytes = goal.unrecorded_bytes.max(1);
             goal.record_at = service.clock.now().after(RECORD_MS);
@@ -458,6 +542,7 @@ async fn settle_what_is_whole(
     let whole = |goal: &Goal| {
         goal.stage == Stage::Fetching
             && goal.trouble.is_none()
+            && goal.held != Some(How::Away)
             && goal.unrecorded_bytes == 0
             && goal.progress.is_some()
             && !service.swarm.borrow().fetcher.is_fetched(goal.torrent)
@@ -529,6 +614,9 @@ const RECORD_MS: u64 = 10_000;
 
 /// After something could not be written, before it is tried again.
 const TROUBLE_MS: u64 = 10_000;
+
+/// Torrents that could not be begun and are remembered.
+const PUT_OFF_MAX: usize = 64;
 
 /// Between two looks whether the last record is written.
 const STOP_LOOK_MS: u64 = 20;

@@ -11,23 +11,26 @@
 use super::make::{Before, FORCE, Found, Made, Plan, wanted_pieces};
 use super::progress::Progress;
 use crate::engine::library::extents::Stamp;
-use crate::engine::library::{Entry, ExtentMap, Facts, root_key};
+use crate::engine::library::{ExtentMap, Facts};
 use crate::engine::metainfo::{Summary, glob::Glob};
 use crate::engine::units::{InfoHash, PieceIndex, Span};
 use crate::service::Refusal;
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft;
+use crate::service::grounds;
 use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
 use crate::service::lanes::{Done, Job};
+use crate::service::options::FetchOptions;
 use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
 use crate::service::state::State;
+use crate::service::volume;
 use crate::service::walk::{LeftOut, unreadable};
+use crate::service::wanted::Wanted;
 use log::{info, warn};
 use std::boxed::Box;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -36,12 +39,8 @@ use std::vec::Vec;
 pub struct Wish<'w> {
     /// The torrent.
     pub torrent: &'w Path,
-    /// Where its content goes.
-    pub output: &'w Path,
-    /// Patterns of the files that are wanted.
-    pub files: &'w [String],
-    /// What lies there already may be written over.
-    pub force: bool,
+    /// Which of it goes where.
+    pub fetch: &'w FetchOptions,
 }
 
 /// A torrent that is to be fetched, beside what it shares already.
@@ -54,8 +53,6 @@ pub struct Errand {
     pub here_bytes: u64,
     /// Its folder in the state folder.
     pub folder: PathBuf,
-    /// Stands for where its content lies.
-    pub root_key: u64,
     /// What is recorded of it.
     pub progress: Progress,
 }
@@ -99,6 +96,11 @@ impl Workshop<'_> {
             .map_err(|error| unreadable(wish.torrent, error))?;
         let mut before = None;
         if let Some((entry, Some(known))) = self.known(&info_hash).await {
+            if known.asleep {
+                let problem = "is known, and on a disk that is not there";
+                let remedy = "plug that in, or remove it here first";
+                return Err(Refusal::new(&summary.name, problem, remedy));
+            }
             let content = known.content.again();
             before = content.ok().map(|content| Before { content, fetching: entry.fetching });
             if !entry.fetching && known.have.is_none() && known.looks_the_same() {
@@ -107,28 +109,31 @@ impl Workshop<'_> {
                 return Ok(Taken { share, errand: None, peers: Vec::new() });
             }
             if entry.fetching
-                && let Some(taken) = self.go_on(&entry, known, &summary, wish)?
+                && let Some(taken) = self.go_on(known, &summary, wish).await?
             {
                 return Ok(taken);
             }
         }
-        self.begin(info_hash, before, wish, progress).await
+        self.begin(info_hash, before, &summary, wish, progress).await
     }
 
     /// Goes on with a fetch where it was; `None` when its files are no longer those it made, or
     /// more of them are wanted than were made.
-    fn go_on(
+    async fn go_on(
         &mut self,
-        entry: &Entry,
         mut known: Known,
         summary: &Summary,
         wish: Wish<'_>,
     ) -> Result<Option<Taken>, Refusal> {
-        let (wanted, _) = wanted_pieces(&known.content.metainfo, summary, wish.files)
+        let (wanted, _) = wanted_pieces(&known.content.metainfo, summary, &wish.fetch.files)
             .map_err(|error| Refusal::new(wish.torrent.display(), error, BROKEN_TORRENT))?;
         let name = &summary.name;
         if !files_are_there(&known.content, &wanted) {
             let root = known.content.root.display();
+            if !grounds::is_there(self.lanes, &known.content).await {
+                let problem = "is on a disk that is not there";
+                return Err(Refusal::new(root, problem, "plug it in"));
+            }
             warn!("{name}: not all of its files are in {root} any more: what is there is checked");
             return Ok(None);
         }
@@ -136,15 +141,15 @@ impl Workshop<'_> {
         let folder = known.files().0.to_path_buf();
         let progress = Progress::open(&folder, known.content.layout.bitfield_bytes())?;
         known.have = Some(progress.verified.to_vec());
-        let root_key = entry.root_key;
         let share = known.into_share(LeftOut::default(), 0);
-        Ok(Some(errand(share, wanted, folder, root_key, progress)))
+        Ok(Some(errand(share, wanted, folder, progress)))
     }
 
     async fn begin(
         &mut self,
         info_hash: InfoHash,
         before: Option<Before>,
+        summary: &Summary,
         wish: Wish<'_>,
         progress: &mut impl Hashing,
     ) -> Result<Taken, Refusal> {
@@ -153,15 +158,20 @@ impl Workshop<'_> {
         if !self.archive.ask(has_room).await {
             return Err(self.full().await);
         }
+        let target = wish.fetch.output.join(summary.name.as_str());
+        let found = grounds::take_up(self.archive, self.lanes, &target).await?;
         let folder = self.new_folder().await?;
+        let space = found.space;
+        let room_bytes = self.archive.ask(move |state| state.room_bytes(space)).await;
         let plan = Plan {
             torrent: wish.torrent.to_path_buf(),
             folder: folder.clone(),
-            output: wish.output.to_path_buf(),
-            files: wish.files.to_vec(),
-            force: wish.force,
+            output: wish.fetch.output.clone(),
+            files: wish.fetch.files.clone(),
+            force: wish.fetch.force,
             // What we have made ourselves may be written to again.
             before,
+            room_bytes,
         };
         // It may sleep long: a lane does it.
         let made = match self.lanes.run(Job::Make(Box::new(plan))).await {
@@ -174,7 +184,7 @@ impl Workshop<'_> {
                 ));
             }
         };
-        let taken = self.admit_made(&made, &folder, info_hash, wish, progress).await;
+        let taken = self.admit_made(&made, (&folder, found), info_hash, wish, progress).await;
         if taken.is_err() {
             // Should no lane have a place, hollow files stay, which are in nobody's way.
             let _ = self.lanes.run(Job::Unmake(Box::new(made))).await;
@@ -186,14 +196,13 @@ impl Workshop<'_> {
     async fn admit_made(
         &mut self,
         made: &Made,
-        folder: &Path,
+        (folder, found): (&Path, volume::Found),
         info_hash: InfoHash,
         wish: Wish<'_>,
         progress: &mut impl Hashing,
     ) -> Result<Taken, Refusal> {
         let summary = &made.summary;
-        let have = adopt_existing(self, made, wish.force, progress).await?;
-        let key = root_key(made.content.root.as_os_str().as_encoded_bytes());
+        let have = adopt_existing(self, made, wish.fetch.force, progress).await?;
         let facts = Facts {
             info_hash,
             root: draft::utf8(&made.content.root)?,
@@ -211,23 +220,34 @@ impl Workshop<'_> {
         let mut record = Progress::open(folder, summary.layout.bitfield_bytes())?;
         record.verified.copy_from_slice(&have);
         let made_in = folder.to_path_buf();
-        let begin = move |state: &mut State<'_>| state.begin(&made_in, info_hash, key, crc);
-        let folder = self.archive.ask(begin).await?;
+        let wanted = Wanted::new(&summary.name, wish.fetch);
+        let begin = move |state: &mut State<'_>| {
+            // In this order: what is begun is gone on with after any power cut. What a link has
+            // said before is not written over.
+            let is_new = state.wanted(&info_hash).is_none();
+            if is_new {
+                state.keep_wanted(&info_hash, &wanted)?;
+            }
+            let begun = state.begin(&made_in, info_hash, crc, &found);
+            if begun.is_err() && is_new {
+                state.drop_wanted(&info_hash);
+            }
+            begun
+        };
+        let (folder, known) = self.archive.ask(begin).await?;
         record.move_to(&folder);
         let share = Share {
             info_hash,
             name: summary.name.as_str().into(),
             torrent: folder.join(&made.torrent_name),
             trackers: trackers_of(&made.content.metainfo),
-            content: Arc::new(
-                made.content.again().map_err(|error| unreadable(&made.content.root, error))?,
-            ),
+            content: Arc::new(Content { growing: true, ..known.content }),
             have: Some(have),
             private: summary.private,
             left_out: LeftOut::default(),
             hashed_bytes: 0,
         };
-        Ok(errand(share, made.wanted.clone(), folder, key, record))
+        Ok(errand(share, made.wanted.clone(), folder, record))
     }
 }
 
@@ -258,13 +278,7 @@ async fn adopt_existing(
     Ok(have)
 }
 
-fn errand(
-    share: Share,
-    wanted: Vec<u8>,
-    folder: PathBuf,
-    root_key: u64,
-    progress: Progress,
-) -> Taken {
+fn errand(share: Share, wanted: Vec<u8>, folder: PathBuf, progress: Progress) -> Taken {
     let layout = share.content.layout;
     let (mut wanted_bytes, mut here_bytes) = (0, 0);
     for piece in 0..layout.piece_count() {
@@ -275,7 +289,7 @@ fn errand(
             here_bytes += if progress.verified[byte] & bit != 0 { bytes } else { 0 };
         }
     }
-    let errand = Errand { wanted, wanted_bytes, here_bytes, folder, root_key, progress };
+    let errand = Errand { wanted, wanted_bytes, here_bytes, folder, progress };
     Taken { share, errand: Some(errand), peers: Vec::new() }
 }
 

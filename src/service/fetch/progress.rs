@@ -28,6 +28,15 @@ pub struct Progress {
     pub verified: Box<[u8]>,
 }
 
+/// Why something could not be recorded.
+#[derive(Debug)]
+pub enum Unrecorded {
+    /// Its content could not be synced.
+    Content(io::Error),
+    /// The state folder did not take it.
+    State(io::Error),
+}
+
 impl Progress {
     /// Opens the record in a torrent's folder, or begins it with what is there already.
     pub fn open(folder: &Path, bitfield_bytes: u32) -> Result<Progress, Refusal> {
@@ -55,13 +64,14 @@ impl Progress {
 
     /// Syncs what has been verified and records it; how many bytes that took in the journal.
     /// What could not be recorded is tried again with the next batch.
-    pub fn record(&mut self, content: &Content, scratch: &mut [u8]) -> io::Result<u64> {
-        sync(content, &self.verified, &self.recorded)?;
+    pub fn record(&mut self, content: &Content, scratch: &mut [u8]) -> Result<u64, Unrecorded> {
+        sync(content, &self.verified, &self.recorded).map_err(Unrecorded::Content)?;
         let bitfield_bytes = self.recorded.len() as u32;
         let written = self.write(bitfield_bytes, scratch).map_err(|error| match error {
             JournalError::Flash { cause: FlashFileError::Io { cause, .. }, .. } => cause.into(),
             other => io::Error::other(std::format!("{}: {other}", self.path.display())),
-        })?;
+        });
+        let written = written.map_err(Unrecorded::State)?;
         self.recorded.copy_from_slice(&self.verified);
         Ok(written)
     }

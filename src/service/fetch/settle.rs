@@ -121,12 +121,12 @@ pub async fn finish(
     made: Result<Settled, Refusal>,
 ) {
     let of = |goal: &&Goal| goal.torrent == torrent;
-    let named = service.fetched.goals.borrow().iter().find(of).map(Goal::key);
-    let Some((info_hash, key)) = named else { return };
+    let named = service.fetched.goals.borrow().iter().find(of).map(|goal| goal.info_hash);
+    let Some(info_hash) = named else { return };
     let admitted = match made {
         Ok(Settled { folder, facts_crc }) => {
             let admit = move |state: &mut State<'_>| {
-                let admitted = state.admit(&folder, info_hash, key, facts_crc);
+                let admitted = state.admit(&folder, info_hash, facts_crc, None);
                 if admitted.is_ok() {
                     state.drop_wanted(&info_hash);
                 }

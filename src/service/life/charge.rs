@@ -25,18 +25,16 @@ impl Charge<'_> {
     /// Shares and fetches what the configuration says, anew whenever it is read again.
     pub(super) async fn look_after(&self, steward: &Steward<'_, '_>) {
         loop {
+            let reserve = self.config.borrow().fetch.reserve;
+            steward.keeper.archive.ask(move |state| state.keep_free(reserve)).await;
+            steward.service.grounds.asked.ring();
             let house = {
                 let config = self.config.borrow();
                 let links = config.fetch.watch.as_deref();
-                House::new(&config.shares, links, steward.keeper.options.board.pools.watched_max)
+                let entries_max = steward.keeper.options.board.pools.watched_max;
+                House::new(&config.shares, links, entries_max, steward.keeper.archive.folder())
             };
-            match house {
-                Ok(house) => smol::future::or(house.run(steward), steward.changed.rung()).await,
-                Err(refusal) => {
-                    warn!("{refusal}");
-                    steward.changed.rung().await;
-                }
-            }
+            smol::future::or(house.run(steward), steward.changed.rung()).await;
         }
     }
 
@@ -73,9 +71,21 @@ impl Charge<'_> {
                     log_lines::set_level(level);
                 }
                 for key in &changes.waiting {
-                    info!("{key}: has changed, and is heeded from the next start on");
+                    info!("{key}: has changed, and is heeded {LATER}");
                 }
+                for share in &changes.shares.gone {
+                    info!("{}: {STAYS}", share.source.path().display());
+                }
+                if changes.trackers.is_some() {
+                    info!("[network] trackers: hold for what is new; for all else {LATER}");
+                }
+                let mut given = steward.given.borrow_mut();
+                given.trackers.clone_from(&new.network.trackers);
+                given.fetch.output = new.fetch.into.clone().unwrap_or_default();
+                given.fetch.sequential = new.fetch.sequential;
+                drop(given);
                 let mut config = self.config.borrow_mut();
+                config.network.trackers = new.network.trackers;
                 (config.shares, config.fetch) = (new.shares, new.fetch);
                 (config.caps, config.level) = (new.caps, new.level);
                 steward.changed.ring();
@@ -89,3 +99,8 @@ impl Charge<'_> {
 
 /// What may be left of the last life is looked for so long after the start.
 const STRAYS_AFTER_MS: u64 = 20_000;
+
+const LATER: &str = "from the next start on";
+
+/// Nothing that is hashed is forgotten because of a line that was taken out.
+const STAYS: &str = "is looked after no more; what was shared of it is until you remove it";

@@ -11,6 +11,7 @@ use crate::service::content::HASH_SCRATCH_BYTES;
 use crate::service::control::server::PLACES;
 use crate::service::disk::Disk;
 use crate::service::fetch::{self, Desk};
+use crate::service::grounds::Grounds;
 use crate::service::lan::Lan;
 use crate::service::lanes::{LaneSizes, Lanes};
 use crate::service::lobby::Lobby;
@@ -88,7 +89,7 @@ pub(super) fn make_service<'m>(
     dht_port: u16,
     memory: SwarmMemory<'m>,
     fetcher: Fetcher<'m>,
-    lanes: Lanes,
+    (lanes, grounds): (Lanes, Grounds),
 ) -> Result<Service<'m>, Refusal> {
     let Board { pools, disk, sockets, .. } = &options.board;
     let (pumps, links) = (options.board.pumps().into(), usize::from(options.board.links()));
@@ -108,6 +109,7 @@ pub(super) fn make_service<'m>(
         clock: Clock::new(links + Duties::COUNT, SLEEPERS + usize::from(pools.web_seeds_max)),
         lanes,
         names: start_names(&options.board)?,
+        grounds,
         complain_after: Cell::default(),
         disk: Disk::new(pools.open_files_max as usize, disk.serve_kib as usize * 1024),
         streams: Streams::new(pumps).map_err(no_descriptors)?,
@@ -209,7 +211,7 @@ pub(super) fn no_descriptors(error: io::Error) -> Refusal {
     Refusal::new("streams", error, "look at the system's limits")
 }
 
-pub(super) fn no_threads(error: io::Error) -> Refusal {
+pub(in crate::service) fn no_threads(error: io::Error) -> Refusal {
     Refusal::new("threads", error, "look at the system's limits")
 }
 
@@ -232,10 +234,12 @@ pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
-/// Each web seed sleeps once beside. A command of the owner's sleeps twice, and the pass as an
-/// announce does; folders are waited for by one, and what the last life left is looked for by another.
+/// Each web seed sleeps once beside. A command of the owner's sleeps three times, and the pass as an
+/// announce does; folders, links that failed, those found to fail, what is carried elsewhere and what
+/// the last life left are waited for by one each. A few are to spare: without a place the box ends.
 pub(super) const SLEEPERS: usize =
-    5 * announcer::EXCHANGES_MAX + 2 * PLACES + 12 + portmap::SLEEPERS + dht::SLEEPERS;
+    5 * announcer::EXCHANGES_MAX + 3 * PLACES + 20 + portmap::SLEEPERS + dht::SLEEPERS;
 
-/// A look at shared files, and one to spare.
-pub(super) const ODD_JOBS: usize = 2;
+/// A look at shared files, at a watched folder, at the mounts, some more of a copy, files to be made,
+/// what commands have deleted, and a few to spare.
+pub(super) const ODD_JOBS: usize = 12;

@@ -25,6 +25,7 @@ use crate::service::config::Config;
 use crate::service::control::server::{self, PATIENCE_MS, PLACES, Socket};
 use crate::service::fetch::magnet;
 use crate::service::fetch::{self, Keeper};
+use crate::service::grounds::Grounds;
 use crate::service::lanes::Lanes;
 use crate::service::options::{Opened, Options, open_all};
 use crate::service::report::{Report, Totals};
@@ -32,7 +33,9 @@ use crate::service::rest::{self};
 use crate::service::share::Workshop;
 use crate::service::steward::Steward;
 use crate::service::webseed::{self};
-use crate::service::{Refusal, Service, dht, discovery, live, lobby, pass, portmap, pump, scrub};
+use crate::service::{
+    Refusal, Service, dht, discovery, grounds, live, lobby, pass, portmap, pump, scrub,
+};
 use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::info;
@@ -76,7 +79,7 @@ fn live_with(
     raise_descriptors(board);
     let archive = Archive::open(&options.state, board)?;
     let listener = listen(options)?;
-    let lanes = start_lanes(board)?;
+    let (lanes, grounds) = (start_lanes(board)?, Grounds::start(board)?);
     smol::block_on(async {
         let heeded = [Signal::Int, Signal::Term, Signal::Hup];
         let heeded = if charge.is_some() { &heeded[..] } else { &heeded[..2] };
@@ -84,6 +87,7 @@ fn live_with(
         if charge.is_none() {
             archive.clear_away_strays().await;
         }
+        grounds.look_first(&archive).await;
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {
             let _ = signals.next().await;
@@ -97,7 +101,7 @@ fn live_with(
         let opened = opened?;
         let announcer = Announcer::default();
         let keeper = Keeper { archive: &archive, announcer: &announcer, options };
-        let parts = Parts { listener, lanes, opened, charge };
+        let parts = Parts { listener, lanes, grounds, opened, charge };
         let sent = serve(options, report, parts, &keeper, &mut signals).await?;
         for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
             archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
@@ -110,6 +114,7 @@ fn live_with(
 struct Parts<'c> {
     listener: Async<TcpListener>,
     lanes: Lanes,
+    grounds: Grounds,
     opened: Opened,
     charge: Option<&'c Charge<'c>>,
 }
@@ -118,7 +123,7 @@ struct Parts<'c> {
 async fn serve(
     options: &Options,
     report: &Report,
-    Parts { listener, lanes, opened, charge }: Parts<'_>,
+    Parts { listener, lanes, grounds, opened, charge }: Parts<'_>,
     keeper: &Keeper<'_>,
     signals: &mut Signals,
 ) -> Result<Vec<(InfoHash, u64)>, Refusal> {
@@ -157,7 +162,7 @@ async fn serve(
     let hash_table = HashTable::new(options, address, keeper.archive.folder());
     let mut nodes = hash_table.memory(board);
     let dht_port = if hash_table.is_on { address.port() } else { 0 };
-    let service = make_service(options, address, dht_port, memory, fetcher, lanes)?;
+    let service = make_service(options, address, dht_port, memory, fetcher, (lanes, grounds))?;
     service.swarm.borrow_mut().torrents_rest = options.all_that_is_known;
     let node = hash_table.open(&mut nodes, service.clock.now());
     let world = dht::OnService { service: &service, file: hash_table.file.clone() };
@@ -188,8 +193,11 @@ async fn serve(
     executor.spawn(lobby::run_dials(&service)).detach();
     executor.spawn(rest::run(&service, keeper)).detach();
     executor.spawn(scrub::run(&service)).detach();
+    executor.spawn(grounds::run(&steward)).detach();
     executor.spawn(discovery::run(&service)).detach();
-    executor.spawn(portmap::run(&service)).detach();
+    if options.map_port {
+        executor.spawn(portmap::run(&service)).detach();
+    }
     if let Some(node) = &node {
         executor.spawn(dht::run(&world, node)).detach();
         executor.spawn(dht::heed_peers(&world, node)).detach();

@@ -35,8 +35,11 @@ pub(in crate::service) async fn take_in(
     let wanted = |piece: u32| errand.wants(piece);
     let begun = service.swarm.borrow_mut().begin_fetch(slot, wanted, order, chance);
     if let Err(full) = begun {
+        let refusal = fetch_refused(&share.name, full);
+        // Whoever holds its content keeps it from resting.
+        drop(share);
         rest::lay_down(service, keeper, slot).await?;
-        return Err(fetch_refused(&share.name, full));
+        return Err(refusal);
     }
     let now = service.clock.now();
     for peer in options.fetch.peers.iter().chain(&peers) {
@@ -46,6 +49,8 @@ pub(in crate::service) async fn take_in(
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
     service.webseeds.add_all(service, slot, &share.content, named);
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
+    service.fetched.hold(service);
+    service.grounds.asked.ring();
     Ok((slot, share))
 }
 

@@ -26,6 +26,7 @@ use super::disk::Reading;
 use super::lanes::{Buffer, Done, Job, Receipt};
 use super::lobby::{self, Arrival};
 use super::streams::Stream;
+use super::volume::Deed;
 use super::windows::Window;
 use crate::engine::limits::COLD_RETRY_MS;
 use crate::engine::peer::serve::Request;
@@ -340,8 +341,12 @@ impl Pump<'_, '_> {
             }
             // It may be readable again soon; should it not be, the peer is let go as stalled.
             ContentError::Unreadable(span, error) => {
-                let path = self.service.content(torrent).path_at(span.at);
-                self.service.complain(format_args!("{}: cannot be read", path.display()), &error);
+                let content = self.service.content(torrent);
+                if !self.service.grounds.note_error(&content, Deed::Read, &error) {
+                    let path = content.path_at(span.at);
+                    let what = format_args!("{}: cannot be read", path.display());
+                    self.service.complain(what, &error);
+                }
                 self.peer.handle_cold(now.after(UNREADABLE_PAUSE_MS));
                 Ok(())
             }

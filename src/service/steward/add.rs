@@ -2,19 +2,24 @@
 //! wanted before the box last stopped.
 
 use super::Steward;
-use crate::engine::units::InfoHash;
+use crate::engine::library::root_key;
+use crate::engine::units::{InfoHash, Instant};
 use crate::service::control::answer::{Answer, Progress};
 use crate::service::control::message::Add;
 use crate::service::control::server::{Reply, Unanswered};
+use crate::service::fetch::magnet::Lead;
 use crate::service::fetch::open::Taken;
 use crate::service::fetch::{Keeper, magnet, open};
 use crate::service::life::take_in::{magnet_of, take_in};
 use crate::service::options::{FetchOptions, Opened, Options, open_link};
 use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
+use crate::service::state::State;
+use crate::service::wanted::Wanted;
 use crate::service::{Refusal, rest};
 use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
+use std::fs;
 use std::path::Path;
 use std::pin::pin;
 use std::string::{String, ToString};
@@ -75,7 +80,7 @@ impl Steward<'_, '_> {
     }
 
     fn options_of(&self, add: &Add) -> Result<Options, Refusal> {
-        let of_box = self.keeper.options;
+        let of_box = self.options();
         let output = add.into.clone().unwrap_or_else(|| of_box.fetch.output.clone());
         if !add.links.is_empty() && output.as_os_str().is_empty() {
             let problem = "nobody has said where what is fetched goes";
@@ -95,7 +100,7 @@ impl Steward<'_, '_> {
         let mut trackers = of_box.trackers.clone();
         trackers.extend(add.trackers.iter().filter(|one| !of_box.trackers.contains(one)).cloned());
         let (torrent, piece_bytes) = (add.torrent.clone(), add.piece_bytes);
-        Ok(Options { fetch, torrent, piece_bytes, trackers, ..of_box.clone() })
+        Ok(Options { fetch, torrent, piece_bytes, trackers, ..of_box })
     }
 
     /// Says now and then how far `work` has come.
@@ -122,7 +127,8 @@ impl Steward<'_, '_> {
         }
     }
 
-    /// Shares a file or folder: it is in the library once this returns.
+    /// Shares a file or folder: it is in the library once this returns. What lay there before and
+    /// is there no more goes.
     pub async fn share(
         &self,
         path: &Path,
@@ -130,6 +136,15 @@ impl Steward<'_, '_> {
         progress: &mut impl Hashing,
     ) -> Result<Share, Refusal> {
         let _bench = self.bench.lock().await;
+        // A path that leads nowhere is refused below.
+        let whole = fs::canonicalize(path).unwrap_or_default();
+        let state = self.keeper.archive.folder();
+        if whole.starts_with(state) || whole.has_root() && state.starts_with(&whole) {
+            return Err(in_state(&whole));
+        }
+        let key = root_key(whole.as_os_str().as_encoded_bytes());
+        let under = move |state: &mut State<'_>| state.under(key);
+        let before = self.keeper.archive.ask(under).await;
         let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
         let wish = Wish {
             path,
@@ -141,6 +156,12 @@ impl Steward<'_, '_> {
         let share = workshop.open(wish, progress).await?;
         if share.hashed_bytes > 0 {
             info!("{}: shared: {}", share.name, magnet_of(self.service, &share, options));
+        }
+        for old in before.iter().filter(|old| old.info_hash != share.info_hash) {
+            let info_hash = old.info_hash;
+            if self.keeper.archive.ask(move |state| state.get(&info_hash)).await.is_none() {
+                self.take_off_the_air(info_hash).await?;
+            }
         }
         self.put_on_the_air(share.info_hash).await?;
         Ok(share)
@@ -176,19 +197,35 @@ impl Steward<'_, '_> {
         }
         for lead in opened.leads {
             named.push(lead.info_hash);
-            if self.is_active(&lead.info_hash) {
-                continue;
-            }
-            let name = lead.name.clone();
-            if let Err(refusal) = magnet::seek(self.service, keeper, lead).await {
-                self.wait_for_a_place(&name, &refusal)?;
+            if !self.is_active(&lead.info_hash) {
+                self.seek(keeper, lead).await?;
             }
         }
         Ok(named)
     }
 
+    /// Looks for a torrent of which only the name is known, or has it wait for its turn.
+    async fn seek(&self, keeper: &Keeper<'_>, lead: Lead) -> Result<(), Refusal> {
+        let (info_hash, name) = (lead.info_hash, lead.name.clone());
+        self.service.fetched.take_up_again(Some(&info_hash));
+        if !self.service.has_place_to_fetch() {
+            let wanted = Wanted::of_lead(&lead, &keeper.options.fetch);
+            let keep = move |state: &mut State<'_>| state.keep_wanted(&info_hash, &wanted);
+            keeper.archive.ask(keep).await?;
+            info!("{name}: {WAITS}");
+            return Ok(());
+        }
+        let Err(refusal) = magnet::seek(self.service, keeper, lead).await else { return Ok(()) };
+        let waits = self.wait_for_a_place(&name, &refusal);
+        if waits.is_err() {
+            keeper.archive.ask(move |state| state.drop_wanted(&info_hash)).await;
+        }
+        waits
+    }
+
     async fn take_up(&self, keeper: &Keeper<'_>, taken: Taken) -> Result<(), Refusal> {
         let info_hash = taken.share.info_hash;
+        self.service.fetched.take_up_again(Some(&info_hash));
         if self.is_active(&info_hash) {
             return Ok(());
         }
@@ -207,7 +244,7 @@ impl Steward<'_, '_> {
         if self.service.fetched.is_idle() {
             return Err(refusal.clone());
         }
-        info!("{name}: waits until something else has been fetched");
+        info!("{name}: {WAITS}");
         Ok(())
     }
 
@@ -217,45 +254,88 @@ impl Steward<'_, '_> {
 
     /// Goes on with what is wanted, as far as there are places, whenever one becomes free; for ever.
     pub async fn run_wanted(&self) {
+        let (archive, fetched) = (self.keeper.archive, &self.service.fetched);
+        if let Err(refusal) = archive.ask(|state| state.finish_forgetting()).await {
+            warn!("{refusal}");
+        }
+        let mut retry_at = Instant::NEVER;
         loop {
-            for info_hash in self.keeper.archive.ask(|state| state.all_wanted()).await {
-                if let Err(refusal) = self.go_on(info_hash).await {
+            for info_hash in archive.ask(|state| state.all_wanted()).await {
+                if fetched.why_put_off(&info_hash).is_none()
+                    && let Err(refusal) = self.go_on(info_hash).await
+                    && fetched.put_off(info_hash, &refusal)
+                {
                     warn!("{refusal}");
                 }
             }
-            self.service.fetched.place_free.rung().await;
+            let now = self.service.clock.now();
+            if !fetched.has_put_off() {
+                retry_at = Instant::NEVER;
+            } else if retry_at == Instant::NEVER {
+                retry_at = now.after(RETRY_MS);
+            }
+            let again = async {
+                match retry_at {
+                    Instant::NEVER => future::pending().await,
+                    at => self.service.clock.sleep(at.since(now), "what cannot be fetched").await,
+                }
+                fetched.take_up_again(None);
+            };
+            future::or(fetched.place_free.rung(), again).await;
         }
     }
 
     /// Goes on with one torrent that is wanted, unless it is paused or under way.
     pub(super) async fn go_on(&self, info_hash: InfoHash) -> Result<(), Refusal> {
-        let find = move |state: &mut crate::service::state::State<'_>| {
+        let find = move |state: &mut State<'_>| {
             let entry = state.get(&info_hash);
             (state.wanted(&info_hash), entry.and_then(|entry| state.load(&entry)), entry)
         };
         let (wanted, known, entry) = self.keeper.archive.ask(find).await;
         let Some(wanted) = wanted.filter(|_| !self.is_active(&info_hash)) else { return Ok(()) };
-        if entry.is_some_and(|entry| entry.paused) || !self.service.has_place_to_fetch() {
+        let is_paused = wanted.paused || entry.is_some_and(|entry| entry.paused);
+        if is_paused || !self.service.has_place_to_fetch() {
             return Ok(());
         }
-        let options = wanted.options(self.keeper.options);
+        if known.as_ref().is_some_and(|known| known.asleep) {
+            // It goes on when its disk is back.
+            return Ok(());
+        }
+        let options = wanted.options(&self.options());
         let (archive, announcer) = (self.keeper.archive, self.keeper.announcer);
         let keeper = &Keeper { archive, announcer, options: &options };
         let Some(known) = known else {
             return magnet::seek(self.service, keeper, wanted.lead(info_hash)).await;
         };
         let mut workshop = Workshop { archive, lanes: &self.service.lanes };
-        let (output, files) = (&options.fetch.output, &options.fetch.files);
-        let wish = open::Wish { torrent: &known.torrent, output, files, force: false };
+        let wish = open::Wish { torrent: &known.torrent, fetch: &options.fetch };
         let mut taken = workshop.fetch(wish, &mut ()).await?;
         taken.share.add_trackers(&options.trackers);
         taken.share.add_trackers(&wanted.trackers);
         if taken.errand.is_none() {
             archive.ask(move |state| state.drop_wanted(&info_hash)).await;
         }
-        self.take_up(keeper, taken).await
+        self.take_up(keeper, taken).await?;
+        // The owner may have paused or removed it meanwhile.
+        let entry = archive.ask(move |state| state.get(&info_hash)).await;
+        if entry.is_none_or(|entry| entry.paused) {
+            self.take_off_the_air(info_hash).await?;
+        }
+        Ok(())
     }
 }
+
+/// Why what has to do with the state folder is not shared.
+pub fn in_state(path: &Path) -> Refusal {
+    let remedy = "share a folder outside of it";
+    Refusal::new(path.display(), "is where the box keeps what it remembers", remedy)
+}
+
+/// What could not be fetched is tried again after so long.
+const RETRY_MS: u64 = 300_000;
+
+/// What is said of a torrent when as many as the board can are fetched.
+pub(super) const WAITS: &str = "waits until something else has been fetched";
 
 /// Between two words on how far hashing has come.
 const PROGRESS_MS: u64 = 1_000;

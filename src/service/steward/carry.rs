@@ -1,6 +1,6 @@
 //! Content is carried elsewhere, one torrent after the other; see [`moving`].
 
-use super::Steward;
+use super::{Meant, Steward};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use crate::service::control::message::Move;
@@ -9,7 +9,7 @@ use crate::service::lanes::{Done, Job};
 use crate::service::moving::{self, Copying, Moving};
 use crate::service::share::check;
 use crate::service::state::State;
-use crate::service::{Refusal, control};
+use crate::service::{Refusal, control, grounds};
 use log::{info, warn};
 use std::boxed::Box;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use std::sync::Arc;
 impl Steward<'_, '_> {
     /// Has a torrent's content carried elsewhere; which one's it is.
     pub(super) async fn begin_move(&self, order: Move) -> Result<Entry, Refusal> {
-        let entry = self.find(&order.what).await?;
+        let meant = self.find(&order.what).await?;
+        let Meant::Known(entry) = meant else { return Err(still_fetched(&order)) };
         if entry.fetching {
-            let remedy = "wait until it is complete, or add it anew with -o";
-            return Err(Refusal::new(&order.what, "is still being fetched", remedy));
+            return Err(still_fetched(&order));
         }
         let prepare = move |state: &mut State<'_>| {
             let known = state.load(&entry).ok_or_else(|| {
@@ -33,11 +33,15 @@ impl Steward<'_, '_> {
                 let problem = std::format!("is on its way to {}", moving.to.display());
                 return Err(Refusal::new(entry.info_hash, problem, "wait until it is there"));
             }
+            if known.asleep {
+                let problem = "is on a disk that is not there";
+                return Err(Refusal::new(entry.info_hash, problem, "plug it in first"));
+            }
             let from = known.content.root;
             let name = from.file_name().unwrap_or_default();
-            let moving = Moving { to: order.to.join(name), from: from.clone() };
+            let moving = Moving { to: order.to.join(name), from, copied: false };
             let bytes = known.content.layout.total_bytes;
-            match moving::objection(&order.to, &moving.to, bytes) {
+            match moving::objection(&moving.from, &order.to, &moving.to, bytes) {
                 Some(objection) => Err(objection),
                 None => state.keep_moving(&entry.info_hash, &moving),
             }
@@ -68,18 +72,32 @@ impl Steward<'_, '_> {
             let entry = state.get(&info_hash)?;
             Some((entry, state.load(&entry)?, state.moving(&info_hash)?))
         };
-        let Some((entry, known, moving)) = self.keeper.archive.ask(find).await else {
-            return Ok(());
+        let Some((entry, known, mut moving)) = self.keeper.archive.ask(find).await else {
+            // It was removed meanwhile: what was copied of it goes too.
+            let left = self.keeper.archive.ask(move |state| state.moving(&info_hash)).await;
+            let cleared = left.map_or(Ok(()), |moving| moving.clear());
+            return cleared.map_err(|error| {
+                let remedy = "remove what was copied of it by hand";
+                Refusal::new(info_hash, error, remedy)
+            });
         };
+        if known.asleep {
+            let problem = "is on a disk that is not there";
+            return Err(Refusal::new(
+                moving.from.display(),
+                problem,
+                "plug it in, and move it again",
+            ));
+        }
         if known.content.root == moving.to {
             let from = moving.from.display();
             warn!("{from}: was moved away before the power went: delete it by hand");
             return Ok(());
         }
         let refuse = |path: PathBuf| move |error| crate::service::state::refused(&path, error);
-        moving.clear().map_err(refuse(moving.draft()))?;
         let mut is_copy = true;
-        if !moving.to.exists() {
+        if !moving.copied {
+            moving.clear().map_err(refuse(moving.draft()))?;
             is_copy = match self.copy(&known, &moving, info_hash).await {
                 Ok(is_copy) => is_copy,
                 Err(refusal) => {
@@ -88,7 +106,15 @@ impl Steward<'_, '_> {
                     return Err(refusal);
                 }
             };
-            moving.finish().map_err(refuse(moving.to.clone()))?;
+            moving.copied = true;
+            let copied = moving.clone();
+            let keep = move |state: &mut State<'_>| state.keep_moving(&info_hash, &copied);
+            self.keeper.archive.ask(keep).await?;
+        }
+        if let Err(error) = moving.finish() {
+            // Something else has its name by now; should the copy stay, it says what it is.
+            let _ = moving.clear();
+            return Err(refuse(moving.to.clone())(error));
         }
         self.switch(&entry, &known, &moving, is_copy).await?;
         info!("{}: lies in {} now", known.content.root.display(), moving.to.display());
@@ -148,8 +174,9 @@ impl Steward<'_, '_> {
                 return Err(Refusal::new(moving.to.display(), "is not what was copied", remedy));
             }
         }
-        let (of, to) = (*entry, moving.to.clone());
-        let place = move |state: &mut State<'_>| state.place_moved(&of, &folder, &to, facts_crc);
+        let found = grounds::take_up(archive, &self.service.lanes, &moving.to).await?;
+        let of = *entry;
+        let place = move |state: &mut State<'_>| state.place_moved(&of, &folder, facts_crc, &found);
         let entry = archive.ask(place).await?;
         self.refresh(&entry).await
     }
@@ -160,6 +187,11 @@ impl Steward<'_, '_> {
         let (_, to, copied_bytes) = carried.as_ref().filter(|(name, ..)| name == info_hash)?;
         Some(control::answer::Moving { to: to.clone(), copied_bytes: *copied_bytes })
     }
+}
+
+fn still_fetched(order: &Move) -> Refusal {
+    let remedy = "wait until it is complete, or add it anew with -o";
+    Refusal::new(&order.what, "is still being fetched", remedy)
 }
 
 /// The bitfield of all that there is.

@@ -1,6 +1,7 @@
 //! What is said of a torrent, and of the box.
 
-use super::Steward;
+use super::add::WAITS;
+use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
 use crate::engine::swarm::torrent::Have;
 use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot};
@@ -8,7 +9,7 @@ use crate::service::Refusal;
 use crate::service::announcer::TrackerSeen;
 use crate::service::control::answer::{
     Announces, Answer, Detail, FileItem, Item, Memory, Peers, Reach, State as How, Stats, Torrents,
-    TrackerItem, WakeUps, Written,
+    TrackerItem, VolumeItem, WakeUps, Written,
 };
 use crate::service::control::message::{List, Show};
 use crate::service::control::server::{Reply, Unanswered};
@@ -16,7 +17,9 @@ use crate::service::fetch::progress::Progress;
 use crate::service::known::Known;
 use crate::service::lan::magnet;
 use crate::service::state::State;
+use crate::service::volume::kept::Told;
 use crate::service::walk::LeftOut;
+use crate::service::wanted::Wanted;
 use std::boxed::Box;
 use std::fs;
 use std::net::SocketAddr;
@@ -38,8 +41,8 @@ pub struct Outline {
     root: PathBuf,
     bytes: u64,
     here_bytes: u64,
-    /// Something is where its content lies.
-    is_there: bool,
+    /// The volume its content is on is away.
+    asleep: bool,
 }
 
 impl State<'_> {
@@ -47,10 +50,13 @@ impl State<'_> {
     pub fn outline(&self, entry: &Entry) -> Option<Outline> {
         self.with_facts(entry, |facts, folder| Outline {
             name: facts.torrent.strip_suffix(".torrent").unwrap_or(facts.torrent).to_string(),
-            root: PathBuf::from(facts.root),
+            root: match self.place_of(entry, Path::new(facts.root)) {
+                Some(place) => place.root,
+                None => PathBuf::from(facts.root),
+            },
             bytes: facts.layout.total_bytes,
             here_bytes: here_bytes(entry, facts, folder),
-            is_there: Path::new(facts.root).exists(),
+            asleep: self.is_asleep(entry),
         })
     }
 }
@@ -107,16 +113,20 @@ impl Steward<'_, '_> {
     /// Torrents of which only the name is known are at the end.
     async fn list_hunts(&self, wanted: &str, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
         let known = self.keeper.archive.ask(nameless).await;
-        for (info_hash, name) in known {
-            if name.to_lowercase().contains(wanted) {
-                reply.item(&Answer::Torrent(self.sought(info_hash, name))).await?;
+        for (info_hash, sought) in known {
+            if sought.name.to_lowercase().contains(wanted) {
+                reply.item(&Answer::Torrent(self.sought(info_hash, &sought))).await?;
             }
         }
         Ok(())
     }
 
     /// What a list says of a torrent.
-    pub(super) async fn item(&self, entry: Entry) -> Item {
+    pub(super) async fn item(&self, meant: &Meant) -> Item {
+        let entry = match meant {
+            Meant::Known(entry) => *entry,
+            Meant::Sought(info_hash, wanted) => return self.sought(*info_hash, wanted),
+        };
         let outline = self.keeper.archive.ask(move |state| state.outline(&entry)).await;
         self.item_of(&entry, outline.as_ref())
     }
@@ -134,18 +144,19 @@ impl Steward<'_, '_> {
         let trouble = match (goal.and_then(|goal| goal.trouble_words()), outline) {
             (Some(words), _) => Some(words),
             (None, None) => Some("its files in the state folder are damaged: add it anew".into()),
+            (None, Some(outline)) if outline.asleep => None,
             (None, Some(_)) if entry.fetching && slot.is_none() && !entry.paused => {
-                Some("waits until something else has been fetched".into())
+                Some(self.service.fetched.why_put_off(&entry.info_hash).unwrap_or(WAITS.into()))
             }
             (None, Some(_)) => None,
         };
         let state = match () {
             () if entry.paused => How::Paused,
             () if outline.is_none() => How::Trouble,
+            () if outline.is_some_and(|outline| outline.asleep) => How::Asleep,
             () if goal.is_some_and(|goal| goal.trouble_words().is_some()) => How::Trouble,
             () if entry.fetching => How::Fetching,
             () if peers > 0 => How::Serving,
-            () if outline.is_some_and(|outline| !outline.is_there) => How::Asleep,
             () => How::Resting,
         };
         Item {
@@ -164,15 +175,23 @@ impl Steward<'_, '_> {
     }
 
     /// A torrent of which only the name is known.
-    fn sought(&self, info_hash: InfoHash, name: String) -> Item {
+    fn sought(&self, info_hash: InfoHash, wanted: &Wanted) -> Item {
         let slot = self.service.swarm.borrow().find(&info_hash.on_the_wire());
-        let waits = slot.is_none();
+        let trouble = match self.service.fetched.why_put_off(&info_hash) {
+            Some(why) => Some(why),
+            None => (slot.is_none() && !wanted.paused).then(|| WAITS.to_string()),
+        };
+        let state = match () {
+            () if wanted.paused => How::Paused,
+            () if self.service.fetched.why_put_off(&info_hash).is_some() => How::Trouble,
+            () => How::Fetching,
+        };
         Item {
             info_hash,
-            name,
+            name: wanted.name.clone(),
             bytes: 0,
-            state: How::Fetching,
-            trouble: waits.then(|| "waits until something else has been fetched".to_string()),
+            state,
+            trouble,
             wanted_bytes: 0,
             here_bytes: 0,
             sent_bytes: 0,
@@ -194,17 +213,19 @@ impl Steward<'_, '_> {
         let find = move |state: &mut State<'_>| {
             let entry = state.get(&info_hash);
             let known = entry.map(|entry| (entry, state.load(&entry), state.outline(&entry)));
-            (known, state.wanted(&info_hash))
+            let volume = entry.and_then(|entry| state.volume_words(&entry));
+            (known, state.wanted(&info_hash), volume)
         };
-        let (known, wanted) = self.keeper.archive.ask(find).await;
+        let (known, wanted, volume) = self.keeper.archive.ask(find).await;
         let Some((entry, Some(known), outline)) = known else {
-            let lead = wanted.map(|wanted| wanted.lead(info_hash)).ok_or_else(|| {
+            let wanted = wanted.ok_or_else(|| {
                 Refusal::new(info_hash, "is no torrent this box knows", "look at `perennial list`")
             })?;
+            let lead = wanted.lead(info_hash);
             let link =
                 magnet(&info_hash, &lead.name, 0, lead.trackers.iter(), lead.peers.into_iter());
             return Ok(Box::new(Detail {
-                torrent: self.sought(info_hash, lead.name),
+                torrent: self.sought(info_hash, &wanted),
                 files: 0,
                 wanted_files: 0,
                 piece_bytes: 0,
@@ -237,7 +258,7 @@ impl Steward<'_, '_> {
             private,
             magnet: crate::service::life::take_in::magnet_of(self.service, &share, options),
             torrent_file: Some(torrent_file),
-            volume: None,
+            volume,
             moving: self.moving_of(&info_hash),
         }))
     }
@@ -259,11 +280,9 @@ impl Steward<'_, '_> {
         show: Show,
         reply: &mut Reply<'_>,
     ) -> Result<Option<u64>, Unanswered> {
-        let info_hash = match (show.what.info_hash(), self.find(&show.what).await) {
-            (_, Ok(entry)) => entry.info_hash,
-            // Perhaps only its name is known.
-            (Some(info_hash), Err(_)) => info_hash,
-            (None, Err(refusal)) => return Err(refusal.into()),
+        let info_hash = match self.find(&show.what).await? {
+            Meant::Known(entry) => entry.info_hash,
+            Meant::Sought(info_hash, _) => info_hash,
         };
         if show.after.is_none() {
             reply.item(&Answer::Detail(self.detail(info_hash).await?)).await?;
@@ -291,11 +310,18 @@ impl Steward<'_, '_> {
 
     /// How the box is.
     pub(super) async fn stats(&self, reply: &mut Reply<'_>) -> Result<(), Unanswered> {
-        let torrents = self.count_torrents().await;
+        let told = self.keeper.archive.ask(|state| state.volumes_told()).await;
+        let (torrents, on_each) = self.count_torrents(&told).await;
         let (checkpoints, journal_bytes) = self.keeper.archive.ask(|state| state.written()).await;
         let journal_bytes = journal_bytes + self.service.fetched.journal_bytes.get();
         let stats = self.stats_now(torrents, checkpoints, journal_bytes);
         reply.item(&Answer::Stats(Box::new(stats))).await?;
+        for (told, torrents) in told.into_iter().zip(on_each) {
+            let (path, state) = (told.at.display().to_string(), told.state.word().to_string());
+            let (name, free_bytes) = (told.name, told.free_bytes);
+            let item = VolumeItem { name, path, state, free_bytes, torrents };
+            reply.item(&Answer::Volume(item)).await?;
+        }
         for (why, count) in self.service.clock.wake_ups() {
             reply.item(&Answer::WakeUps(WakeUps { why: why.to_string(), count })).await?;
         }
@@ -354,17 +380,22 @@ impl Steward<'_, '_> {
         (rate(sent_bytes, last.sent_bytes), rate(fetched_bytes, last.fetched_bytes))
     }
 
-    /// Goes through the library.
-    async fn count_torrents(&self) -> Torrents {
+    /// Goes through the library: how many torrents are how, and how many on each volume.
+    async fn count_torrents(&self, volumes: &[Told]) -> (Torrents, Vec<u64>) {
         let (mut torrents, mut after) = (Torrents::default(), None);
+        let mut on_each = std::vec![0; volumes.len()];
         loop {
             let page = self.keeper.archive.ask(move |state| entries(state, after)).await;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             torrents.all += page.len() as u64;
             for (_, entry) in &page {
+                let on = volumes.iter().position(|volume| volume.volume == entry.volume);
+                on.into_iter().for_each(|at| on_each[at] += 1);
+                let asleep = on.map_or(entry.volume != 0, |at| volumes[at].free_bytes.is_none());
                 match () {
                     () if entry.paused => torrents.paused += 1,
+                    () if asleep => torrents.asleep += 1,
                     () if entry.fetching => torrents.fetching += 1,
                     () => torrents.resting += 1,
                 }
@@ -376,7 +407,7 @@ impl Steward<'_, '_> {
         let active = swarm.torrents().map(|(slot, _)| slot).filter(is_share);
         torrents.serving = active.filter(|slot| served(*slot)).count() as u64;
         torrents.resting = torrents.resting.saturating_sub(torrents.serving);
-        torrents
+        (torrents, on_each)
     }
 }
 
@@ -407,10 +438,11 @@ fn entries(state: &mut State<'_>, mut after: Option<u32>) -> Vec<(u32, Entry)> {
 }
 
 /// What is wanted and not in the library yet.
-fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, String)> {
+/// What is wanted of which only the name is known.
+pub(super) fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, Wanted)> {
     let mut all = state.all_wanted();
     all.retain(|info_hash| state.get(info_hash).is_none());
-    all.into_iter().filter_map(|name| Some((name, state.wanted(&name)?.name))).collect()
+    all.into_iter().filter_map(|name| Some((name, state.wanted(&name)?))).collect()
 }
 
 /// What the process holds of memory now.

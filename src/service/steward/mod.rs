@@ -21,7 +21,9 @@ use super::control::server::{Actions, Reply, Unanswered};
 use super::control::what::What;
 use super::control::{Request, message};
 use super::fetch::Keeper;
+use super::options::{FetchOptions, Options};
 use super::state::State;
+use super::wanted::Wanted;
 use super::{Refusal, Service};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
@@ -43,6 +45,8 @@ pub struct Steward<'s, 'm> {
     pub reload: Bell,
     /// Rung when it has been, and says something else.
     pub changed: Bell,
+    /// What the configuration says by now of trackers and of fetching.
+    pub given: RefCell<Given>,
     /// How many nodes of the DHT answer, if the box takes part.
     pub dht_nodes: Option<&'s dyn Fn() -> usize>,
     /// Rung when content is to be carried elsewhere.
@@ -68,6 +72,7 @@ impl<'s, 'm> Steward<'s, 'm> {
             stop: Bell::default(),
             reload: Bell::default(),
             changed: Bell::default(),
+            given: RefCell::new(Given::of(keeper.options)),
             dht_nodes,
             moves: Bell::default(),
             carried: RefCell::default(),
@@ -75,6 +80,30 @@ impl<'s, 'm> Steward<'s, 'm> {
             meter: Cell::default(),
         }
     }
+}
+
+/// What may change while the box runs of what new torrents are taken up with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// Where content goes, and in which order.
+    pub fetch: FetchOptions,
+    /// Trackers of all torrents.
+    pub trackers: Vec<String>,
+}
+
+impl Given {
+    /// What options say of it.
+    pub fn of(options: &Options) -> Given {
+        Given { fetch: options.fetch.clone(), trackers: options.trackers.clone() }
+    }
+}
+
+/// A torrent that the owner means.
+enum Meant {
+    /// The library knows it.
+    Known(Entry),
+    /// Only its name is known.
+    Sought(InfoHash, Wanted),
 }
 
 impl Actions for Steward<'_, '_> {
@@ -86,9 +115,12 @@ impl Actions for Steward<'_, '_> {
         match request {
             Request::Add(add) => self.add(add, reply).await?,
             Request::Remove(message::Remove { what, delete }) => {
-                let entry = self.find(&what).await?;
-                let item = self.item(entry).await;
-                self.remove(entry, delete).await?;
+                let meant = self.find(&what).await?;
+                let item = self.item(&meant).await;
+                match meant {
+                    Meant::Known(entry) => self.remove(entry, delete).await?,
+                    Meant::Sought(info_hash, _) => self.remove_hunt(info_hash).await?,
+                }
                 reply.item(&Answer::Torrent(item)).await?;
             }
             Request::Pause(message::Which { what }) => self.pause_all(what, true, reply).await?,
@@ -97,7 +129,7 @@ impl Actions for Steward<'_, '_> {
             Request::Show(show) => return self.show(show, reply).await,
             Request::Move(order) => {
                 let entry = self.begin_move(order).await?;
-                reply.item(&Answer::Torrent(self.item(entry).await)).await?;
+                reply.item(&Answer::Torrent(self.item(&Meant::Known(entry)).await)).await?;
             }
             Request::Stats => self.stats(reply).await?,
             Request::Stop => self.stop.ring(),
@@ -108,14 +140,23 @@ impl Actions for Steward<'_, '_> {
 }
 
 impl Steward<'_, '_> {
+    /// What new torrents are taken up with.
+    pub fn options(&self) -> Options {
+        let Given { fetch, trackers } = self.given.borrow().clone();
+        Options { fetch, trackers, ..self.keeper.options.clone() }
+    }
+
     /// The torrent that is meant.
-    async fn find(&self, what: &What) -> Result<Entry, Refusal> {
+    async fn find(&self, what: &What) -> Result<Meant, Refusal> {
         let info_hash = match what.info_hash() {
             Some(info_hash) => info_hash,
             None => self.search(what).await?,
         };
-        let entry = self.keeper.archive.ask(move |state| state.get(&info_hash)).await;
-        entry.ok_or_else(|| {
+        let find = move |state: &mut State<'_>| match state.get(&info_hash) {
+            Some(entry) => Some(Meant::Known(entry)),
+            None => state.wanted(&info_hash).map(|wanted| Meant::Sought(info_hash, wanted)),
+        };
+        self.keeper.archive.ask(find).await.ok_or_else(|| {
             Refusal::new(what, "is no torrent this box knows", "look at `perennial list`")
         })
     }
@@ -125,10 +166,13 @@ impl Steward<'_, '_> {
         let (mut search, mut after) = (what.search(), None);
         loop {
             let page = self.keeper.archive.ask(move |state| names(state, after)).await;
-            let Some((last, ..)) = page.last() else { return search.found() };
+            let Some((last, ..)) = page.last() else { break };
             after = Some(*last);
             page.iter().for_each(|(_, info_hash, name)| search.look_at(info_hash, name));
         }
+        let sought = self.keeper.archive.ask(items::nameless).await;
+        sought.iter().for_each(|(info_hash, wanted)| search.look_at(info_hash, &wanted.name));
+        search.found()
     }
 
     /// What is known of a torrent has changed: if it is active it goes on with that.
@@ -142,6 +186,10 @@ impl Steward<'_, '_> {
         if let Some(known) = known {
             self.service.disk.close_all(slot);
             self.service.contents.borrow_mut()[slot.index()] = Some(Arc::new(known.content));
+            if known.have.is_none() {
+                // Somebody may have asked for it while nobody knew where it was.
+                self.service.swarm.borrow_mut().restore(slot);
+            }
         }
         Ok(())
     }
@@ -153,10 +201,24 @@ impl Steward<'_, '_> {
         reply: &mut Reply<'_>,
     ) -> Result<(), Unanswered> {
         if !what.is_all() {
-            let entry = self.find(&what).await?;
-            self.set_paused(entry, paused).await?;
-            let entry = Entry { paused, ..entry };
-            return reply.item(&Answer::Torrent(self.item(entry).await)).await;
+            let meant = self.find(&what).await?;
+            let meant = match meant {
+                Meant::Known(entry) => {
+                    self.set_paused(entry, paused).await?;
+                    Meant::Known(Entry { paused, ..entry })
+                }
+                Meant::Sought(info_hash, wanted) => {
+                    self.set_hunt_paused(info_hash, wanted.clone(), paused).await?;
+                    Meant::Sought(info_hash, Wanted { paused, ..wanted })
+                }
+            };
+            return reply.item(&Answer::Torrent(self.item(&meant).await)).await;
+        }
+        // Those that are sought come first: pausing what is known makes room for them.
+        for (info_hash, wanted) in self.keeper.archive.ask(items::nameless).await {
+            if wanted.paused != paused {
+                self.set_hunt_paused(info_hash, wanted, paused).await?;
+            }
         }
         let mut after = None;
         loop {

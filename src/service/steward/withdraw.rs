@@ -1,14 +1,16 @@
 //! Torrents pause, go on and go.
 //!
-//! Whatever is under way of a torrent ends first: peers are let go, lanes give back what they have
-//! of it, what was verified is recorded. Then it rests, and the library is told.
+//! The library is told first that a torrent is paused, so that nobody wakes it again; then whatever
+//! is under way of it ends ([`rest::take_off_the_air`]). One that goes is taken off the air before
+//! its files and what is known of it go.
 
 use super::Steward;
 use crate::engine::library::{Entry, Record};
-use crate::engine::swarm::fetch::Fetching as _;
-use crate::engine::units::TorrentSlot;
+use crate::engine::units::InfoHash;
 use crate::service::known::Known;
 use crate::service::lanes::{Done, Job};
+use crate::service::state::State;
+use crate::service::wanted::Wanted;
 use crate::service::{Refusal, rest};
 use log::{info, warn};
 use std::boxed::Box;
@@ -20,15 +22,14 @@ impl Steward<'_, '_> {
     /// Keeps a torrent off the air, or puts it back on.
     pub(super) async fn set_paused(&self, entry: Entry, paused: bool) -> Result<(), Refusal> {
         let info_hash = entry.info_hash;
-        if paused {
-            self.take_off_the_air(&entry).await?;
-        }
         let record = Record::Paused { info_hash, paused };
         self.keeper.archive.ask(move |state| state.record(record)).await?;
         if paused {
+            self.take_off_the_air(info_hash).await?;
             // Another may have its place.
             self.service.fetched.place_free.ring();
         } else if entry.fetching {
+            self.service.fetched.take_up_again(Some(&info_hash));
             self.go_on(info_hash).await?;
         } else {
             self.service.pass.note_new(info_hash);
@@ -36,24 +37,58 @@ impl Steward<'_, '_> {
         Ok(())
     }
 
+    /// The same of a torrent of which only the name is known.
+    pub(super) async fn set_hunt_paused(
+        &self,
+        info_hash: InfoHash,
+        wanted: Wanted,
+        paused: bool,
+    ) -> Result<(), Refusal> {
+        let wanted = Wanted { paused, ..wanted };
+        let keep = move |state: &mut State<'_>| state.keep_wanted(&info_hash, &wanted);
+        self.keeper.archive.ask(keep).await?;
+        if paused {
+            self.take_off_the_air(info_hash).await?;
+            self.service.fetched.place_free.ring();
+            return Ok(());
+        }
+        self.service.fetched.take_up_again(Some(&info_hash));
+        self.go_on(info_hash).await
+    }
+
     /// Forgets a torrent, and deletes its files if the owner wants that.
     pub async fn remove(&self, entry: Entry, delete: bool) -> Result<(), Refusal> {
-        self.take_off_the_air(&entry).await?;
         let (archive, info_hash) = (self.keeper.archive, entry.info_hash);
+        self.take_off_the_air(info_hash).await?;
+        // It may have been completed just then, and is another folder's since.
+        let Some(entry) = archive.ask(move |state| state.get(&info_hash)).await else {
+            return Ok(());
+        };
         if delete {
             let known = archive.ask(move |state| state.load(&entry)).await;
-            let known = known.ok_or_else(|| {
+            let mut known = known.ok_or_else(|| {
                 let problem = "nobody knows any more which files are its own";
                 Refusal::new(info_hash, problem, "remove it without --delete, and them by hand")
             })?;
+            if known.asleep {
+                let problem = "is on a disk that is not there";
+                let remedy = "plug it in, or remove it without --delete";
+                return Err(Refusal::new(info_hash, problem, remedy));
+            }
+            known.content.growing = entry.fetching;
             self.delete(known).await?;
         }
-        let forget = move |state: &mut crate::service::state::State<'_>| {
-            state.forget(&entry)?;
-            state.drop_wanted(&info_hash);
-            Ok(())
-        };
-        archive.ask(forget).await?;
+        archive.ask(move |state| state.forget_wanted(&entry)).await?;
+        // A peer may have woken it in the last moment.
+        self.take_off_the_air(info_hash).await?;
+        self.service.fetched.place_free.ring();
+        Ok(())
+    }
+
+    /// Forgets a torrent of which only the name is known.
+    pub(super) async fn remove_hunt(&self, info_hash: InfoHash) -> Result<(), Refusal> {
+        self.keeper.archive.ask(move |state| state.drop_wanted(&info_hash)).await;
+        self.take_off_the_air(info_hash).await?;
         self.service.fetched.place_free.ring();
         Ok(())
     }
@@ -79,32 +114,7 @@ impl Steward<'_, '_> {
     }
 
     /// Ends all that is under way of a torrent.
-    async fn take_off_the_air(&self, entry: &Entry) -> Result<(), Refusal> {
-        let active = self.service.swarm.borrow().find(&entry.info_hash.on_the_wire());
-        let Some(slot) = active else { return Ok(()) };
-        self.service.fetched.withdraw(slot);
-        self.service.swarm.borrow_mut().withdraw(slot);
-        self.service.ring_nudged();
-        self.service.clock.bell(self.service.clock.slot(self.service.duties.fetch)).ring();
-        for _ in 0..WITHDRAWN_MS / LOOK_MS {
-            if self.is_over(slot) && rest::lay_down(self.service, self.keeper, slot).await? {
-                return Ok(());
-            }
-            self.service.clock.sleep(LOOK_MS, "the end of a torrent").await;
-        }
-        let problem = "is still being written or read";
-        Err(Refusal::new(entry.info_hash, problem, "try again in a minute"))
-    }
-
-    /// Nothing of it is with a lane any more, and what was verified is recorded.
-    fn is_over(&self, slot: TorrentSlot) -> bool {
-        !self.service.swarm.borrow().fetcher.is_fetched(slot)
-            && self.service.fetched.drop_withdrawn(slot)
+    pub(super) async fn take_off_the_air(&self, info_hash: InfoHash) -> Result<(), Refusal> {
+        rest::take_off_the_air(self.service, self.keeper, info_hash).await
     }
 }
-
-/// A disk that sleeps wakes within this.
-const WITHDRAWN_MS: u64 = 30_000;
-
-/// Between two looks whether it is over.
-const LOOK_MS: u64 = 20;

@@ -6,13 +6,14 @@
 //! | read-only | the mount says so; `EROFS` | the mount says so no more; a write that succeeds | pauses |
 //! | failing | `EIO` | ten minutes without | pauses at first, and after each write that fails |
 //!
-//! The reserve is never more than a sixteenth of the volume. Where the kernel says that nothing
+//! A reserve in bytes is never more than a sixteenth of the volume. Where the kernel says that nothing
 //! stands in the way and yet a write was refused (a quota, no room for more names), a write is tried
 //! every minute. Serving goes on through all of it. Reads that fail again while it is known to be
 //! failing do not pause fetching anew: peers choose what is read.
 
 use super::identity::Space;
 use crate::engine::units::Instant;
+use crate::service::config::Reserve;
 use rustix::io::Errno;
 use std::io;
 
@@ -101,8 +102,8 @@ impl Health {
     }
 
     /// Takes what a look has shown.
-    pub fn note_space(&mut self, space: Space, reserve_bytes: u64) {
-        let reserve = reserve(space.total_bytes, reserve_bytes);
+    pub fn note_space(&mut self, space: Space, wanted: Reserve) {
+        let reserve = reserve(space.total_bytes, wanted);
         let wanted = if self.low { reserve + reserve / 4 } else { reserve };
         self.low = space.free_bytes < wanted;
         if self.low {
@@ -179,9 +180,14 @@ impl Health {
     }
 }
 
-/// What is kept free of a volume of that size, when the owner wants `wanted_bytes` kept free.
-pub fn reserve(total_bytes: u64, wanted_bytes: u64) -> u64 {
-    wanted_bytes.max(RESERVE_BYTES_MIN).min(total_bytes / 16)
+/// What is kept free of a volume of that size. What the owner says in bytes is meant for a large
+/// one: of a small one it would leave nothing.
+pub fn reserve(total_bytes: u64, wanted: Reserve) -> u64 {
+    let least = RESERVE_BYTES_MIN.min(total_bytes / 16);
+    match wanted {
+        Reserve::Bytes(bytes) => bytes.min(total_bytes / 16).max(least),
+        Reserve::Auto | Reserve::Percent(_) => wanted.bytes_of(total_bytes).max(least),
+    }
 }
 
 /// A write that was refused is tried again after this.
@@ -198,6 +204,7 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+    const ONE: Reserve = Reserve::Bytes(GIB);
 
     fn space(free_bytes: u64) -> Space {
         Space { total_bytes: 100 * GIB, free_bytes, read_only: false }
@@ -219,23 +226,25 @@ mod tests {
             (GIB, Condition::Well),
         ];
         for (free_bytes, condition) in steps {
-            health.note_space(space(free_bytes), GIB);
+            health.note_space(space(free_bytes), ONE);
             assert_eq!(health.condition(), condition, "{free_bytes}");
             assert_eq!(health.may_write(at(0)), condition == Condition::Well);
         }
         // Of a small one no more than a sixteenth is kept, and of one without a size nothing.
         assert_eq!(
-            (reserve(16 << 20, GIB), reserve(GIB, 0), reserve(0, GIB)),
+            (reserve(16 << 20, ONE), reserve(GIB, Reserve::Bytes(0)), reserve(0, ONE)),
             (1 << 20, 256 << 10, 0)
         );
+        assert_eq!(reserve(10 * GIB, Reserve::Percent(50)) / GIB, 4);
+        assert_eq!(reserve(100 * GIB, Reserve::Auto), GIB);
     }
 
     #[test]
     fn a_quota_is_tried_again_each_minute_and_over_when_a_write_succeeds() {
         let mut health = Health::default();
-        health.note_space(space(50 * GIB), GIB);
+        health.note_space(space(50 * GIB), ONE);
         health.note_error(Trouble::Full, Deed::Write, at(0));
-        health.note_space(space(50 * GIB), GIB);
+        health.note_space(space(50 * GIB), ONE);
         assert!(health.condition() == Condition::Full && health.is_refused_room());
         assert!(!health.may_write(at(TRIAL_MS - 1)) && health.may_write(at(TRIAL_MS)));
         health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
@@ -247,30 +256,30 @@ mod tests {
         assert!(health.condition() == Condition::Well && health.may_write(at(2 * TRIAL_MS)));
         // Where there is no room to be seen, the room that is free decides, not the minute.
         health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
-        health.note_space(space(0), GIB);
+        health.note_space(space(0), ONE);
         assert!(!health.is_refused_room() && !health.may_write(at(9 * TRIAL_MS)));
-        health.note_space(space(2 * GIB), GIB);
+        health.note_space(space(2 * GIB), ONE);
         assert_eq!(health.condition(), Condition::Well);
     }
 
     #[test]
     fn a_read_only_volume_is_so_until_its_mount_says_otherwise() {
         let mut health = Health::default();
-        health.note_space(Space { read_only: true, ..space(GIB * 9) }, GIB);
+        health.note_space(Space { read_only: true, ..space(GIB * 9) }, ONE);
         health.note_error(Trouble::ReadOnly, Deed::Write, at(0));
         assert!(health.condition() == Condition::ReadOnly && !health.may_write(at(9 * TRIAL_MS)));
-        health.note_space(space(GIB * 9), GIB);
+        health.note_space(space(GIB * 9), ONE);
         assert!(health.condition() == Condition::Well && health.may_write(at(0)));
         // One that says it can be written to and refuses.
         health.note_error(Trouble::ReadOnly, Deed::Write, at(0));
-        health.note_space(space(GIB * 9), GIB);
+        health.note_space(space(GIB * 9), ONE);
         assert!(health.condition() == Condition::ReadOnly && health.may_write(at(TRIAL_MS)));
     }
 
     #[test]
     fn peers_who_read_what_cannot_be_read_do_not_stop_what_is_fetched() {
         let mut health = Health::default();
-        health.note_space(space(GIB * 9), GIB);
+        health.note_space(space(GIB * 9), ONE);
         health.note_error(Trouble::Failing, Deed::Read, at(0));
         assert!(!health.may_write(at(TRIAL_MS - 1)));
         (0..10)

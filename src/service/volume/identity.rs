@@ -313,6 +313,16 @@ pub(super) fn deepest(path: &Path) -> io::Result<PathBuf> {
     Err(error)
 }
 
+/// A path with no link in it, as far as it is there, and what is still to be made behind that.
+pub(super) fn whole(path: &Path) -> io::Result<PathBuf> {
+    let (asked, there) = (std::path::absolute(path)?, deepest(path)?);
+    let above = asked.ancestors().find(|above| fs::canonicalize(above).is_ok_and(|at| at == there));
+    let rest = above.and_then(|above| asked.strip_prefix(above).ok());
+    Ok(rest
+        .filter(|rest| !rest.as_os_str().is_empty())
+        .map_or(there.clone(), |rest| there.join(rest)))
+}
+
 fn refused(path: &Path, error: io::Error) -> Refusal {
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => "let this user look at it",

@@ -10,7 +10,7 @@
 use super::health::Trouble;
 use super::identity::{self, Found, Kind, VolumeId};
 use super::mounts::{self, Mount, Standing};
-use crate::service::Refusal;
+use crate::service::{Refusal, walk};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::vec::Vec;
@@ -89,6 +89,15 @@ pub(super) struct Sought {
     pub mount: Option<Mount>,
 }
 
+/// Who answers for what is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This machine.
+    Ours,
+    /// Other machines, who may take for ever: only where a volume was before are they asked.
+    Others,
+}
+
 /// What a look has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Sight {
@@ -96,20 +105,25 @@ pub struct Sight {
     pub seen: Vec<Found>,
     /// What is mounted and answers with errors.
     pub failing: Vec<Mount>,
+    /// Where something is mounted that this look left to the other one.
+    pub unasked: Vec<PathBuf>,
 }
 
 impl Query {
-    /// Looks at everything mounted. File systems of others, who may take for ever to answer, only
-    /// where a volume was before.
+    /// Looks at everything mounted that this machine answers for, or at all the rest.
     ///
     /// # When full
     /// Beyond 256 mounts that can keep files the rest is not looked at.
-    pub fn run(&self, probe: &mut dyn Probe) -> io::Result<Sight> {
+    pub fn run(&self, probe: &mut dyn Probe, whose: Whose) -> io::Result<Sight> {
         let mut sight = Sight::default();
         let wanted =
             |mount: &Mount| !mount.is_apparatus() && (!mount.is_remote() || self.was_at(&mount.at));
         let mounts = probe.mounts()?;
         for mount in mounts.into_iter().filter(wanted).take(SEEN_MAX) {
+            if mount.is_remote() != (whose == Whose::Others) {
+                sight.unasked.push(mount.at);
+                continue;
+            }
             match probe.look_at(&mount) {
                 Ok(found) => sight.seen.extend(found),
                 Err(error) if Trouble::of(&error) == Some(Trouble::Failing) => {
@@ -134,8 +148,14 @@ impl Query {
     /// it be lacking.
     pub fn take_up(&self, path: &Path, may_create: bool) -> Result<Found, Refusal> {
         let mut found = identity::find(path)?;
+        let whole = identity::whole(path).map_err(|error| walk::unreadable(path, error))?;
+        if let Some(away) = self.missing_under(&whole, &found.mount.at) {
+            let problem = std::format!("the disk that belongs to {} is not there", away.display());
+            return Err(Refusal::new(path.display(), problem, "plug it in, and mount it there"));
+        }
         let known = self.recognize(&found);
-        if may_create && found.kind != Kind::File {
+        // What the system itself is on needs no file of ours: it never goes while we run.
+        if may_create && found.kind != Kind::File && found.mount.at != Path::new("/") {
             let id = match known {
                 Some(known) => known.id,
                 None => VolumeId::random()
@@ -145,6 +165,14 @@ impl Query {
         }
         found.id = known.map_or(found.id, |known| known.id);
         Ok(found)
+    }
+
+    /// The home of a volume that is away, where `path` would be on it were it there: what is there
+    /// now, on the mount at `at`, is only the folder on which it is mounted.
+    fn missing_under(&self, path: &Path, at: &Path) -> Option<&Path> {
+        let away = self.volumes.iter().filter(|volume| volume.mount.is_none());
+        let mut homes = away.map(|volume| volume.home.as_path());
+        homes.find(|home| path.starts_with(home) && home.starts_with(at) && *home != at)
     }
 
     fn recognize(&self, found: &Found) -> Option<Known> {
@@ -167,6 +195,11 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// Which volume it is: the front of its id.
+    pub fn volume(&self) -> u64 {
+        self.known.id.front()
+    }
+
     /// Whether the volume is there this instant and `path` is on it, or would be were it there.
     /// Only then does a file that cannot be found mean that it is gone, and only then may be
     /// written. Sleeps in the kernel: ask on a lane.

@@ -18,6 +18,7 @@
 //! | what is asked of the world, on lanes | [`look`] |
 //! | how a volume is | [`health`] |
 //! | what is said of it | [`status`] |
+//! | what the archive keeps of them | [`kept`] |
 //!
 //! Nothing here sleeps but what goes to a lane, and an idle box is not woken: the kernel tells of
 //! every change of what is mounted, and a deadline there is only while somebody wants to write.
@@ -26,6 +27,7 @@
 
 pub mod health;
 pub mod identity;
+pub mod kept;
 pub mod look;
 pub mod mounts;
 pub mod status;
@@ -36,11 +38,12 @@ mod tests;
 
 pub use health::Deed;
 pub use identity::{Found, Kind, MARKER, VolumeId, identify};
-pub use look::{Anchor, Query, Sight, System};
+pub use look::{Anchor, Query, Sight, System, Whose};
 pub use mounts::Watch;
 pub use status::{State, Status};
 
 use super::Refusal;
+use super::config::Reserve;
 use crate::engine::units::{Deadline, Instant};
 use health::{Condition, Health, Trouble};
 use look::{Known, Sought};
@@ -54,7 +57,7 @@ use std::vec::Vec;
 pub struct Volumes {
     table: Vec<Volume>,
     volumes_max: usize,
-    reserve_bytes: u64,
+    reserve: Reserve,
     /// When the last look was.
     looked: Option<Instant>,
     /// An error wants to be explained by a look.
@@ -108,10 +111,10 @@ impl Place {
 }
 
 impl Volumes {
-    /// None known yet. Of each `reserve_bytes` are kept free.
-    pub fn new(volumes_max: usize, reserve_bytes: u64) -> Volumes {
+    /// None known yet. Of each some room is kept free.
+    pub fn new(volumes_max: usize, reserve: Reserve) -> Volumes {
         let table = Vec::with_capacity(volumes_max);
-        Volumes { table, volumes_max, reserve_bytes, looked: None, wants_look: false }
+        Volumes { table, volumes_max, reserve, looked: None, wants_look: false }
     }
 
     /// Takes up what [`Volumes::to_text`] wrote; how many lines say nothing, or find no room. None
@@ -141,18 +144,18 @@ impl Volumes {
     /// # When full
     /// It is refused.
     pub fn note(&mut self, found: &Found) -> Result<Vec<Change>, Refusal> {
-        let reserve_bytes = self.reserve_bytes;
+        let reserve = self.reserve;
         let Some(at) = self.find(found.id.front()) else {
             if !self.has_room() {
                 let problem = std::format!(
                     "is one disk more than the {} there is room for",
                     self.volumes_max
                 );
-                let remedy = "remove what is shared from one of the others, or take a larger board";
+                let remedy = "remove what is shared from one of the others";
                 return Err(Refusal::new(found.mount.at.display(), problem, remedy));
             }
             let mut volume = Volume::new(Known::of(found), found.mount.at.clone());
-            volume.settle(found, reserve_bytes);
+            volume.settle(found, reserve);
             // The owner has just named it, and need not be told that it is there.
             volume.said = Some(volume.state());
             self.table.push(volume);
@@ -169,19 +172,29 @@ impl Volumes {
         }
         let was = volume.at();
         if volume.place.as_ref().is_none_or(|place| place.mount.at == found.mount.at) {
-            volume.settle(found, reserve_bytes);
+            volume.settle(found, reserve);
         }
-        Ok(volume.tell(was, reserve_bytes))
+        Ok(volume.tell(was, reserve))
     }
 
-    /// Nothing of ours is on it any more.
-    pub fn forget(&mut self, volume: u64) {
-        self.table.retain(|known| known.known.id.front() != volume);
+    /// On all others nothing of ours is any more.
+    pub fn forget_all_but(&mut self, used: &[u64]) {
+        self.table.retain(|known| used.contains(&known.known.id.front()));
+    }
+
+    /// Whether it is known, or there is room for one more.
+    pub fn has_room_for(&self, volume: u64) -> bool {
+        self.has_room() || self.knows(volume)
     }
 
     /// How much is to be kept free from now on; the next look holds it against what is free.
-    pub fn keep_free(&mut self, reserve_bytes: u64) {
-        (self.reserve_bytes, self.wants_look) = (reserve_bytes, true);
+    pub fn keep_free(&mut self, reserve: Reserve) {
+        (self.reserve, self.wants_look) = (reserve, true);
+    }
+
+    /// As much may be written where there is that space, without touching what is kept free.
+    pub fn room_bytes(&self, space: identity::Space) -> u64 {
+        space.free_bytes.saturating_sub(health::reserve(space.total_bytes, self.reserve))
     }
 
     /// What a lane is to look at.
@@ -200,6 +213,9 @@ impl Volumes {
         let mut changes = Vec::new();
         let known: Vec<Known> = self.table.iter().map(|volume| volume.known).collect();
         for volume in &mut self.table {
+            if volume.is_among(&sight.unasked) {
+                continue;
+            }
             let was = volume.at();
             let named = sight.seen.iter().filter(|found| found.id == volume.known.id);
             let mut found: Vec<&Found> = named.collect();
@@ -210,9 +226,9 @@ impl Volumes {
             }
             volume.doubted = volume.doubted.filter(|(_, until)| now < *until);
             found.retain(|found| volume.doubted.is_none_or(|(gone, _)| gone != found.standing));
-            volume.choose(&found, &sight.failing, self.reserve_bytes, now);
+            volume.choose(&found, &sight.failing, self.reserve, now);
             volume.health.handle_time(now);
-            changes.extend(volume.tell(was, self.reserve_bytes));
+            changes.extend(volume.tell(was, self.reserve));
         }
         changes
     }
@@ -238,7 +254,7 @@ impl Volumes {
             volume.doubted = Some((place.standing, now.after(health::TRIAL_MS)));
             volume.twice = None;
         }
-        let changes = volume.tell(was, self.reserve_bytes);
+        let changes = volume.tell(was, self.reserve);
         self.wants_look |= !changes.is_empty();
         changes
     }
@@ -252,7 +268,7 @@ impl Volumes {
         }
         volume.health.note_written(now);
         let was = volume.at();
-        volume.tell(was, self.reserve_bytes)
+        volume.tell(was, self.reserve)
     }
 
     /// When the next look is due. `writing`: something is fetched, or would be were there room.
@@ -309,6 +325,29 @@ impl Volumes {
         home.map_or(path.to_path_buf(), |home| relocate(&found.mount.at, home, path))
     }
 
+    /// What is to be recorded for something that is at `path` now, on a volume that is there.
+    pub fn stored(&self, volume: u64, path: &Path) -> Option<PathBuf> {
+        let volume = &self.table[self.find(volume)?];
+        Some(relocate(&volume.place.as_ref()?.mount.at, &volume.home, path))
+    }
+
+    /// What is recorded of a path, as far as that can be said without asking anybody: it is on the
+    /// volume with the deepest mount above it.
+    pub fn stored_path(&self, path: &Path) -> PathBuf {
+        let places = self.table.iter().filter_map(|volume| Some((volume, volume.place.as_ref()?)));
+        let above = places.filter(|(_, place)| path.starts_with(&place.mount.at));
+        let deepest = above.max_by_key(|(_, place)| place.mount.at.as_os_str().len());
+        deepest.map_or(path.to_path_buf(), |(volume, place)| {
+            relocate(&place.mount.at, &volume.home, path)
+        })
+    }
+
+    /// Those that are there and not at home.
+    pub fn displaced(&self) -> Vec<u64> {
+        let away = |volume: &&Volume| volume.at().is_some_and(|at| at != volume.home);
+        self.table.iter().filter(away).map(|volume| volume.known.id.front()).collect()
+    }
+
     /// Whether it is known.
     pub fn knows(&self, volume: u64) -> bool {
         self.find(volume).is_some()
@@ -316,12 +355,12 @@ impl Volumes {
 
     /// What there is to say of each.
     pub fn statuses(&self) -> impl Iterator<Item = Status<'_>> {
-        self.table.iter().map(|volume| volume.status(self.reserve_bytes))
+        self.table.iter().map(|volume| volume.status(self.reserve))
     }
 
     /// What there is to say of one.
     pub fn status(&self, volume: u64) -> Option<Status<'_>> {
-        self.find(volume).map(|at| self.table[at].status(self.reserve_bytes))
+        self.find(volume).map(|at| self.table[at].status(self.reserve))
     }
 
     fn find(&self, volume: u64) -> Option<usize> {
@@ -343,18 +382,24 @@ impl Volume {
         self.place.as_ref().map(|place| place.mount.at.clone())
     }
 
+    /// It is, or was, where one of these is mounted.
+    fn is_among(&self, mounts: &[PathBuf]) -> bool {
+        let at = self.place.as_ref().map_or(&self.home, |place| &place.mount.at);
+        mounts.contains(at)
+    }
+
     /// It is here.
-    fn settle(&mut self, found: &Found, reserve_bytes: u64) {
+    fn settle(&mut self, found: &Found, reserve: Reserve) {
         if found.id == self.known.id && found.kind == Kind::File {
             // Who was known without a file and has been given one is known by it from now on.
             self.known = Known::of(found);
         }
         self.place = Some(Place::of(found));
-        self.health.note_space(found.space, reserve_bytes);
+        self.health.note_space(found.space, reserve);
     }
 
     /// Decides which of those who say that they are it, it is.
-    fn choose(&mut self, found: &[&Found], failing: &[Mount], reserve_bytes: u64, now: Instant) {
+    fn choose(&mut self, found: &[&Found], failing: &[Mount], reserve: Reserve, now: Instant) {
         // A folder that is mounted twice is there once: at the place that is known, if it can be.
         let rank = |found: &Found| {
             let is_used = self.at().is_some_and(|at| at == found.mount.at);
@@ -384,7 +429,7 @@ impl Volume {
         let twice = places.next().zip(places.next()).map(|(first, second)| pair(first, second));
         let fails = |place: &Place| failing.contains(&place.mount);
         match chosen {
-            Some(found) => self.settle(found, reserve_bytes),
+            Some(found) => self.settle(found, reserve),
             // It is mounted, and answers, though with errors: whether it is there is not in doubt.
             None if apart.is_empty() && self.place.as_ref().is_some_and(fails) => {
                 self.health.note_error(Trouble::Failing, Deed::Read, now);
@@ -408,7 +453,7 @@ impl Volume {
     }
 
     /// What the owner has not been told yet.
-    fn tell(&mut self, was: Option<PathBuf>, reserve_bytes: u64) -> Vec<Change> {
+    fn tell(&mut self, was: Option<PathBuf>, reserve: Reserve) -> Vec<Change> {
         let (now, state, volume) = (self.at(), self.state(), self.known.id.front());
         let mut changes = Vec::new();
         if let Some(at) = now.filter(|now| Some(now) != was.as_ref()) {
@@ -419,14 +464,14 @@ impl Volume {
             self.said = Some(State::Well);
         }
         if self.said != Some(state) {
-            let text = self.status(reserve_bytes).to_string();
+            let text = self.status(reserve).to_string();
             changes.push(Change { volume, what: What::Is(state), text });
             self.said = Some(state);
         }
         changes
     }
 
-    fn status(&self, reserve_bytes: u64) -> Status<'_> {
+    fn status(&self, reserve: Reserve) -> Status<'_> {
         Status {
             id: self.known.id,
             state: self.state(),
@@ -434,7 +479,7 @@ impl Volume {
             is_there: self.place.is_some(),
             twice: self.twice.as_ref(),
             health: &self.health,
-            reserve_bytes,
+            reserve,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::health::{self, Health};
 use super::identity::{Kind, VolumeId};
 use super::look::Known;
+use crate::service::config::Reserve;
 use indicatif::HumanBytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use std::ffi::OsString;
@@ -28,6 +29,20 @@ pub enum State {
     Well,
 }
 
+impl State {
+    /// The state in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Away => "away",
+            State::Twice => "twice",
+            State::Failing => "failing",
+            State::ReadOnly => "read-only",
+            State::Full => "full",
+            State::Well => "here",
+        }
+    }
+}
+
 /// A volume for people: `disk /mnt/usb (1a2b3c4d): full, 12 MiB left: ...`.
 #[derive(Clone, Copy)]
 pub struct Status<'v> {
@@ -44,7 +59,7 @@ pub struct Status<'v> {
     /// How it is.
     pub health: &'v Health,
     /// What is to be kept free.
-    pub reserve_bytes: u64,
+    pub reserve: Reserve,
 }
 
 impl fmt::Display for Status<'_> {
@@ -60,7 +75,7 @@ impl fmt::Display for Status<'_> {
                 HumanBytes(space.free_bytes)
             ),
             State::Full => {
-                let reserve = health::reserve(space.total_bytes, self.reserve_bytes);
+                let reserve = health::reserve(space.total_bytes, self.reserve);
                 write!(
                     f,
                     "full, {} left: fetching pauses until {} are free; serving goes on",

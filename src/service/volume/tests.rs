@@ -6,6 +6,7 @@ use identity::Space;
 use rustix::io::Errno;
 
 const GIB: u64 = 1 << 30;
+const ONE: Reserve = Reserve::Bytes(GIB);
 
 /// What is plugged in where, and what it answers with.
 #[derive(Default)]
@@ -65,7 +66,12 @@ impl World {
     }
 
     fn look(&mut self, volumes: &mut Volumes, now: u64) -> Vec<(u64, What)> {
-        let sight = volumes.query().run(self).unwrap();
+        let sight = volumes.query().run(self, Whose::Ours).unwrap();
+        told(volumes.handle_sight(&sight, at(now)))
+    }
+
+    fn ask_others(&mut self, volumes: &mut Volumes, now: u64) -> Vec<(u64, What)> {
+        let sight = volumes.query().run(self, Whose::Others).unwrap();
         told(volumes.handle_sight(&sight, at(now)))
     }
 }
@@ -113,7 +119,7 @@ fn back(number: u8, at: &str) -> Vec<(u64, What)> {
 
 /// Disk 1 at `/mnt/a`, known.
 fn one_disk() -> (World, Volumes, u64) {
-    let (mut world, mut volumes) = (World::default(), Volumes::new(4, GIB));
+    let (mut world, mut volumes) = (World::default(), Volumes::new(4, ONE));
     world.plug(1, "/mnt/a");
     assert_eq!(volumes.note(&world.found("/mnt/a")).unwrap(), []);
     (world, volumes, id(1).front())
@@ -164,7 +170,7 @@ fn what_was_known_is_looked_for_after_a_start_and_each_is_told_once() {
     world.plug(2, "/mnt/my %disk\n2");
     volumes.note(&world.found("/mnt/my %disk\n2")).unwrap();
     let text = volumes.to_text();
-    let mut again = Volumes::new(4, GIB);
+    let mut again = Volumes::new(4, ONE);
     assert_eq!(again.deadline(true, false).at, Instant::NEVER);
     assert_eq!(again.read(&text), 0);
     assert_eq!(again.to_text(), text);
@@ -176,12 +182,12 @@ fn what_was_known_is_looked_for_after_a_start_and_each_is_told_once() {
     assert_eq!(world.look(&mut again, 1), []);
     // Every damage costs its own line, and no more.
     let damaged = text.replacen(' ', "x", 1);
-    let mut third = Volumes::new(4, GIB);
+    let mut third = Volumes::new(4, ONE);
     assert_eq!((third.read(&damaged), third.knows(disk)), (1, false));
     assert_eq!((third.read(&text), third.knows(disk)), (1, true));
-    assert_eq!(Volumes::new(1, GIB).read(&text), 1);
+    assert_eq!(Volumes::new(1, ONE).read(&text), 1);
     for end in 0..text.len() {
-        Volumes::new(4, GIB).read(&text[..end]);
+        Volumes::new(4, ONE).read(&text[..end]);
     }
 }
 
@@ -203,12 +209,12 @@ fn a_copy_of_a_disk_is_refused_and_the_first_goes_on() {
     // Where nobody knows which was first, neither is used, unless one is at home.
     let text = volumes.to_text();
     world.mount(2, "/mnt/copy", Answer::Marked(1, room(GIB * 9)));
-    let mut again = Volumes::new(4, GIB);
+    let mut again = Volumes::new(4, ONE);
     again.read(&text);
     assert_eq!(world.look(&mut again, 0), [back(1, "/mnt/a"), is(1, State::Twice)].concat());
     world.unplug("/mnt/a");
     world.plug(1, "/mnt/b");
-    let mut again = Volumes::new(4, GIB);
+    let mut again = Volumes::new(4, ONE);
     again.read(&text);
     assert_eq!(world.look(&mut again, 0), is(1, State::Twice));
     assert!(again.path_now(disk, Path::new("/mnt/a/x")).is_none());
@@ -251,7 +257,7 @@ fn a_disk_whose_file_was_deleted_is_known_by_its_uuid_and_one_without_a_uuid_is_
 
 #[test]
 fn a_disk_known_by_its_uuid_is_known_with_a_file_too() {
-    let (mut world, mut volumes) = (World::default(), Volumes::new(4, GIB));
+    let (mut world, mut volumes) = (World::default(), Volumes::new(4, ONE));
     let read_only = Space { read_only: true, ..room(GIB * 9) };
     world.mount(1, "/mnt/a", Answer::Unmarked(Kind::Uuid, 101, read_only));
     volumes.note(&world.found("/mnt/a")).unwrap();
@@ -341,8 +347,8 @@ fn a_disk_that_says_it_is_gone_is_not_believed_to_be_there_for_a_while() {
     let (mut later, _) = (World::default(), world.mounts.clone());
     later.mount(9, "/", Answer::Marked(9, room(GIB * 9)));
     later.plug(1, "/mnt/a");
-    let sight = volumes.query().run(&mut later).unwrap();
-    let mut other = Volumes::new(4, GIB);
+    let sight = volumes.query().run(&mut later, Whose::Ours).unwrap();
+    let mut other = Volumes::new(4, ONE);
     other.note(&world.found("/mnt/a")).unwrap();
     other.note_error(disk, Deed::Read, &gone, at(5));
     assert_eq!(told(other.handle_sight(&sight, at(1_000))), back(1, "/mnt/a"));
@@ -361,23 +367,30 @@ fn servers_that_may_never_answer_are_asked_only_where_a_volume_was() {
     }
     world.looks = 0;
     assert_eq!((world.look(&mut volumes, 0), world.looks), (Vec::new(), 1));
+    assert_eq!((world.ask_others(&mut volumes, 0), world.looks), (Vec::new(), 1));
     volumes.note(&world.found("/net/b")).unwrap();
     world.looks = 0;
-    assert_eq!((world.look(&mut volumes, 1), world.looks), (Vec::new(), 2));
+    // Each look leaves alone what is the other's to see.
+    assert_eq!((world.look(&mut volumes, 1), world.looks), (Vec::new(), 1));
+    assert_eq!((world.ask_others(&mut volumes, 1), world.looks), (Vec::new(), 2));
+    world.unplug("/mnt/a");
+    assert_eq!(world.look(&mut volumes, 2), is(1, State::Away));
+    world.unplug("/net/b");
+    assert_eq!(world.ask_others(&mut volumes, 2), is(8, State::Away));
     world.fails = true;
-    assert!(volumes.query().run(&mut world).is_err());
+    assert!(volumes.query().run(&mut world, Whose::Ours).is_err());
 }
 
 #[test]
 fn one_disk_more_than_there_is_room_for_is_refused() {
-    let (mut world, mut volumes) = (World::default(), Volumes::new(2, GIB));
+    let (mut world, mut volumes) = (World::default(), Volumes::new(2, ONE));
     for (number, at) in [(1, "/a"), (2, "/b"), (3, "/c")] {
         world.plug(number, at);
     }
     assert!(volumes.note(&world.found("/a")).is_ok() && volumes.note(&world.found("/b")).is_ok());
     let refusal = volumes.note(&world.found("/c")).unwrap_err().to_string();
     assert!(refusal.contains("/c: is one disk more than the 2 there is room for"), "{refusal}");
-    volumes.forget(id(1).front());
+    volumes.forget_all_but(&[id(2).front()]);
     assert!(volumes.note(&world.found("/c")).is_ok());
     assert_eq!(volumes.statuses().map(|status| status.id).collect::<Vec<_>>(), [id(2), id(3)]);
 }

@@ -145,6 +145,11 @@ impl WebSeeds {
         task.into_iter().for_each(|corrupt| corrupt.set(true));
     }
 
+    /// A torrent's place may be another's: its seeds are forgotten.
+    pub fn forget(&self, torrent: TorrentSlot) {
+        self.seeds.borrow_mut().retain(|seed| seed.torrent != torrent);
+    }
+
     /// Something of a torrent is being brought.
     pub fn is_visited(&self, torrent: TorrentSlot) -> bool {
         let seeds = self.seeds.borrow();

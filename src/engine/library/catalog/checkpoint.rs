@@ -56,12 +56,14 @@ impl<S: Shelf> Core<'_, S> {
             found = self.slots.inspect()?;
             start.landed_pages = staged.count;
         }
+        let room = self.slots.room()?;
         match found {
             Inspection::Nothing => {}
-            Inspection::Header(header) => self.header = header,
-            Inspection::Garbage => {
+            Inspection::Header(header) if header.fits(room) => self.header = header,
+            // A header that speaks of what is not there is as good as none.
+            Inspection::Header(_) | Inspection::Garbage => {
                 start.is_header_lost = true;
-                self.header.used = self.slots.room()?;
+                self.header.used = room;
             }
         }
         (self.unused, self.free) = (self.header.used, self.header.free);
@@ -151,7 +153,7 @@ impl<S: Shelf> Core<'_, S> {
                 self.staging.put(page, &self.room[..PAGE_BYTES])?;
             }
         }
-        let generation = self.header.generation + 1;
+        let generation = self.header.generation.wrapping_add(1);
         self.seal(Header { generation, live, free, ..self.header })?;
         self.settle()?;
         self.staging.dismiss()?;
@@ -221,7 +223,7 @@ impl<S: Shelf> Core<'_, S> {
             self.staging.put(page, room)?;
         }
         drop(changes);
-        let (generation, used) = (self.header.generation + 1, self.unused);
+        let (generation, used) = (self.header.generation.wrapping_add(1), self.unused);
         self.seal(Header { generation, log, used, live, free })
     }
 
@@ -275,9 +277,7 @@ impl<S: Shelf> Core<'_, S> {
 fn belongs(staged: &Staged, found: &Inspection) -> bool {
     match found {
         Inspection::Nothing => staged.generation == 1,
-        Inspection::Header(header) => {
-            (header.generation..=header.generation.saturating_add(1)).contains(&staged.generation)
-        }
+        Inspection::Header(header) => staged.generation.wrapping_sub(header.generation) <= 1,
         Inspection::Garbage => true,
     }
 }

@@ -247,19 +247,15 @@ impl<'m, S: Shelf> Core<'m, S> {
         }
     }
 
-    /// Whether the overlay has a place for it.
-    pub fn has_place_for(&self, changing: &Changing) -> bool {
-        let is_known = || self.overlay.find(&changing.change.entry.info_hash).is_some();
-        self.overlay.len() < self.overlay.capacity() || is_known()
+    /// Makes a change, for which the overlay has a place.
+    pub fn make(&mut self, changing: &Changing) {
+        self.take_slot(changing);
+        self.overlay.put(changing.change);
     }
 
-    /// Makes a change. `false` when the overlay has no place for it.
-    pub fn make(&mut self, changing: Changing) -> bool {
-        let is_made = self.overlay.put(changing.change);
-        if is_made {
-            (self.unused, self.free) = (changing.unused, changing.free);
-        }
-        is_made
+    /// Gives the slot of a change away.
+    pub fn take_slot(&mut self, changing: &Changing) {
+        (self.unused, self.free) = (changing.unused, changing.free);
     }
 
     /// Pages that hold so many slots.
@@ -277,4 +273,11 @@ pub(super) struct Changing {
     /// The first slot that was never given out, and the first free one, once it is made.
     unused: u32,
     free: Option<u32>,
+}
+
+impl Changing {
+    /// The torrent it is about.
+    pub fn info_hash(&self) -> Option<&InfoHash> {
+        Some(&self.change.entry.info_hash)
+    }
 }

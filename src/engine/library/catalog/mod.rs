@@ -34,7 +34,7 @@ pub use overlay::Change;
 use ::core::error::Error;
 use ::core::fmt;
 use checkpoint::Start;
-use core::Core;
+use core::{Changing, Core};
 
 use super::lookup::LookupError;
 use super::shelf::{Shelf, ShelfError, Shelves, Which};
@@ -189,33 +189,27 @@ impl<'m, F: Durable, S: Shelf> Catalog<'m, F, S> {
     /// # When full
     /// A newcomer is refused; everything known stays.
     pub fn record(&mut self, record: Record) -> Result<(), Failure<F, S>> {
-        self.settle()?;
-        let is_doubtful = self.is_doubtful || self.core.is_doubtful;
-        if is_doubtful || self.journal.needs_compaction() {
-            self.checkpoint_now()?;
+        self.record_all(&[record])
+    }
+
+    /// Records many things, in their order. After an error, or cut short, some of the first are
+    /// recorded and the others are not.
+    ///
+    /// # Work
+    /// One write and one sync for as many as a commit holds, [`COMMIT_CHANGES_MAX`] at most.
+    pub fn record_all(&mut self, records: &[Record]) -> Result<(), Failure<F, S>> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let recorded = self.record_some(rest)?;
+            rest = &rest[recorded..];
         }
-        let Some(mut change) = self.core.change(&record)? else { return Ok(()) };
-        if change.is_newcomer && self.is_full() {
-            return Err(CatalogError::Full { torrents_max: self.torrents_max });
-        }
-        if !self.core.has_place_for(&change) {
-            self.checkpoint_now()?;
-            let again = self.core.change(&record)?;
-            change = again.expect("a checkpoint changes nothing but where things lie");
-        }
-        let mut room = [0; RECORD_BYTES_MAX];
-        self.journal.push(record.write(&mut room)).map_err(|_| JournalError::Full)?;
-        self.is_doubtful = true;
-        self.journal.commit()?;
-        self.is_doubtful = false;
-        self.core.make(change);
         Ok(())
     }
 
     /// Whether a [`checkpoint`](Catalog::checkpoint) at a quiet moment would spare one at a busy one.
     pub fn checkpoint_due(&self) -> bool {
         let overlay = &self.core.overlay;
-        overlay.len() * 4 >= overlay.capacity() * 3 || self.journal.needs_compaction()
+        overlay.room() <= overlay.len() / 3 || self.journal.needs_compaction()
     }
 
     /// Brings what has changed into the slots, and begins the journal anew.
@@ -255,6 +249,57 @@ impl<'m, F: Durable, S: Shelf> Catalog<'m, F, S> {
     /// What the journal has been put through, and how full it is.
     pub fn journal(&self) -> &Journal<'m, F> {
         &self.journal
+    }
+
+    /// Records as many of the first as go into a commit, and says how many.
+    fn record_some(&mut self, records: &[Record]) -> Result<usize, Failure<F, S>> {
+        self.settle()?;
+        let is_doubtful = self.is_doubtful || self.core.is_doubtful;
+        if is_doubtful || self.journal.needs_compaction() || self.core.overlay.room() == 0 {
+            self.checkpoint_now()?;
+        }
+        let mut changes = heapless::Vec::new();
+        let left = (self.core.unused, self.core.free);
+        let gathered = self.gather(records, &mut changes);
+        // What they take is taken when they are made.
+        (self.core.unused, self.core.free) = left;
+        let recorded = gathered.inspect_err(|_| self.journal.discard())?;
+        self.is_doubtful = true;
+        self.journal.commit()?;
+        self.is_doubtful = false;
+        changes.iter().for_each(|changing| self.core.make(changing));
+        Ok(recorded)
+    }
+
+    /// Puts as many of the first records as fit into the journal's batch, and says how many.
+    fn gather(
+        &mut self,
+        records: &[Record],
+        changes: &mut heapless::Vec<Changing, COMMIT_CHANGES_MAX>,
+    ) -> Result<usize, Failure<F, S>> {
+        for (at, record) in records.iter().enumerate() {
+            let is_full = changes.is_full() || changes.len() >= self.core.overlay.room();
+            // Of one torrent the next change builds on what the last one has made of it.
+            let is_again = changes.iter().any(|known| known.info_hash() == record.info_hash());
+            if is_full || is_again {
+                return Ok(at);
+            }
+            let Some(changing) = self.core.change(record)? else { continue };
+            let newcomers = changes.iter().filter(|known| known.is_newcomer).count() as u32;
+            let has_place = self.count() + newcomers < self.torrents_max;
+            let mut room = [0; RECORD_BYTES_MAX];
+            if changing.is_newcomer && !has_place {
+                let full = CatalogError::Full { torrents_max: self.torrents_max };
+                return if changes.is_empty() { Err(full) } else { Ok(at) };
+            }
+            if self.journal.push(record.write(&mut room)).is_err() {
+                let full = JournalError::Full.into();
+                return if changes.is_empty() { Err(full) } else { Ok(at) };
+            }
+            self.core.take_slot(&changing);
+            changes.push(changing).expect("it was not full");
+        }
+        Ok(records.len())
     }
 
     /// Finishes a checkpoint that failed half-way.
@@ -299,15 +344,13 @@ impl<S: Shelf> Replaying<'_, '_, S> {
     }
 
     fn apply(&mut self, record: &Record) -> Result<(), ShelfError<S::Error>> {
-        let Some(change) = self.core.change(record)? else { return Ok(()) };
-        if self.core.make(change) {
-            return Ok(());
+        if self.core.overlay.room() == 0 {
+            // The journal goes on holding all of it, so the slots do not hold its log yet.
+            self.core.checkpoint(self.core.header.log)?;
+            self.core.staging.dismiss()?;
         }
-        // The journal goes on holding all of it, so the slots do not hold its log yet.
-        self.core.checkpoint(self.core.header.log)?;
-        self.core.staging.dismiss()?;
-        if let Some(change) = self.core.change(record)? {
-            self.core.make(change);
+        if let Some(changing) = self.core.change(record)? {
+            self.core.make(&changing);
         }
         Ok(())
     }
@@ -356,6 +399,9 @@ impl<F: fmt::Display, S: fmt::Display> fmt::Display for CatalogError<F, S> {
 }
 
 impl<F: fmt::Debug + fmt::Display, S: fmt::Debug + fmt::Display> Error for CatalogError<F, S> {}
+
+/// Torrents that one commit of the journal may be about.
+pub const COMMIT_CHANGES_MAX: usize = 32;
 
 /// A look-up that was just filled is doubted: filling it again will not help.
 fn hopeless<E>(error: LookupError<E>) -> ShelfError<E> {

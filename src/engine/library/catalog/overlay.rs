@@ -46,20 +46,18 @@ impl<'m> Overlay<'m> {
 
     /// Takes a change, in the place of an older one of the same torrent.
     ///
-    /// # When full
-    /// `false`: a checkpoint is needed first.
-    pub fn put(&mut self, change: Change) -> bool {
+    /// # Panics
+    /// When there is no [room](Overlay::room): whoever puts has looked.
+    pub fn put(&mut self, change: Change) {
         let is_same = |known: &&mut Option<Change>| {
             known.is_some_and(|known| known.entry.info_hash == change.entry.info_hash)
         };
         if let Some(place) = self.places[..self.used].iter_mut().find(is_same) {
             *place = Some(change);
-            return true;
+            return;
         }
-        let Some(place) = self.places.get_mut(self.used) else { return false };
-        *place = Some(change);
+        self.places[self.used] = Some(change);
         self.used += 1;
-        true
     }
 
     /// Brings them into the order of their slots.
@@ -77,8 +75,8 @@ impl<'m> Overlay<'m> {
         self.used
     }
 
-    /// How many there can be.
-    pub fn capacity(&self) -> usize {
-        self.places.len()
+    /// How many more there can be.
+    pub fn room(&self) -> usize {
+        self.places.len() - self.used
     }
 }

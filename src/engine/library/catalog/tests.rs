@@ -211,6 +211,28 @@ fn a_record_is_one_write_and_one_sync_and_nothing_new_is_none() {
 }
 
 #[test]
+fn many_records_share_writes_and_syncs_and_each_builds_on_those_before() {
+    let (disk, mut memory) = (Disk::new(100), memory(64));
+    let mut catalog = disk.open(&mut memory);
+    let before = (disk.writes(), disk.syncs());
+    let many: Vec<Record> = (0..60).map(placed).collect();
+    catalog.record_all(&many).unwrap();
+    let spent = (disk.writes()[0] - before.0[0], disk.syncs()[0] - before.1[0]);
+    assert!(spent.0 == spent.1 && spent.0 <= 4, "{spent:?}");
+    assert!(walk(&mut catalog).into_keys().eq(0..60));
+    let sent = |bytes| Record::Sent { info_hash: name(1), bytes };
+    catalog.record_all(&[sent(1), forgotten(1), placed(1), sent(2), sent(3)]).unwrap();
+    assert_eq!(catalog.get(&name(1)).unwrap().unwrap().sent_bytes, 3);
+    let many: Vec<Record> = (60..120).map(placed).collect();
+    assert!(matches!(catalog.record_all(&many), Err(CatalogError::Full { torrents_max: 100 })));
+    assert_eq!(catalog.count(), 100, "as many as there are places for");
+    drop(catalog);
+    let mut catalog = disk.open(&mut memory);
+    assert!(walk(&mut catalog).into_keys().eq(0..100));
+    assert_eq!(catalog.get(&name(1)).unwrap().unwrap().sent_bytes, 3);
+}
+
+#[test]
 fn opening_reads_headers_and_an_idle_box_writes_nothing() {
     let (disk, mut memory) = (Disk::new(1_000), memory(64));
     let mut catalog = disk.open(&mut memory);

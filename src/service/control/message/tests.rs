@@ -176,6 +176,7 @@ fn many_paths_are_told_in_parts_that_fit() {
 fn what_share_and_get_are_asked_is_told_with_absolute_paths() {
     let options = Options {
         all_that_is_known: false,
+        map_port: true,
         paths: vec!["film.mkv".into()],
         fetch: FetchOptions {
             links: vec!["magnet:?x".into(), "http://a/b".into(), "c.torrent".into()],

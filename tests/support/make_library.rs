@@ -1,6 +1,6 @@
 //! Makes a state folder that knows any number of torrents: see `scripts/make-library`.
 
-#[path = "../tests/support/library.rs"]
+#[path = "library.rs"]
 mod library;
 
 use std::path::PathBuf;
