@@ -363,7 +363,7 @@ impl<'m> State<'m> {
     }
 
     /// Removes folders of ours that no record vouches for: what a cut left behind. What has another
-    /// kind of name is somebody else's. Looks at [`STRAYS_LOOKED_AT`], and gives back where the others
+    /// kind of name is somebody else's. Looks at some of them, and gives back where the others
     /// are, so that whoever asks for something else meanwhile hardly waits.
     pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
         // Where torrents were lost their folders may be all there is of them.
