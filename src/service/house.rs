@@ -58,6 +58,15 @@ struct Folder {
     doubts: bool,
 }
 
+/// What has ended the wait, beside folders that have something to tell.
+enum News {
+    None,
+    /// A disk has come or gone.
+    Moved,
+    /// The configuration says something else.
+    Over,
+}
+
 enum Purpose {
     Share(Shared),
     Fetch,
@@ -105,8 +114,9 @@ impl House {
         }
     }
 
-    /// Looks after all of it, until what is remembered has to be held against it anew: a disk has
-    /// come or gone, and something was told that could not be believed.
+    /// Looks after all of it, until the configuration says something else, or what is remembered has
+    /// to be held against it anew: a disk has come or gone, and something was told that could not be
+    /// believed. What is being done then is done to its end.
     pub async fn run(mut self, steward: &Steward<'_, '_>) {
         let service = steward.service;
         let slot = service.clock.slot(service.duties.house);
@@ -114,13 +124,18 @@ impl House {
             folder.recall(steward).await;
         }
         loop {
-            self.share_things(steward).await;
+            if !self.share_things(steward).await {
+                return;
+            }
             for folder in &mut self.folders {
                 folder.turn(service).await;
                 while let Some(change) = folder.take_change() {
                     folder.handle(change, steward).await;
                     // Others want their turn while there is much to do.
                     future::yield_now().await;
+                    if is_over(steward).await {
+                        return;
+                    }
                 }
                 folder.tidy(steward).await;
             }
@@ -129,23 +144,28 @@ impl House {
             let mut news: Vec<_> = watches.map(|watch| Box::pin(watch.news())).collect();
             let any = poll_fn(|cx| {
                 let is_news = news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
-                if is_news { Poll::Ready(false) } else { Poll::Pending }
+                if is_news { Poll::Ready(News::None) } else { Poll::Pending }
             });
             let due = async {
                 service.clock.wait(slot, deadline).await;
-                false
+                News::None
             };
             let moved = async {
                 service.grounds.moved.rung().await;
-                true
+                News::Moved
             };
-            let moved = future::or(moved, future::or(any, due)).await;
+            let changed = async {
+                steward.changed.rung().await;
+                News::Over
+            };
+            let told = future::or(changed, moved);
+            let told = future::or(told, future::or(any, due)).await;
             drop(news);
-            if moved && self.folders.iter().any(|folder| folder.doubts) {
-                return;
-            }
-            if moved {
-                self.doubt();
+            match told {
+                News::None => {}
+                News::Over => return,
+                News::Moved if self.folders.iter().any(|folder| folder.doubts) => return,
+                News::Moved => self.doubt(),
             }
         }
     }
@@ -171,7 +191,8 @@ impl House {
         })
     }
 
-    async fn share_things(&mut self, steward: &Steward<'_, '_>) {
+    /// Shares what is due; `false` when the configuration says something else.
+    async fn share_things(&mut self, steward: &Steward<'_, '_>) -> bool {
         let clock = &steward.service.clock;
         for thing in self.things.iter_mut().filter(|thing| thing.due <= clock.now()) {
             let options = options_of(&thing.shared, steward);
@@ -186,7 +207,11 @@ impl House {
                     }
                 }
             }
+            if is_over(steward).await {
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -403,6 +428,11 @@ impl Steward<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether the configuration says something else by now.
+async fn is_over(steward: &Steward<'_, '_>) -> bool {
+    future::poll_once(steward.changed.rung()).await.is_some()
 }
 
 /// The options a share of the configuration is taken up with.

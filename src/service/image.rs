@@ -14,6 +14,7 @@ mod medium;
 use super::archive::Archive;
 use super::board::{Board, ImageSizes};
 use super::content::FileSource;
+use super::grounds::Grounds;
 use super::known::WINDOW_BYTES;
 use super::life::make::{no_signals, start_lanes};
 use super::options::Options;
@@ -140,8 +141,9 @@ pub fn make(target: &Target, options: &Options, report: &mut Report) -> Result<(
     let tracker = tracker_of(&options.trackers)?;
     let board = &options.board;
     let archive = Archive::open(&options.state, board)?;
-    let lanes = start_lanes(board)?;
+    let (lanes, grounds) = (start_lanes(board)?, Grounds::start(board)?);
     smol::block_on(async {
+        grounds.look_first(&archive).await;
         let mut signals = Signals::new([Signal::Int, Signal::Term]).map_err(no_signals)?;
         let mut workshop = Workshop { archive: &archive, lanes: &lanes };
         let interrupted = async {

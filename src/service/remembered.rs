@@ -31,7 +31,7 @@ impl State<'_> {
         let all = read(&path).inspect_err(|error| warn!("{}: {error}", path.display()));
         let mut all: Vec<_> = all.unwrap_or_default().into_iter().collect();
         if are_shares && self.has_lost_torrents() {
-            all.retain(|(key, _)| !self.under(key.0).is_empty());
+            all.retain(|(key, _)| !self.lying_at(key.0).is_empty());
         }
         all
     }

@@ -201,16 +201,16 @@ pub async fn take_off_the_air(
 ) -> Result<(), Refusal> {
     let Some(slot) = service.swarm.borrow().find(&info_hash.on_the_wire()) else { return Ok(()) };
     service.fetched.withdraw(slot);
+    service.swarm.borrow_mut().withdraw(slot);
+    service.ring_nudged();
     for _ in 0..WITHDRAWN_MS / LOOK_MS {
-        // Every time: peers may come back meanwhile.
-        service.swarm.borrow_mut().withdraw(slot);
-        service.ring_nudged();
         service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
         if is_over(service, slot) && lay_down(service, keeper, slot).await? {
             return Ok(());
         }
         service.clock.sleep(LOOK_MS, "the end of a torrent").await;
     }
+    service.swarm.borrow_mut().let_in(slot);
     let problem = "is still being written or read";
     Err(Refusal::new(info_hash, problem, "try again in a minute"))
 }

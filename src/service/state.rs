@@ -366,10 +366,6 @@ impl<'m> State<'m> {
     /// kind of name is somebody else's. Looks at some of them, and gives back where the others
     /// are, so that whoever asks for something else meanwhile hardly waits.
     pub fn clear_away_strays(&mut self, mut folders: fs::ReadDir) -> Option<fs::ReadDir> {
-        // Where torrents were lost their folders may be all there is of them.
-        if self.has_lost_torrents || self.catalog.is_damaged() {
-            return None;
-        }
         for _ in 0..STRAYS_LOOKED_AT {
             let Ok(entry) = folders.next()? else { continue };
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -378,12 +374,33 @@ impl<'m> State<'m> {
             }
             let Some((info_hash, facts_crc)) = parse_name(&name) else { continue };
             // While the library cannot be read everything stays.
-            let known = self.catalog.get(&info_hash);
-            if known.is_ok_and(|known| known.is_none_or(|entry| entry.facts_crc != facts_crc)) {
+            let Ok(known) = self.catalog.get(&info_hash) else { continue };
+            if self.has_lost_torrents || self.catalog.is_damaged() {
+                // Where torrents were lost their folders may be all there is of them.
+                if known.is_none() {
+                    self.recall_by_folder(&entry.path(), info_hash, facts_crc);
+                }
+            } else if known.is_none_or(|entry| entry.facts_crc != facts_crc) {
                 remove_stray(&entry.path());
             }
         }
         Some(folders)
+    }
+
+    /// A torrent whose slot was damaged is known again by its folder. One that was removed in the
+    /// last moment before may come back so, which is the lesser harm.
+    fn recall_by_folder(&mut self, path: &Path, info_hash: InfoHash, facts_crc: u32) {
+        let Some(bytes) = fs::read(path.join("facts")).ok() else { return };
+        let Some(facts) = Facts::parse(&bytes, facts_crc) else { return };
+        let (name, root_key) = (facts.torrent, root_key_of(facts.root.as_bytes()));
+        let (fetching, added_s) = (path.join("progress").exists(), clock::unix_s());
+        // On which disk it was is lost too; it is looked for where it was recorded.
+        let volume = 0;
+        let placed = Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume };
+        match self.record(placed) {
+            Ok(()) => info!("{name}: was lost, and is known again by its folder"),
+            Err(refusal) => warn!("{refusal}"),
+        }
     }
 }
 
@@ -537,8 +554,8 @@ const OLD_NEW: &str = ".new";
 /// Folders looked at between two questions of others.
 const STRAYS_LOOKED_AT: usize = 32;
 
-const DAMAGED: &str =
-    "their slots were damaged, and are kept in `damaged`; share or fetch them anew";
+const DAMAGED: &str = "their slots were damaged, and are kept in `damaged`; what is not known again by its folder has \
+     to be shared or fetched anew";
 const NEWER: &str = "use the newer perennial, or give --state another folder";
 const LARGER_BOARD: &str = "choose a larger board with --board";
 const MOVE_AWAY: &str = "move it away to start afresh; nothing that is shared is lost";

@@ -19,7 +19,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Runs a command and gives what it says, or nothing when it fails.
-fn run(words: &[&str]) -> Option<String> {
+pub fn run(words: &[&str]) -> Option<String> {
     let done = Command::new(words[0]).args(&words[1..]).output().ok()?;
     if !done.status.success() {
         eprintln!("{words:?}: {}", String::from_utf8_lossy(&done.stderr).trim());
@@ -29,17 +29,17 @@ fn run(words: &[&str]) -> Option<String> {
 }
 
 /// Something mounted, until it is dropped.
-struct Mounted(PathBuf);
+pub struct Mounted(pub PathBuf);
 
 impl Mounted {
-    fn mount(at: &Path, words: &[&str]) -> Option<Mounted> {
+    pub fn mount(at: &Path, words: &[&str]) -> Option<Mounted> {
         fs::create_dir_all(at).unwrap();
         run(&[&["mount"], words, &[at.to_str().unwrap()]].concat())?;
         Some(Mounted(at.to_owned()))
     }
 
     /// A disk in memory.
-    fn memory(at: &Path, size: &str) -> Option<Mounted> {
+    pub fn memory(at: &Path, size: &str) -> Option<Mounted> {
         Mounted::mount(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
     }
 }
@@ -52,18 +52,18 @@ impl Drop for Mounted {
 }
 
 /// A loop device with an image behind it, until it is dropped.
-struct Disk(String);
+pub struct Disk(String);
 
 impl Disk {
-    fn attach(image: &Path) -> Option<Disk> {
+    pub fn attach(image: &Path) -> Option<Disk> {
         Some(Disk(run(&["losetup", "--find", "--show", image.to_str().unwrap()])?))
     }
 
-    fn plug(&self, at: &Path) -> Option<Mounted> {
+    pub fn plug(&self, at: &Path) -> Option<Mounted> {
         Mounted::mount(at, &["-t", "ext4", &self.0])
     }
 
-    fn plug_read_only(&self, at: &Path) -> Option<Mounted> {
+    pub fn plug_read_only(&self, at: &Path) -> Option<Mounted> {
         Mounted::mount(at, &["-t", "ext4", "-o", "ro", &self.0])
     }
 }
@@ -75,7 +75,7 @@ impl Drop for Disk {
 }
 
 /// An image of an empty file system.
-fn image(home: &Folder, name: &str) -> Option<PathBuf> {
+pub fn image(home: &Folder, name: &str) -> Option<PathBuf> {
     let path = home.path().join(name);
     File::create(&path).unwrap().set_len(8 << 20).unwrap();
     run(&["mkfs.ext4", "-q", "-F", path.to_str().unwrap()])?;
@@ -83,7 +83,7 @@ fn image(home: &Folder, name: &str) -> Option<PathBuf> {
 }
 
 /// Says that a test cannot be run here.
-fn not_run<T>(what: Option<T>) -> Option<T> {
+pub fn not_run<T>(what: Option<T>) -> Option<T> {
     if what.is_none() {
         eprintln!("not run: it needs mkfs.ext4, a loop device and the right to mount");
     }

@@ -465,6 +465,12 @@ impl Program {
         self.stopped()
     }
 
+    /// Ends it as systemd does and checks that this is a good end, whatever it has told of before.
+    pub fn end(self) -> Totals {
+        self.signal(Signal::TERM);
+        self.ended().0
+    }
+
     /// Waits for a good end: status 0, and its totals as its only event.
     pub fn stopped(self) -> Totals {
         let log = self.log.clone();

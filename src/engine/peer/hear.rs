@@ -29,7 +29,7 @@ impl Peer<'_> {
         swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         let Stage::Greeting { dialled, since, .. } = self.stage else { return Ok(()) };
-        match swarm.find(&theirs.info_hash) {
+        match swarm.find_open(&theirs.info_hash) {
             Some(torrent) if dialled.is_some_and(|dialled| dialled != torrent) => {
                 Err(PeerFault::OtherTorrent)
             }

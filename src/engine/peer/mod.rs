@@ -218,7 +218,7 @@ impl<'m> Peer<'m> {
         swarm: &mut Swarm<'_, impl Fetching>,
     ) -> Result<(), PeerFault> {
         match self.stage {
-            Stage::Asking { theirs, .. } => match swarm.find(&theirs.info_hash) {
+            Stage::Asking { theirs, .. } => match swarm.find_open(&theirs.info_hash) {
                 Some(torrent) => self.enter(theirs, torrent, false, now, swarm),
                 None => Err(PeerFault::UnknownTorrent),
             },

@@ -87,6 +87,8 @@ pub struct Swarm<'m, F: Fetching = SeedOnly> {
     choker: Choker,
     bits: Pool<'m>,
     withdrawals: u32,
+    /// Torrents that nobody is let in for. When it is full, those who come are let go once more.
+    closed: heapless::Vec<TorrentSlot, CLOSED_MAX>,
     /// Torrents that are not active may exist all the same, at rest: who asks for one of them waits
     /// until it has been looked for. Not so unless said.
     pub torrents_rest: bool,
@@ -97,6 +99,9 @@ pub struct Swarm<'m, F: Fetching = SeedOnly> {
     /// What is being fetched.
     pub fetcher: F,
 }
+
+/// Torrents that are being withdrawn at a time: as many as the owner has commands under way, and some.
+const CLOSED_MAX: usize = 8;
 
 /// Why a peer that shook hands is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +138,7 @@ impl<'m, F: Fetching> Swarm<'m, F> {
             choker: Choker::new(limits.unchoked_max),
             bits: Pool::new(memory.bits),
             withdrawals: 0,
+            closed: heapless::Vec::new(),
             torrents_rest: false,
             candidates: Candidates::new(memory.candidates),
             sent_bytes: 0,
@@ -168,15 +174,29 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         }
         self.candidates.forget(slot);
         self.fetcher.forget(slot);
+        self.let_in(slot);
         true
     }
 
-    /// Nothing more is served or fetched of a torrent: whoever is connected for it is let go, and
-    /// once they have left it can [rest](Swarm::rest).
+    /// Nothing more is served or fetched of a torrent: whoever is connected for it is let go, nobody
+    /// is let in, and once all have left it can [rest](Swarm::rest).
     pub fn withdraw(&mut self, slot: TorrentSlot) {
+        if !self.closed.contains(&slot) {
+            let _ = self.closed.push(slot);
+        }
         self.fetcher.abandon(slot);
         self.candidates.forget(slot);
         self.roster.let_go(|member| (member.torrent == slot).then_some(Farewell::Withdrawn));
+    }
+
+    /// Peers are let in again for a torrent that was withdrawn.
+    pub fn let_in(&mut self, slot: TorrentSlot) {
+        self.closed.retain(|closed| *closed != slot);
+    }
+
+    /// The active torrent of that name, if peers are let in for it.
+    pub fn find_open(&self, on_the_wire: &[u8; 20]) -> Option<TorrentSlot> {
+        self.find(on_the_wire).filter(|slot| !self.closed.contains(slot))
     }
 
     /// Whether that place is taken.

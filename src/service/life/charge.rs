@@ -34,15 +34,22 @@ impl Charge<'_> {
                 let entries_max = steward.keeper.options.board.pools.watched_max;
                 House::new(&config.shares, links, entries_max, steward.keeper.archive.folder())
             };
-            smol::future::or(house.run(steward), steward.changed.rung()).await;
+            house.run(steward).await;
         }
     }
 
     /// Removes what a power cut has left behind. It is in nobody's way, so those who ask for
     /// something after the start come first.
     pub(super) async fn clear_away(&self, steward: &Steward<'_, '_>) {
-        steward.service.clock.sleep(STRAYS_AFTER_MS, "what a power cut left behind").await;
-        steward.keeper.archive.clear_away_strays().await;
+        let archive = steward.keeper.archive;
+        // What was lost to damage may be found among it.
+        if !archive.ask(|state| state.has_lost_torrents()).await {
+            steward.service.clock.sleep(STRAYS_AFTER_MS, "what a power cut left behind").await;
+        }
+        archive.clear_away_strays().await;
+        if let Err(refusal) = archive.ask(|state| state.tidy()).await {
+            warn!("{refusal}");
+        }
     }
 
     /// Tells systemd now and then that all is well.

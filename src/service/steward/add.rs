@@ -2,7 +2,6 @@
 //! wanted before the box last stopped.
 
 use super::Steward;
-use crate::engine::library::root_key;
 use crate::engine::units::{InfoHash, Instant};
 use crate::service::control::answer::{Answer, Progress};
 use crate::service::control::message::Add;
@@ -142,9 +141,7 @@ impl Steward<'_, '_> {
         if whole.starts_with(state) || whole.has_root() && state.starts_with(&whole) {
             return Err(in_state(&whole));
         }
-        let key = root_key(whole.as_os_str().as_encoded_bytes());
-        let under = move |state: &mut State<'_>| state.under(key);
-        let before = self.keeper.archive.ask(under).await;
+        let before = self.keeper.archive.ask(move |state| state.at(&whole)).await;
         let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
         let wish = Wish {
             path,

@@ -31,7 +31,7 @@ fn settled_in_slots(home: &Home) -> Vec<(Share, Vec<u8>)> {
     // This board's journal is small: before long it is brought into the slots.
     for _ in 0..200 {
         if shares.iter().all(|(share, _)| is_there(share)) {
-            program.stop();
+            program.end();
             return shares.into();
         }
         program.ask(&["pause", "all"]);
@@ -46,34 +46,56 @@ fn slot_of(slots: &[u8], share: &Share) -> usize {
     at.expect("its slot is there") - 8
 }
 
-#[test]
-fn a_damaged_slot_costs_its_own_torrent_and_a_copy_of_it_is_kept() {
-    let home = Home::new("run-bad-slot");
-    let shares = settled_in_slots(&home);
+/// Spoils the slot of a torrent; what it is then.
+fn spoil(home: &Home, share: &Share) -> Vec<u8> {
     let path = home.at("state/slots");
     let mut slots = fs::read(&path).unwrap();
-    let at = slot_of(&slots, &shares[1].0);
+    let at = slot_of(&slots, share);
     slots[at + 4] ^= 0xff;
     slots[at + 50] ^= 0xff;
-    let damaged = slots[at..at + 128].to_vec();
     fs::write(&path, &slots).unwrap();
-    // It does not matter whether the look-up notices first.
+    // Rebuilt from the slots at the start: that is when they are looked at.
     let _ = fs::remove_file(home.at("state/lookup"));
+    slots[at..at + 128].to_vec()
+}
+
+#[test]
+fn a_damaged_slot_is_kept_and_its_torrent_known_again_by_its_folder() {
+    let home = Home::new("run-bad-slot");
+    let shares = settled_in_slots(&home);
+    let damaged = spoil(&home, &shares[1].0);
     let program = call(&home).start();
+    program.wait_for_words("1 torrents are lost");
+    let kept = fs::read(home.at("state/damaged")).unwrap();
+    assert!(kept.windows(128).any(|window| window == damaged), "the damaged copy is kept");
+    program.wait_for_words("is known again by its folder");
+    for (share, content) in &shares {
+        assert!(content_of(&program, share) == *content);
+    }
+    assert_eq!(hashed(&program), 0);
+    program.end();
+    let program = call(&home).start();
+    assert!(!program.log().contains("are lost"), "it has been mended: {}", program.log());
+    assert_eq!(program.list().len(), 3);
+}
+
+#[test]
+fn what_is_lost_for_good_costs_nobody_else_and_can_be_added_again() {
+    let home = Home::new("run-lost");
+    let shares = settled_in_slots(&home);
+    spoil(&home, &shares[1].0);
+    fs::remove_dir_all(shares[1].0.torrent.parent().unwrap()).unwrap();
+    let program = call(&home).start();
+    program.wait_for_words("1 torrents are lost");
     for at in [0, 2] {
         assert!(content_of(&program, &shares[at].0) == shares[at].1);
     }
     assert!(!answers(&program, shares[1].0.info_hash));
-    program.wait_for_words("1 torrents are lost");
-    let kept = fs::read(home.at("state/damaged")).unwrap();
-    assert!(kept.windows(128).any(|window| window == damaged), "the damaged copy is kept");
+    assert_eq!(program.list().len(), 2);
     let again = add(&program, &home.at("film-2"));
     assert_eq!(again.info_hash, shares[1].0.info_hash);
     assert!(content_of(&program, &again) == shares[1].1);
-    program.stop();
-    let program = call(&home).start();
-    assert!(!program.log().contains("are lost"), "it has been mended: {}", program.log());
-    assert_eq!(program.list().len(), 3);
+    program.end();
 }
 
 #[test]
@@ -87,15 +109,13 @@ fn what_was_lost_is_shared_again_when_it_lies_in_a_watched_folder() {
         program.ask(&["pause", "all"]);
         program.ask(&["resume", "all"]);
     }
-    program.stop();
-    let mut slots = fs::read(home.at("state/slots")).unwrap();
-    let at = slot_of(&slots, &share);
-    slots[at + 6] ^= 1;
-    fs::write(home.at("state/slots"), slots).unwrap();
+    program.end();
+    spoil(&home, &share);
+    fs::remove_dir_all(share.torrent.parent().unwrap()).unwrap();
     let program = call().start();
     let again = assert_served(&program, "film", &path);
     assert_eq!(again.info_hash, share.info_hash);
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -134,7 +154,7 @@ fn a_look_up_that_is_missing_or_damaged_is_made_anew() {
         }
         assert_eq!(hashed(&program), 0);
         assert!(!program.log().contains("are lost"), "{}", program.log());
-        program.stop();
+        program.end();
     }
 }
 
@@ -158,7 +178,7 @@ fn a_torrent_whose_files_in_the_state_folder_are_damaged_is_in_trouble_alone() {
     let again = add(&program, &home.at("film-1"));
     assert!(content_of(&program, &again) == shares[0].1);
     assert_eq!(program.list().len(), 3);
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -186,5 +206,5 @@ fn a_place_that_is_wrong_is_said_and_the_others_are_looked_after() {
     home.drop_file("shared/song", &bytes(2, 50_000));
     program.wait_for_share("song");
     assert_eq!(program.log().matches("warn: ").count(), warnings, "said once: {}", program.log());
-    program.stop();
+    program.end();
 }

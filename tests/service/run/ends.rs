@@ -111,7 +111,7 @@ fn a_configuration_that_is_read_again_holds_from_then_on() {
     program.ask(&["add", path.to_str().unwrap(), &peer[0], &peer[1]]);
     program.wait_for_share("new.mkv");
     assert_eq!(fs::read(home.at("elsewhere/new.mkv")).unwrap(), torrent.content.all());
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn reading_the_configuration_again_hashes_nothing_again() {
     program.wait_for(&crate::program::digits(&share.info_hash), moved);
     assert!(answers(&program, share.info_hash));
     assert_eq!(super::hashed(&program), 2, "{}", program.log());
-    program.stop();
+    program.end();
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn it_is_ready_and_answers_before_anything_is_hashed_and_ends_in_the_middle_of_t
     std::thread::sleep(Duration::from_millis(700));
     assert!(program.list().is_empty(), "{}", program.log());
     let asked = Instant::now();
-    program.stop();
+    program.end();
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     fs::remove_file(home.at("shared/large.img")).unwrap();
     let program = home.start();
@@ -48,7 +48,7 @@ fn a_dropped_file_is_served_within_two_seconds_of_its_last_byte() {
     let took = last_byte.elapsed();
     println!("served after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_renamed_entry_keeps_its_info_hash_and_its_peers() {
     assert!(got == content, "every byte is right");
     assert_eq!(hashed(&program), hashed_before, "{}", program.log());
     drop(leecher);
-    program.stop();
+    program.end();
     // And it is still known by that name after a restart.
     let program = home.start();
     settle(&program, &home);
@@ -111,7 +111,7 @@ fn what_a_peer_asked_for_while_it_was_renamed_is_offered_again() {
         (rejected.is_empty() && count == torrent.blocks().len()).then_some(())
     };
     wait_until("all of it is served", PATIENCE, whole, || program.log());
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn what_was_renamed_deleted_and_changed_while_it_was_off_is_noticed() {
     let hash_of = |name: &str| program.wait_for_share(name).info_hash;
     let [stays, renamed, deleted, changed, album] =
         ["stays", "renamed", "deleted", "changed", "album"].map(hash_of);
-    program.stop();
+    program.end();
     fs::rename(home.at("shared/renamed"), home.at("shared/another name")).unwrap();
     fs::rename(home.at("shared/album"), home.at("shared/record")).unwrap();
     fs::remove_file(home.at("shared/deleted")).unwrap();
@@ -149,7 +149,7 @@ fn what_was_renamed_deleted_and_changed_while_it_was_off_is_noticed() {
         assert!(!answers(&program, hash));
     }
     assert_served(&program, "changed", &home.at("shared/changed"));
-    program.stop();
+    program.end();
     // Once more nothing has happened at all.
     let program = home.start();
     settle(&program, &home);
@@ -178,7 +178,7 @@ fn a_deleted_entry_is_forgotten_and_a_changed_one_becomes_another_torrent() {
     assert!(program.log().contains("is gone from its folder"), "{}", program.log());
     assert_eq!(program.list().len(), 1);
     assert_eq!(strays(&program), [""; 0]);
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn what_happens_below_a_folder_changes_that_entry() {
     fs::remove_dir_all(&root).unwrap();
     wait_until_gone(&program, "album");
     assert!(program.list().is_empty());
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -218,5 +218,5 @@ fn an_entry_that_could_not_be_shared_is_when_its_name_is_better() {
     // Long rests are for what has just been begun.
     fs::write(&path, bytes(1, 1_000)).unwrap();
     assert_served(&program, "empty", &path);
-    program.stop();
+    program.end();
 }

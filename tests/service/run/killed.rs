@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of everything: after it the library is as before or as after, what was
 //! recorded is not hashed again, and nothing half-done stays.
 
-use super::{Home, content_of, foreign, hashed};
+use super::{Home, content_of, foreign, hashed, strays};
 use crate::bytes;
 use crate::prng::Prng;
 use crate::program::{PATIENCE, Program, Share, digits, tell, wait_until};
@@ -84,9 +84,12 @@ fn killed_in_the_middle_of_anything_it_is_as_before_or_as_after() {
     let program = home.start();
     look(&program, &home, &mut files, u32::MAX);
     seeder.behave(Habits::default());
-    program.wait_for_share(&format!("{}.torrent", digits(&torrent.info_hash)));
+    program.wait_for_share(&digits(&torrent.info_hash));
+    // What was left behind is looked for some time after the start.
+    let tidy = || strays(&program).is_empty().then_some(());
+    wait_until("nothing half-done stays", 2 * PATIENCE, tidy, || format!("{:?}", strays(&program)));
     assert!(fs::read(home.at("fetched/fetched.mkv")).unwrap() == torrent.content.all());
-    program.stop();
+    program.end();
 }
 
 fn content(number: u64) -> Vec<u8> {

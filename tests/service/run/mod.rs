@@ -9,8 +9,10 @@
 //! | signals, systemd, and who else wants the state folder | [`ends`] |
 //! | `kill -9` in the middle of everything | [`killed`] |
 //! | state that was damaged, and places that are wrong | [`damage`] |
+//! | disks that are unplugged, full, locked, copied and slow | [`disks`] |
 
 mod damage;
+mod disks;
 mod ends;
 mod folders;
 mod killed;
@@ -54,8 +56,8 @@ impl Home {
         let [shared, fetched, wishes] =
             ["shared", "fetched", "wishes"].map(|name| self.at(name).display().to_string());
         format!(
-            "{ALONE}[[share]]\nfolder = \"{shared}\"\n\
-             [fetch]\ninto = \"{fetched}\"\nwatch = \"{wishes}\"\n{more}"
+            "{ALONE}into = \"{fetched}\"\nwatch = \"{wishes}\"\n\
+             [[share]]\nfolder = \"{shared}\"\n{more}"
         )
     }
 
@@ -69,8 +71,8 @@ impl Home {
     }
 }
 
-/// Neither the DHT nor a router: the test is alone.
-const ALONE: &str = "[network]\ndht = \"off\"\nmap-port = false\n";
+/// Neither the DHT nor a router: the test is alone, and may run on a disk that is nearly full.
+const ALONE: &str = "[network]\ndht = \"off\"\nmap-port = false\n[fetch]\nreserve = \"1MB\"\n";
 
 /// A second after the box has started everything that was to be done at its start has been, unless
 /// there is much of it: a change that is told after it is the only one.

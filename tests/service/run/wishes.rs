@@ -26,10 +26,10 @@ fn what_is_dropped_into_the_folder_of_links_is_fetched_once() {
     home.drop_file("wishes/broken.magnet", b"magnet:?xt=urn:nothing");
     let fetched = assert_served(&program, "song.ogg", &home.at("fetched/song.ogg"));
     assert_eq!(fetched.info_hash, source.shares[0].info_hash);
-    program.wait_for_words("urn:nothing");
+    program.wait_for_words("broken.magnet");
     // What the owner removes is not wished for again because the box is started again.
     program.ask(&["remove", "film.mkv", "--delete", "--yes"]);
-    program.stop();
+    program.end();
     let program = home.start();
     settle(&program, &home);
     assert!(program.find("film.mkv").is_none(), "{}", program.log());
@@ -39,7 +39,7 @@ fn what_is_dropped_into_the_folder_of_links_is_fetched_once() {
     settle_again(&program, &home);
     torrent.write(&home.at("wishes"), "film.torrent");
     program.wait_for("film.mkv", |_| true);
-    program.stop();
+    program.end();
 }
 
 /// The folders have been looked at once more.
@@ -70,7 +70,7 @@ fn links_beyond_what_the_board_fetches_wait_and_go_on_by_themselves() {
     let waits =
         |item: &Value| item["trouble"].as_str().is_some_and(|words| words.contains("waits"));
     assert_eq!(program.list().iter().filter(|item| waits(item)).count(), 4, "{:?}", program.list());
-    program.stop();
+    program.end();
     // Nobody has to say it again after a restart.
     let program = call().start();
     let all = program.list();
@@ -85,7 +85,7 @@ fn links_beyond_what_the_board_fetches_wait_and_go_on_by_themselves() {
     }
     assert!(!program.list().iter().any(waits));
     assert_eq!(strays(&program), [""; 0]);
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -115,5 +115,5 @@ fn a_link_whose_place_is_wrong_is_put_off_and_the_next_has_its_turn() {
     wait_until("it is fetched", PATIENCE, here, || program.log());
     assert_served(&program, "song.ogg", &home.at("fetched/song.ogg"));
     assert_eq!(strays(&program), [""; 0]);
-    program.stop();
+    program.end();
 }
