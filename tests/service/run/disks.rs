@@ -73,8 +73,9 @@ fn an_unplugged_disk_sleeps_and_is_served_again_from_wherever_it_comes_back() {
         assert!(asleep["volume"].as_str().unwrap().ends_with("), away"), "{asleep}");
         assert!(!answers(&program, share.info_hash));
         // Something else in its place is not it, and nothing is believed to be gone.
-        home.write("here/share/other.mkv", &bytes(2, 100_000));
-        program.wait_for_words("the disk that belongs to");
+        let other = home.write("here/share/other.mkv", &bytes(2, 100_000));
+        let refused = program.tell(&["add", other.to_str().unwrap()]);
+        assert!(refused.stderr.contains("the disk that belongs to"), "{}", refused.stderr);
         assert_eq!(disk_state(&program, &here), "away");
         wait_for_state(&program, "film.mkv", "asleep");
         assert!(program.find("other.mkv").is_none());
@@ -160,7 +161,7 @@ fn a_fetch_onto_an_unplugged_disk_goes_on_where_it_was_when_that_is_back_elsewhe
         let asked: u32 = seeder.tallies().asked.iter().sum();
         assert!(asked <= 240, "what was recorded is asked for once: {asked}");
         assert_eq!(said(&program, "hashing"), 0);
-        program.stop();
+        program.ended_by_signal();
         Some(())
     };
     not_run(test());
@@ -173,13 +174,13 @@ fn a_disk_that_fills_up_keeps_its_reserve_and_the_fetch_goes_on_when_there_is_ro
     }
     let home = Folder::new("run-full");
     let got = home.path().join("got");
-    let Some(_mounted) = not_run(Mounted::memory(&got, "32m")) else { return };
+    let Some(_mounted) = not_run(Mounted::memory(&got, "64m")) else { return };
     let filling = File::create(got.join("filling")).unwrap();
-    rustix::fs::fallocate(&filling, rustix::fs::FallocateFlags::empty(), 0, 25 << 20).unwrap();
-    let torrent = film(400);
+    rustix::fs::fallocate(&filling, rustix::fs::FallocateFlags::empty(), 0, 52 << 20).unwrap();
+    let torrent = film(700);
     let seeder = Seeder::start(&torrent, Habits::default());
     let path = torrent.write(home.path(), "film.torrent");
-    // Of 32 MiB a quarter: with 7 free there is no room for a byte.
+    // A tenth of 64 MiB is kept free: of the 12 that are, some are for the 11 of the film.
     let config = ALONE.replace("\"1MB\"", "\"10%\"");
     let program = Call::run_box(&home, &config).start();
     program.ask(&["add", path.to_str().unwrap(), "--into", got.to_str().unwrap()]);
@@ -188,12 +189,13 @@ fn a_disk_that_fills_up_keeps_its_reserve_and_the_fetch_goes_on_when_there_is_ro
     let detail = wait_for_state(&program, "film.mkv", "trouble");
     assert_eq!(detail["torrent"]["trouble"], "waits: its disk is full");
     let free = rustix::fs::statvfs(&got).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
-    assert!(free > 2 << 20, "a tenth is 3.2 MiB: {free}");
+    // What was on its way to the disk is written all the same: 2 MiB on this board.
+    assert!(free > 3 << 20, "a tenth is 6.4 MiB: {free}");
     assert_eq!(said(&program, ": full, "), 1);
     filling.set_len(0).unwrap();
     wait_until_whole(&program, &got.join("film.mkv"), &torrent, &seeder);
     assert_eq!((disk_state(&program, &got).as_str(), said(&program, ": full, ")), ("here", 1));
-    program.stop();
+    program.ended_by_signal();
 }
 
 #[test]
@@ -227,7 +229,7 @@ fn a_disk_that_is_locked_pauses_a_fetch_until_it_can_be_written_to_and_is_served
         run(&["mount", "-o", "remount,rw", at.to_str().unwrap()]).unwrap();
         wait_until_whole(&program, &at.join("got/film.mkv"), &torrent, &seeder);
         assert_eq!(disk_state(&program, &at), "here");
-        program.stop();
+        program.ended_by_signal();
         Some(())
     };
     not_run(test());
@@ -300,7 +302,7 @@ fn a_disk_that_hangs_holds_up_neither_what_is_served_nor_what_is_asked() {
         run(&["fsfreeze", "-u", at.to_str().unwrap()]).unwrap();
         assert!(took < Duration::from_secs(3), "{took:?}");
         wait_until_whole(&program, &at.join("got/film.mkv"), &torrent, &seeder);
-        program.stop();
+        program.ended_by_signal();
         Some(())
     };
     not_run(test());
