@@ -6,11 +6,12 @@
 
 use crate::leecher::{Leecher, MODERN};
 use crate::library::{self, Wish};
-use crate::program::{Call, Folder, PATIENCE, Program, given_binary, wait_until};
+use crate::program::{Call, Folder, PATIENCE, Program, given_binary, is_root, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A library and the box that runs on it.
@@ -147,6 +148,76 @@ fn a_hundred_thousand_torrents_cost_what_a_hundred_cost() {
     }
     let own = many.own_kib.saturating_sub(few.own_kib);
     assert!(own < 1_024, "{own} KiB more of its own");
+}
+
+/// With `PERENNIAL_FULL=1`: on a file system that has just been mounted, of which nothing is cached.
+#[test]
+fn a_cold_start_with_a_hundred_thousand_torrents_is_measured() {
+    let full = std::env::var_os("PERENNIAL_FULL").is_some_and(|value| value == "1");
+    if !full || !is_root() {
+        println!("measured with PERENNIAL_FULL=1, as root");
+        return;
+    }
+    let ground = Folder::new("cold");
+    let disk = Disk::new(&ground);
+    let library = Library::within(&disk.at, 100_000);
+    disk.unmount();
+    disk.forget();
+    disk.mount();
+    let (program, start, mut leecher) = start(&library);
+    let read_kib = program.proc_number("io", "read_bytes") >> 10;
+    println!("cold, 100,000 torrents: {start:?}, {read_kib} KiB from the disk");
+    assert_serves(&library, &mut leecher);
+    assert!(read_kib < 16 << 10, "{read_kib} KiB");
+    drop(leecher);
+    program.stop();
+    drop(library);
+}
+
+/// A file system of the test's own, in a file.
+struct Disk {
+    file: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    fn new(ground: &Folder) -> Disk {
+        let disk = Disk { file: ground.path().join("disk"), at: ground.path().join("mounted") };
+        std::fs::create_dir(&disk.at).unwrap();
+        std::fs::File::create(&disk.file).unwrap().set_len(2 << 30).unwrap();
+        // Small files in small blocks: 0.7 GiB of it are used.
+        let options = ["-q", "-b1024", "-N600000"].map(Path::new);
+        run("mkfs.ext4", &[&options[..], &[&disk.file]].concat());
+        disk.mount();
+        disk
+    }
+
+    fn mount(&self) {
+        run("mount", &[Path::new("-oloop"), &self.file, &self.at]);
+    }
+
+    fn unmount(&self) {
+        run("umount", &[&self.at]);
+    }
+
+    /// Has the kernel forget what it holds of the file itself.
+    fn forget(&self) {
+        let file = std::fs::File::open(&self.file).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Without a word: it may not be mounted, and the test may have failed already.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
+
+fn run(program: &str, arguments: &[&Path]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {output:?}");
 }
 
 #[test]

@@ -18,6 +18,7 @@
 //! - [`download`]: its `.torrent` is brought from the web
 //! - [`make`]: its files
 //! - [`progress`]: what is recorded of it
+//! - [`put_off`]: what could not be begun
 //! - [`settle`]: it is whole
 
 pub mod download;
@@ -25,6 +26,7 @@ pub mod magnet;
 pub mod make;
 pub mod open;
 pub mod progress;
+pub mod put_off;
 pub mod settle;
 
 use super::announcer::Announcer;
@@ -144,14 +146,6 @@ impl Goal {
     }
 }
 
-/// A torrent that could not be begun.
-struct PutOff {
-    info_hash: InfoHash,
-    why: String,
-    /// It is not tried for now; else `why` is what was wrong the last time.
-    waits: bool,
-}
-
 /// Where pumps leave what has become of pieces.
 #[derive(Default)]
 pub struct Desk {
@@ -166,7 +160,7 @@ pub struct Desk {
     /// Rung when there is one more.
     pub found_bell: Bell,
     /// What could not be begun, and why: it is left alone for a while.
-    put_off: RefCell<VecDeque<PutOff>>,
+    put_off: RefCell<VecDeque<put_off::PutOff>>,
     /// Why something that was asked for will never come.
     failed: RefCell<Option<Refusal>>,
     /// Rung when a torrent has been settled, or will never be.
@@ -309,41 +303,6 @@ impl Desk {
     pub fn is_done(&self) -> bool {
         let sought = !self.hunts.borrow().is_empty() || !self.found.borrow().is_empty();
         !sought && self.goals.borrow().iter().all(Goal::is_settled)
-    }
-
-    /// A torrent could not be begun and is left alone for a while; whether that is news.
-    ///
-    /// # When full
-    /// The one that was put off first is tried again earlier.
-    pub fn put_off(&self, info_hash: InfoHash, why: &Refusal) -> bool {
-        let (mut all, why) = (self.put_off.borrow_mut(), why.to_string());
-        let before = all.iter().position(|one| one.info_hash == info_hash);
-        let before = before.and_then(|at| all.remove(at));
-        if all.len() >= PUT_OFF_MAX {
-            all.pop_front();
-        }
-        let is_news = before.is_none_or(|before| before.why != why);
-        all.push_back(PutOff { info_hash, why, waits: true });
-        is_news
-    }
-
-    /// Why a torrent is left alone for now.
-    pub fn why_put_off(&self, info_hash: &InfoHash) -> Option<String> {
-        let all = self.put_off.borrow();
-        let found = all.iter().find(|one| one.info_hash == *info_hash && one.waits);
-        found.map(|one| one.why.clone())
-    }
-
-    /// Those that were put off may be tried again: one of them, or all. Whether there are any.
-    pub fn take_up_again(&self, info_hash: Option<&InfoHash>) -> bool {
-        let mut all = self.put_off.borrow_mut();
-        let is_meant = |one: &&mut PutOff| info_hash.is_none_or(|meant| one.info_hash == *meant);
-        all.iter_mut().filter(is_meant).map(|one| one.waits = false).count() > 0
-    }
-
-    /// Something is left alone for now.
-    pub fn has_put_off(&self) -> bool {
-        self.put_off.borrow().iter().any(|one| one.waits)
     }
 
     /// Something that was asked for will never come.
@@ -619,9 +578,6 @@ const RECORD_MS: u64 = 10_000;
 
 /// After something could not be written, before it is tried again.
 const TROUBLE_MS: u64 = 10_000;
-
-/// Torrents that could not be begun and are remembered.
-const PUT_OFF_MAX: usize = 64;
 
 /// Between two looks whether the last record is written.
 const STOP_LOOK_MS: u64 = 20;
