@@ -119,7 +119,12 @@ pub async fn wake(
         let is_there = |known: &Known| entry.volume != 0 || known.content.root.exists();
         state.load(&entry).filter(is_there)
     };
-    if keeper.archive.ask(find).await.is_some() {
+    let look = move |state: &mut State<'_>| (find(state).is_some(), state.seeks_volumes());
+    let (is_known, seeks_volumes) = keeper.archive.ask(look).await;
+    if seeks_volumes {
+        service.grounds.asked.ring();
+    }
+    if is_known {
         make_room(service, keeper).await?;
     }
     // Looked up once more: from the answer on nobody can come between, who pauses it say.

@@ -87,14 +87,11 @@ impl<'m> State<'m> {
             .map_err(|error| refused_catalog(folder, error))?;
         say_what_was_lost(folder, &opened);
         let (folder, made) = (folder.to_path_buf(), Cell::new(0));
-        let (kept, is_whole) = Kept::open(&folder);
+        let kept = Kept::open(&folder);
         let has_lost_torrents =
             opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
-        let mut state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
+        let state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
-        if !is_whole {
-            state.find_lost_volumes();
-        }
         Ok(state)
     }
 

@@ -2,9 +2,9 @@
 //!
 //! A torrent's record names its volume, and its facts the path it had when that volume was at
 //! home. The file is written before the record, so that no record names a volume that nobody knows.
-//! Should it be lost, volumes are found again where the torrents on them were.
+//! Should it be lost, volumes are found again by their names, once their torrents are asked for.
 
-use super::identity::{self, Space};
+use super::identity::Space;
 use super::{Change, Deed, Found, Query, Sight, State as How, Volumes};
 use crate::engine::library::{Entry, root_key};
 use crate::engine::units::{Deadline, InfoHash, Instant};
@@ -14,6 +14,7 @@ use crate::service::known::Place;
 use crate::service::refusal::Refusal;
 use crate::service::state::{State, refused, sync_folder};
 use log::warn;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,9 @@ pub struct Kept {
     /// What has not been told yet.
     news: Vec<Change>,
     /// Volumes that torrents are on and nobody knows.
-    lost: Vec<u64>,
+    lost: RefCell<Vec<u64>>,
+    /// There is one more of them since the last look.
+    seeks: Cell<bool>,
 }
 
 /// What somebody has met with on a volume.
@@ -84,8 +87,8 @@ pub struct Told {
 }
 
 impl Kept {
-    /// Reads what was written down; whether that was all there, as far as can be seen.
-    pub fn open(folder: &Path) -> (Kept, bool) {
+    /// Reads what was written down.
+    pub fn open(folder: &Path) -> Kept {
         // Until the configuration says more, if there is one.
         let mut table = Volumes::new(VOLUMES_MAX, Reserve::Bytes(0));
         let path = folder.join(FILE);
@@ -95,8 +98,8 @@ impl Kept {
         if lost > 0 {
             warn!("{}: {lost} disks in it cannot be read; they are looked for", path.display());
         }
-        let is_whole = read.is_ok() && lost == 0;
-        (Kept { table, saved, news: Vec::new(), lost: Vec::new() }, is_whole)
+        let (news, lost, seeks) = (Vec::new(), RefCell::default(), Cell::new(false));
+        Kept { table, saved, news, lost, seeks }
     }
 
     fn save(&mut self, folder: &Path) -> Result<(), Refusal> {
@@ -119,6 +122,9 @@ impl State<'_> {
         if entry.volume == 0 {
             return Some(Place { root: stored.to_path_buf(), anchor: None });
         }
+        if !self.knows_volume(entry.volume) {
+            return None;
+        }
         let root = self.kept.table.path_now(entry.volume, stored)?;
         let anchor = self.kept.table.anchor(entry.volume).map(Arc::new);
         Some(Place { root, anchor })
@@ -126,7 +132,8 @@ impl State<'_> {
 
     /// Whether the volume a torrent is on is away.
     pub fn is_asleep(&self, entry: &Entry) -> bool {
-        entry.volume != 0 && self.kept.table.anchor(entry.volume).is_none()
+        let is_there = |volume| self.knows_volume(volume) && self.kept.table.is_placed(volume);
+        entry.volume != 0 && !is_there(entry.volume)
     }
 
     /// On which volume something is that has just been placed at `root`, and what is recorded of
@@ -233,6 +240,9 @@ impl State<'_> {
             self.kept.news.extend(changes);
         }
         let table = &mut self.kept.table;
+        if self.kept.seeks.take() {
+            table.want_look();
+        }
         for (volume, word) in words {
             self.kept.news.extend(match word {
                 Word::Error(deed, error) => table.note_error(*volume, *deed, error, now),
@@ -275,37 +285,30 @@ impl State<'_> {
         Some(std::format!("{at} ({id}), {state}"))
     }
 
-    /// Looks for volumes that torrents are on and that nobody knows any more: where their torrents
-    /// were, or in whatever is mounted later.
-    pub(in crate::service) fn find_lost_volumes(&mut self) {
-        let mut after = None;
-        while let Some((slot, entry)) = self.next(after) {
-            after = Some(slot);
-            let volume = entry.volume;
-            if volume == 0 || self.kept.table.knows(volume) {
-                continue;
-            }
-            let stored = self.with_facts(&entry, |facts, _| PathBuf::from(facts.root));
-            let found = stored.and_then(|stored| identity::find(&stored).ok());
-            if let Some(found) = found.filter(|found| found.id.front() == volume)
-                && let Err(refusal) = self.note(&found)
-            {
-                warn!("{refusal}");
-            }
-            if !self.kept.table.knows(volume)
-                && !self.kept.lost.contains(&volume)
-                && self.kept.lost.len() < VOLUMES_MAX
-            {
-                self.kept.lost.push(volume);
-            }
+    /// Whether a torrent has been met since that is on a volume nobody knows: a look may find it.
+    pub fn seeks_volumes(&self) -> bool {
+        self.kept.seeks.get()
+    }
+
+    /// Whether a volume is known; one that is not is looked for in all that is mounted.
+    fn knows_volume(&self, volume: u64) -> bool {
+        if self.kept.table.knows(volume) {
+            return true;
         }
+        let mut lost = self.kept.lost.borrow_mut();
+        if !lost.contains(&volume) && lost.len() < VOLUMES_MAX {
+            lost.push(volume);
+            self.kept.seeks.set(true);
+        }
+        false
     }
 
     fn find_again(&mut self, sight: &Sight) {
         for found in &sight.seen {
             let volume = found.id.front();
-            if self.kept.lost.contains(&volume) && self.note(found).is_ok() {
-                self.kept.lost.retain(|lost| *lost != volume);
+            let is_lost = self.kept.lost.borrow().contains(&volume);
+            if is_lost && self.note(found).is_ok() {
+                self.kept.lost.borrow_mut().retain(|lost| *lost != volume);
             }
         }
     }

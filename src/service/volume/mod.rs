@@ -274,8 +274,9 @@ impl Volumes {
     /// When the next look is due. `writing`: something is fetched, or would be were there room.
     /// `watched`: the kernel tells of changes.
     pub fn deadline(&self, writing: bool, watched: bool) -> Deadline {
-        let Some(looked) = self.looked.filter(|_| !self.table.is_empty()) else {
-            let at = if self.table.is_empty() { Instant::NEVER } else { Instant::default() };
+        let is_idle = self.table.is_empty() && !self.wants_look;
+        let Some(looked) = self.looked.filter(|_| !is_idle) else {
+            let at = if is_idle { Instant::NEVER } else { Instant::default() };
             return Deadline { at, why: "a first look at disks" };
         };
         let passes = self.table.iter().map(|volume| volume.health.passes_at()).min();
@@ -346,6 +347,16 @@ impl Volumes {
     pub fn displaced(&self) -> Vec<u64> {
         let away = |volume: &&Volume| volume.at().is_some_and(|at| at != volume.home);
         self.table.iter().filter(away).map(|volume| volume.known.id.front()).collect()
+    }
+
+    /// The next look is due.
+    pub fn want_look(&mut self) {
+        self.wants_look = true;
+    }
+
+    /// Whether it was there at the last look.
+    pub fn is_placed(&self, volume: u64) -> bool {
+        self.find(volume).is_some_and(|at| self.table[at].place.is_some())
     }
 
     /// Whether it is known.

@@ -106,6 +106,33 @@ fn an_unplugged_disk_sleeps_and_is_served_again_from_wherever_it_comes_back() {
     not_run(test());
 }
 
+#[test]
+fn a_box_that_has_forgotten_its_disks_knows_them_again_by_their_names() {
+    if lacks_root() {
+        return;
+    }
+    let home = Folder::new("run-forgotten");
+    let at = home.path().join("disk");
+    let Some(_mounted) = not_run(Mounted::memory(&at, "16m")) else { return };
+    let content = bytes(7, 300_000);
+    home.write("disk/share/film.mkv", &content);
+    let program = sharing(&home, &at.join("share"));
+    let share = program.wait_for_share("film.mkv");
+    let known = program.state().join("volumes");
+    let before = fs::read_to_string(&known).unwrap();
+    program.stop();
+    for damaged in [String::new(), before.replace(' ', "x")] {
+        fs::write(&known, damaged).unwrap();
+        let program = sharing(&home, &at.join("share"));
+        // Whoever asks for what is on them has them looked for.
+        let awake = || answers(&program, share.info_hash).then_some(());
+        wait_until("it is known again", PATIENCE, awake, || program.log());
+        assert!(content_of(&program, &share) == content);
+        assert_eq!((hashed(&program), fs::read_to_string(&known).unwrap() == before), (0, true));
+        program.stop();
+    }
+}
+
 /// A box that fetches a torrent into `into`, from that seeder, half of which is recorded.
 fn half_fetched(home: &Folder, into: &Path, torrent: &Arc<Torrent>, seeder: &Seeder) -> Program {
     let path = torrent.write(home.path(), "film.torrent");
