@@ -119,6 +119,8 @@ impl Health {
     /// Takes what somebody's deed ended with.
     pub fn note_error(&mut self, trouble: Trouble, deed: Deed, now: Instant) {
         match trouble {
+            // Where there is no room to be seen, the room that is free decides.
+            Trouble::Full if self.low => {}
             Trouble::Full => self.no_room = Some(now.after(TRIAL_MS)),
             Trouble::ReadOnly => self.no_right = Some(now.after(TRIAL_MS)),
             Trouble::Failing => {
@@ -257,6 +259,7 @@ mod tests {
         // Where there is no room to be seen, the room that is free decides, not the minute.
         health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
         health.note_space(space(0), ONE);
+        health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
         assert!(!health.is_refused_room() && !health.may_write(at(9 * TRIAL_MS)));
         health.note_space(space(2 * GIB), ONE);
         assert_eq!(health.condition(), Condition::Well);
