@@ -108,6 +108,13 @@ impl Grounds {
         let copy =
             error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         self.tell(content.volume(), Word::Error(deed, copy));
+        if deed == Deed::Write {
+            // A look comes first, so that the first word on it is the right one.
+            self.low.set(true);
+            let mut standings = self.standings.borrow_mut();
+            let of = |standing: &&mut Standing| standing.volume == content.volume();
+            standings.iter_mut().find(of).into_iter().for_each(|standing| standing.waits = true);
+        }
         true
     }
 
@@ -120,24 +127,41 @@ impl Grounds {
         }
     }
 
-    /// So many bytes have been written to a volume: a look is due before what is kept free is used.
-    pub fn note_stored(&self, content: &Content, bytes: u64) {
+    /// So many bytes have been written to a volume. Before what is kept free may be used a look is
+    /// due; `true` when nothing more is to be written before it.
+    pub fn note_stored(&self, content: &Content, bytes: u64) -> bool {
         let mut standings = self.standings.borrow_mut();
         let of = |standing: &&mut Standing| standing.volume == content.volume();
-        let Some(standing) = standings.iter_mut().find(of) else { return };
-        let room = standing.room_bytes.max(LOOK_BYTES_MIN);
-        standing.room_bytes = room.saturating_sub(bytes);
-        if room <= bytes {
-            standing.room_bytes = u64::MAX;
-            self.low.set(true);
-            self.asked.ring();
+        let Some(standing) = standings.iter_mut().find(of) else { return false };
+        standing.stored_bytes += bytes;
+        let is_close = standing.room_bytes < 2 * LOOK_BYTES_MIN;
+        if standing.stored_bytes < LOOK_BYTES_MIN.max(standing.room_bytes / 2) {
+            return false;
+        }
+        standing.stored_bytes = 0;
+        standing.room_bytes /= 2;
+        standing.waits |= is_close;
+        self.low.set(true);
+        self.asked.ring();
+        is_close
+    }
+
+    /// Nobody has looked since: what has been written counts on.
+    fn count_on(&self, standings: &mut [Standing]) {
+        let before = self.standings.borrow();
+        for standing in standings {
+            let was = before.iter().find(|before| before.volume == standing.volume);
+            if let Some(&Standing { room_bytes, stored_bytes, waits, .. }) = was {
+                *standing = Standing { room_bytes, stored_bytes, waits, ..*standing };
+            }
         }
     }
 
     /// How a volume stands on which nothing is to be written now.
     pub fn held(&self, volume: u64) -> Option<How> {
         let standings = self.standings.borrow();
-        let of = |standing: &&Standing| standing.volume == volume && !standing.may_fetch;
+        let is_held = |standing: &Standing| !standing.may_fetch || standing.waits;
+        let of = |standing: &&Standing| standing.volume == volume && is_held(standing);
         standings.iter().find(of).map(|standing| standing.state)
     }
 
@@ -187,6 +211,8 @@ struct Duty {
     /// Looks that are under way: at what is ours, and at the rest.
     looking: [Option<Receipt>; LOOKS],
     sights: Vec<Sight>,
+    /// When the one at what is ours was begun.
+    begun: Instant,
     /// When to look, because something was mounted.
     look_at: Instant,
     /// Torrents that are laid down, because their disk went.
@@ -203,12 +229,21 @@ pub async fn run(steward: &Steward<'_, '_>) {
     let (watch, mut duty) = (watch.ok(), Duty::default());
     loop {
         let now = service.clock.now();
+        if duty.looking[0].is_none() && service.grounds.low.take() {
+            duty.begin_looks(steward).await;
+        }
         let due = survey(steward, &mut duty, watch.is_some()).await;
         let leaves = lay_down(steward, &mut duty).await;
         // While a look is under way its answer is what is waited for.
-        let due = due.filter(|_| duty.looking[0].is_none());
-        let is_low = duty.looking[0].is_none() && service.grounds.low.take();
-        if due.is_some_and(|due| due.at <= now) || duty.look_at <= now || is_low {
+        let mut due = due.filter(|_| duty.looking[0].is_none());
+        if !service.grounds.words.borrow().is_empty() && duty.looking[0].is_some() {
+            due = Some(Deadline { at: duty.begun.after(PATIENCE_MS), why: "a disk's error" });
+        }
+        let is_low = duty.looking[0].is_none() && service.grounds.low.get();
+        if is_low {
+            continue;
+        }
+        if due.is_some_and(|due| due.at <= now) || duty.look_at <= now {
             duty.begin_looks(steward).await;
             continue;
         }
@@ -254,6 +289,9 @@ impl Duty {
 
     async fn begin_looks(&mut self, steward: &Steward<'_, '_>) {
         self.look_at = Instant::NEVER;
+        if self.looking[0].is_none() {
+            self.begun = steward.service.clock.now();
+        }
         for (at, whose) in [Whose::Ours, Whose::Others].into_iter().enumerate() {
             if self.looking[at].is_none() {
                 let query = steward.keeper.archive.ask(|state| state.query()).await;
@@ -267,10 +305,20 @@ impl Duty {
 /// Tells the archive all there is to tell, and heeds what it says; when to look again.
 async fn survey(steward: &Steward<'_, '_>, duty: &mut Duty, watched: bool) -> Option<Deadline> {
     let (service, grounds) = (steward.service, &steward.service.grounds);
-    let (sights, words) = (std::mem::take(&mut duty.sights), grounds.words.take());
+    let is_fresh = duty.looking[0].is_none() && !duty.sights.is_empty();
     let (writing, now) = (service.fetched.is_fetching(), service.clock.now());
+    // A look says more than an error, if it does not take long.
+    let is_looked_at = grounds.low.get() || duty.looking[0].is_some();
+    let words = match is_looked_at && now < duty.begun.after(PATIENCE_MS) {
+        true => heapless::Vec::new(),
+        false => grounds.words.take(),
+    };
+    let sights = std::mem::take(&mut duty.sights);
     let ask = move |state: &mut State<'_>| state.survey(&sights, &words, (writing, watched), now);
-    let Survey { changes, standings, due } = steward.keeper.archive.ask(ask).await;
+    let Survey { changes, mut standings, due } = steward.keeper.archive.ask(ask).await;
+    if !is_fresh || grounds.low.get() {
+        grounds.count_on(&mut standings);
+    }
     grounds.standings.replace(standings);
     let mut moved = false;
     for change in &changes {
@@ -381,7 +429,7 @@ pub const LOOKS: usize = 2;
 /// Errors that wait to be told.
 const WORDS_MAX: usize = 16;
 
-/// A disk with less room than that to spare is looked at after so many bytes.
+/// A disk is looked at when half of its room to spare has been filled, or so many bytes.
 const LOOK_BYTES_MIN: u64 = 256 << 10;
 
 /// The first look is waited for so long.
@@ -389,6 +437,9 @@ const FIRST_LOOK_MS: u64 = 500;
 
 /// Between what was mounted and the look at it.
 const STORM_MS: u64 = 500;
+
+/// An error waits for a look so long.
+const PATIENCE_MS: u64 = 1_000;
 
 /// Between two looks whether a torrent is out of use.
 const LEAVE_MS: u64 = 100;

@@ -291,7 +291,9 @@ impl Service<'_> {
             None => {
                 let stores = done.work.stores.iter();
                 let bytes = stores.map(|store| u64::from(store.length)).sum();
-                self.grounds.note_stored(&self.content(torrent), bytes);
+                if self.grounds.note_stored(&self.content(torrent), bytes) {
+                    self.fetched.hold(self);
+                }
             }
         }
         let mut swarm = self.swarm.borrow_mut();

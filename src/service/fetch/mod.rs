@@ -133,7 +133,7 @@ impl Goal {
 
     /// What is wrong with it, if anything is.
     pub fn trouble_words(&self) -> Option<String> {
-        if let Some(how) = self.held {
+        if let Some(how) = self.held.filter(|how| *how != How::Well) {
             return Some(std::format!("waits: its disk is {}", how.word()));
         }
         let kind = self.trouble.as_ref().map(|trouble| trouble.kind).or(self.unrecorded_why)?;
@@ -221,12 +221,17 @@ impl Desk {
     pub fn hold(&self, service: &Service<'_>) {
         for goal in self.goals.borrow_mut().iter_mut().filter(|goal| !goal.is_settled()) {
             let held = service.grounds.held(service.content(goal.torrent).volume());
+            // Until a look has been there it stands as it did.
+            let held =
+                held.map(|how| if how == How::Well { goal.held.unwrap_or(how) } else { how });
             let was = std::mem::replace(&mut goal.held, held);
             if was.is_some() != held.is_some() {
                 let paused = held.is_some() || goal.trouble.is_some();
                 service.swarm.borrow_mut().fetcher.pause(goal.torrent, paused);
             }
-            if let (None, Some(how)) = (was, held) {
+            // Until a look there may be nothing to say.
+            let said = was.filter(|how| *how != How::Well);
+            if let (None, Some(how)) = (said, held.filter(|how| *how != How::Well)) {
                 let words = std::format!("its disk is {}: it pauses", how.word());
                 super::report::trouble(&goal.info_hash, &words, self.says_pieces.get());
             }

@@ -8,7 +8,7 @@
 //!
 //! A reserve in bytes is never more than a sixteenth of the volume. Where the kernel says that nothing
 //! stands in the way and yet a write was refused (a quota, no room for more names), a write is tried
-//! every minute. Serving goes on through all of it. Reads that fail again while it is known to be
+//! every ten seconds. Serving goes on through all of it. Reads that fail again while it is known to be
 //! failing do not pause fetching anew: peers choose what is read.
 
 use super::identity::Space;
@@ -119,6 +119,8 @@ impl Health {
     /// Takes what somebody's deed ended with.
     pub fn note_error(&mut self, trouble: Trouble, deed: Deed, now: Instant) {
         match trouble {
+            // Where there is no room to be seen, the room that is free decides.
+            Trouble::Full if self.low => {}
             Trouble::Full => self.no_room = Some(now.after(TRIAL_MS)),
             Trouble::ReadOnly => self.no_right = Some(now.after(TRIAL_MS)),
             Trouble::Failing => {
@@ -191,7 +193,7 @@ pub fn reserve(total_bytes: u64, wanted: Reserve) -> u64 {
 }
 
 /// A write that was refused is tried again after this.
-pub const TRIAL_MS: u64 = 60_000;
+pub const TRIAL_MS: u64 = 10_000;
 
 /// A volume that fails is well again after so long without an error.
 pub const QUIET_MS: u64 = 600_000;
@@ -257,6 +259,7 @@ mod tests {
         // Where there is no room to be seen, the room that is free decides, not the minute.
         health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
         health.note_space(space(0), ONE);
+        health.note_error(Trouble::Full, Deed::Write, at(TRIAL_MS));
         assert!(!health.is_refused_room() && !health.may_write(at(9 * TRIAL_MS)));
         health.note_space(space(2 * GIB), ONE);
         assert_eq!(health.condition(), Condition::Well);

@@ -54,6 +54,10 @@ pub struct Standing {
     pub may_fetch: bool,
     /// As much may be written without touching what is kept free.
     pub room_bytes: u64,
+    /// As much has been written since a look found that.
+    pub stored_bytes: u64,
+    /// Nothing more is to be written before the next look.
+    pub waits: bool,
 }
 
 /// How all of them stand.
@@ -247,7 +251,8 @@ impl State<'_> {
             let (volume, state, is_there) = (status.id.front(), status.state, status.is_there);
             let room_bytes = table.room_bytes(status.health.space());
             let may_fetch = table.may_fetch(volume, now);
-            Standing { volume, state, is_there, may_fetch, room_bytes }
+            let (stored_bytes, waits) = (0, false);
+            Standing { volume, state, is_there, may_fetch, room_bytes, stored_bytes, waits }
         };
         let standings = table.statuses().map(standing).collect();
         let due = table.deadline(writing, watched);
