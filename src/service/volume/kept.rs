@@ -24,7 +24,8 @@ use std::vec::Vec;
 /// The table, and what of it is on disk.
 pub struct Kept {
     table: Volumes,
-    saved: String,
+    /// What is on disk; nothing when that is not all there was.
+    saved: Option<String>,
     /// What has not been told yet.
     news: Vec<Change>,
     /// Volumes that torrents are on and nobody knows.
@@ -90,25 +91,27 @@ impl Kept {
         let mut table = Volumes::new(VOLUMES_MAX, Reserve::Bytes(0));
         let path = folder.join(FILE);
         let read = fs::read_to_string(&path);
-        let saved = read.as_deref().unwrap_or_default().into();
         let lost = table.read(read.as_deref().unwrap_or_default());
         if lost > 0 {
             warn!("{}: {lost} disks in it cannot be read; they are looked for", path.display());
         }
-        let is_whole = read.is_ok() && lost == 0;
+        let saved = read.ok().filter(|_| lost == 0);
+        let is_whole = saved.is_some();
         (Kept { table, saved, news: Vec::new(), lost: Vec::new() }, is_whole)
     }
 
     fn save(&mut self, folder: &Path) -> Result<(), Refusal> {
         let text = self.table.to_text();
-        if text == self.saved {
+        // As long as some are looked for in vain, the next start is to look for them too.
+        let is_vain = text.is_empty() && !self.lost.is_empty();
+        if self.saved.as_ref() == Some(&text) || is_vain {
             return Ok(());
         }
         let (path, new) = (folder.join(FILE), folder.join(NEW_FILE));
         write_synced(&new, text.as_bytes())?;
         let renamed = fs::rename(&new, &path).and_then(|()| sync_folder(folder));
         renamed.map_err(|error| refused(&path, error))?;
-        self.saved = text;
+        self.saved = Some(text);
         Ok(())
     }
 }
