@@ -50,7 +50,9 @@ fn a_full_disk_pauses_a_fetch_until_there_is_room_and_harms_no_other() {
     // The other goes on meanwhile.
     let events = program.events_until("complete");
     assert_eq!(events.last().unwrap()["info_hash"], hex(&other.info_hash));
-    assert!(events.iter().all(|event| event["event"] != "error"), "it says so once: {events:?}");
+    // A look and a write may each find it out, and each says so once.
+    let again = events.iter().filter(|event| event["event"] == "error").count();
+    assert!(again <= 1, "it is said over and over: {events:?}");
     // Nothing is asked for in vain while there is no room.
     let asked: u32 = seeder.tallies().asked.iter().sum();
     assert!(asked < 256 + 128, "{asked} blocks asked for");

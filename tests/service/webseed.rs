@@ -265,7 +265,7 @@ fn a_full_disk_pauses_it_and_room_lets_it_go_on() {
     let mount = format!("mount -t tmpfs -o size=4m tmpfs '{}' && exec \"$@\"", there.display());
     let call = shared.fetch(&[&server]).under(&["unshare", "--mount", "sh", "-c", &mount, "sh"]);
     let program = call.launch();
-    program.wait_for_words(" left: fetching pauses until");
+    program.wait_for_words("fetching pauses");
     // What was under way comes to its end, and nothing more is asked for.
     let mut asked = 0;
     let is_quiet = || {

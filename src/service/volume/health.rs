@@ -8,7 +8,7 @@
 //!
 //! A reserve in bytes is never more than a sixteenth of the volume. Where the kernel says that nothing
 //! stands in the way and yet a write was refused (a quota, no room for more names), a write is tried
-//! every minute. Serving goes on through all of it. Reads that fail again while it is known to be
+//! every ten seconds. Serving goes on through all of it. Reads that fail again while it is known to be
 //! failing do not pause fetching anew: peers choose what is read.
 
 use super::identity::Space;
@@ -193,7 +193,7 @@ pub fn reserve(total_bytes: u64, wanted: Reserve) -> u64 {
 }
 
 /// A write that was refused is tried again after this.
-pub const TRIAL_MS: u64 = 60_000;
+pub const TRIAL_MS: u64 = 10_000;
 
 /// A volume that fails is well again after so long without an error.
 pub const QUIET_MS: u64 = 600_000;

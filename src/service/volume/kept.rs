@@ -25,6 +25,7 @@ use std::vec::Vec;
 /// The table, and what of it is on disk.
 pub struct Kept {
     table: Volumes,
+    /// What is on disk; nothing when that is not all there was.
     saved: String,
     /// What has not been told yet.
     news: Vec<Change>,
@@ -93,11 +94,11 @@ impl Kept {
         let mut table = Volumes::new(VOLUMES_MAX, Reserve::Bytes(0));
         let path = folder.join(FILE);
         let read = fs::read_to_string(&path);
-        let saved = read.as_deref().unwrap_or_default().into();
         let lost = table.read(read.as_deref().unwrap_or_default());
         if lost > 0 {
             warn!("{}: {lost} disks in it cannot be read; they are looked for", path.display());
         }
+        let saved = read.ok().filter(|_| lost == 0).unwrap_or_default();
         let (news, lost, seeks) = (Vec::new(), RefCell::default(), Cell::new(false));
         Kept { table, saved, news, lost, seeks }
     }

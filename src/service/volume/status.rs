@@ -71,7 +71,7 @@ impl fmt::Display for Status<'_> {
             State::Full if self.health.is_refused_room() => write!(
                 f,
                 "takes nothing more, though {} seem free (a quota, or too many files): fetching \
-                 pauses and is tried again every minute; serving goes on",
+                 pauses and is tried again now and then; serving goes on",
                 HumanBytes(space.free_bytes)
             ),
             State::Full => {
