@@ -158,10 +158,17 @@ impl Workshop<'_> {
         Summary::read(&mut FileSource(&content.metainfo), &mut std::vec![0; WINDOW_BYTES])
             .map_err(|error| Refusal::new(path.display(), error, "share its parts one by one"))?;
         if self.archive.ask(|state| state.is_full()).await {
-            self.forget_others(path, info_hash).await?;
+            let path = path.to_path_buf();
+            self.archive.ask(move |state| forget_others(state, &path, info_hash)).await?;
         }
-        let known = self.admit(&folder, info_hash, crc, found).await?;
-        self.forget_others(path, info_hash).await?;
+        let (folder, root) = (folder.clone(), path.to_path_buf());
+        let admit = move |state: &mut State<'_>| {
+            let (_, known) = state.admit(&folder, info_hash, crc, Some(&found))?;
+            // Nobody sees both.
+            forget_others(state, &root, info_hash)?;
+            Ok(known)
+        };
+        let known: Known = self.archive.ask(admit).await?;
         Ok(known.into_share(draft.left_out, bytes))
     }
 
@@ -224,7 +231,9 @@ impl Workshop<'_> {
         path: &Path,
         wish: Wish<'_>,
     ) -> Result<Option<(Known, LeftOut)>, Refusal> {
-        for (_, known) in self.known_at(path).await {
+        let all = self.known_at(path).await;
+        let are_many = all.len() > 1;
+        for (_, known) in all {
             let Some(known) = known else { continue };
             let piece_bytes = known.content.layout.piece_bytes;
             if known.authored
@@ -233,27 +242,15 @@ impl Workshop<'_> {
                 && wish.piece_bytes.is_none_or(|wanted| wanted == piece_bytes)
                 && let Some(left_out) = known.is_unchanged(wish.walk_kib).await?
             {
+                if are_many {
+                    // A cut has come between the new one and the end of the old.
+                    let (path, info_hash) = (path.to_path_buf(), known.info_hash);
+                    self.archive.ask(move |state| forget_others(state, &path, info_hash)).await?;
+                }
                 return Ok(Some((known, left_out)));
             }
         }
         Ok(None)
-    }
-
-    /// Forgets what we made of the same folder when it held something else: those bytes are gone;
-    /// but for what lay there on a disk that is away.
-    async fn forget_others(&self, path: &Path, info_hash: InfoHash) -> Result<(), Refusal> {
-        let all = self.known_at(path).await;
-        for (other, known) in all.into_iter().filter(|(other, _)| other.info_hash != info_hash) {
-            let lay_there = |known: &Known| !known.asleep && known.content.root == path;
-            if known.as_ref().is_none_or(|known| known.authored && lay_there(known)) {
-                if let Some(known) = known {
-                    let root = known.content.root.display();
-                    warn!("{root}: has changed since it was last shared: give out its new link");
-                }
-                self.archive.ask(move |state| state.forget(&other)).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Refuses what could not be admitted once it has been hashed.
@@ -325,6 +322,24 @@ impl Known {
             hashed_bytes,
         }
     }
+}
+
+/// Forgets what we made of the same folder when it held something else: those bytes are gone; but
+/// for what lay there on a disk that is away.
+fn forget_others(state: &mut State<'_>, path: &Path, info_hash: InfoHash) -> Result<(), Refusal> {
+    let others = state.at(path).into_iter().filter(|other| other.info_hash != info_hash);
+    for other in others {
+        let known = state.load(&other);
+        let lay_there = |known: &Known| !known.asleep && known.content.root == path;
+        if known.as_ref().is_none_or(|known| known.authored && lay_there(known)) {
+            if known.is_some() {
+                let root = path.display();
+                warn!("{root}: has changed since it was last shared: give out its new link");
+            }
+            state.forget(&other)?;
+        }
+    }
+    Ok(())
 }
 
 /// Which pieces of the content match the metainfo.
