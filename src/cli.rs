@@ -8,7 +8,7 @@ use perennial::service::control::message::{self, Add, List, Move, Show, Which};
 use perennial::service::control::tell::{self, Teller};
 use perennial::service::control::what::What;
 use perennial::service::control::{Client, PAGE_MAX, Request};
-use perennial::service::options::{DhtOptions, FetchOptions, Options};
+use perennial::service::options::{DhtOptions, Options};
 use perennial::service::units::{self, parse_piece_bytes};
 use perennial::service::{Refusal, state, tracker};
 use std::net::SocketAddr;
@@ -305,13 +305,9 @@ impl CommonArgs {
                 Refusal::new(thing, error, "give an http, https or udp URL")
             })?;
         }
+        let board = Board::chosen(self.board.as_deref())?;
+        let state = self.state.map_or_else(state::usual_folder, Ok)?;
         Ok(Options {
-            all_that_is_known: false,
-            map_port: true,
-            paths: Vec::new(),
-            fetch: FetchOptions::default(),
-            torrent: None,
-            piece_bytes: None,
             lan: self.lan,
             listen: self.listen,
             dht: DhtOptions {
@@ -324,9 +320,8 @@ impl CommonArgs {
                 down: rates(self.down, self.torrent_down),
                 lan: self.cap_lan,
             },
-            board: Board::chosen(self.board.as_deref())?,
-            state: self.state.map_or_else(state::usual_folder, Ok)?,
             trackers: self.trackers,
+            ..Options::new(board, state)
         })
     }
 }

@@ -107,6 +107,19 @@ impl fmt::Debug for InfoHash {
     }
 }
 
+/// Whether the bit of a piece is set, in the order of the wire (BEP 3); one beyond the end is not.
+pub fn has_bit(bits: &[u8], piece: u32) -> bool {
+    bits.get(piece as usize / 8).is_some_and(|byte| byte & (0x80 >> (piece % 8)) != 0)
+}
+
+/// Sets the bit of a piece.
+///
+/// # Panics
+/// When it is beyond the end: bitfields are made as long as the layout says.
+pub fn set_bit(bits: &mut [u8], piece: u32) {
+    bits[piece as usize / 8] |= 0x80 >> (piece % 8);
+}
+
 /// The 20 bytes a peer calls itself (BEP 20).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerId(pub [u8; 20]);

@@ -205,7 +205,7 @@ pub async fn stop(service: &Service<'_>, announcer: &Announcer) {
 
 fn ring_workers(service: &Service<'_>) {
     for worker in 0..EXCHANGES_MAX {
-        service.clock.bell(service.clock.slot(service.duties.announces + worker)).ring();
+        service.clock.ring(service.duties.announces + worker);
     }
 }
 

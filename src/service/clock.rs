@@ -109,6 +109,11 @@ impl Clock {
         &self.bells[slot.0]
     }
 
+    /// Rings the bell of a place now.
+    pub fn ring(&self, index: usize) {
+        self.bell(self.slot(index)).ring();
+    }
+
     /// Rings `slot` no later than `deadline`.
     pub fn ring_at(&self, slot: Slot, deadline: Deadline) {
         let mut heap = self.heap.borrow_mut();

@@ -120,7 +120,7 @@ async fn listen(
             let found = service.public(&hash);
             if found.is_some_and(|torrent| service.hear(torrent, address)) {
                 beacon.borrow_mut().handle_newcomer(service.clock.now());
-                service.clock.bell(service.clock.slot(service.duties.discovery)).ring();
+                service.clock.ring(service.duties.discovery);
             }
         }
     }

@@ -407,7 +407,7 @@ async fn lay_down(steward: &Steward<'_, '_>, duty: &mut Duty) -> bool {
         service.fetched.withdraw(slot);
         service.swarm.borrow_mut().withdraw(slot);
         service.ring_nudged();
-        service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+        service.clock.ring(service.duties.fetch);
         let laid_down = match rest::is_over(service, slot) {
             true => rest::lay_down(service, steward.keeper, slot).await,
             false => Ok(false),

@@ -264,18 +264,9 @@ impl Folder {
     /// Has a lane look at what there is to look at.
     async fn turn(&mut self, service: &Service<'_>) {
         let Some(watch) = self.watch.take() else { return };
-        let mut job = Job::Watch { watch, now: service.clock.now() };
-        loop {
-            match service.lanes.submit(job) {
-                Ok(receipt) => {
-                    if let Done::Watched(watch) = receipt.await {
-                        self.watch = Some(watch);
-                    }
-                    return;
-                }
-                Err(back) => job = back,
-            }
-            service.clock.sleep(BUSY_MS, "a lane for a watched folder").await;
+        let job = Job::Watch { watch, now: service.clock.now() };
+        if let Done::Watched(watch) = service.on_a_lane(job, "a lane for a watched folder").await {
+            self.watch = Some(watch);
         }
     }
 
@@ -455,9 +446,6 @@ pub const fn limits(entries_max: u32) -> Limits {
 
 /// Entries that change at a time; others wait for a place.
 const OBSERVED_MAX: u32 = 64;
-
-/// Before a lane is asked again when all of them were taken.
-const BUSY_MS: u64 = 50;
 
 /// What folders held is written anew when nothing has happened for so long.
 const QUIET_MS: u64 = 60_000;

@@ -175,13 +175,7 @@ async fn make_of(
         let plan = target.plan(layout, u64::from(layout.piece_count()) * 20, path)?;
         medium.expect_room(&plan)?;
     }
-    let wish = Wish {
-        path,
-        torrent: options.torrent.as_deref(),
-        piece_bytes: options.piece_bytes,
-        trackers: &options.trackers,
-        walk_kib: options.board.disk.walk_kib,
-    };
+    let wish = Wish::of(path, options);
     let share = workshop.open(wish, report).await?;
     if share.have.is_some() {
         report.share_warnings(&share);

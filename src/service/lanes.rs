@@ -27,12 +27,10 @@ use crate::engine::swarm::fetch::store::{self, Work};
 use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot};
 use std::boxed::Box;
 use std::collections::VecDeque;
-use std::fs::{self, OpenOptions};
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::string::String;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -509,7 +507,7 @@ impl Job {
             Job::Hash { content, piece } => Done::Hash(piece, content.hash(piece, scratch)),
             Job::Inspect { content, from } => Done::Inspect(content.inspect(from)),
             Job::Save { path, bytes } => {
-                let outcome = save(&path, &bytes);
+                let outcome = super::state::replace(&path, &bytes);
                 Done::Saved(bytes, outcome)
             }
             Job::Locate { content, at } => Done::Located(Place::find(&content, at)),
@@ -519,16 +517,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Puts `bytes` where the file at `path` is: after a cut it is the old one or the new one.
-fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 /// Addresses of one host that are looked at.

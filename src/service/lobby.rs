@@ -122,7 +122,7 @@ impl Lobby {
         }
         self.dialled.borrow_mut()[slot.index()] = arrival.torrent();
         self.inboxes.borrow_mut()[slot.index()] = Some(arrival);
-        service.clock.bell(service.clock.slot(slot.index())).ring();
+        service.clock.ring(slot.index());
     }
 
     fn greeting_from(&self, ip: IpAddr) -> usize {

@@ -66,6 +66,8 @@ pub mod state;
 pub mod steward;
 pub mod store;
 pub mod streams;
+#[cfg(test)]
+mod test_folder;
 pub mod tracker;
 pub mod units;
 pub mod volume;
@@ -247,7 +249,7 @@ impl Service<'_> {
     pub fn give_back(&self, buffer: lanes::Buffer) {
         self.lanes.give_back(buffer);
         if let Some(slot) = self.hungry.borrow_mut().pop_front() {
-            self.clock.bell(self.clock.slot(slot.index())).ring();
+            self.clock.ring(slot.index());
         }
     }
 
@@ -281,6 +283,17 @@ impl Service<'_> {
         handed_over.map_err(|job| self.handle_undone(job)).ok()
     }
 
+    /// Has a lane do something, however long all of them are taken; `why` names the wait.
+    pub async fn on_a_lane(&self, mut job: lanes::Job, why: &'static str) -> lanes::Done {
+        loop {
+            match self.lanes.submit(job) {
+                Ok(receipt) => return receipt.await,
+                Err(back) => job = back,
+            }
+            self.clock.sleep(BUSY_PAUSE_MS, why).await;
+        }
+    }
+
     /// Takes what a lane has done with payload.
     pub fn handle_done(&self, done: lanes::Done) {
         let lanes::Done::Store { buffer, done, error } = done else { return };
@@ -305,7 +318,7 @@ impl Service<'_> {
             }
         });
         drop(swarm);
-        self.clock.bell(self.clock.slot(self.duties.fetch)).ring();
+        self.clock.ring(self.duties.fetch);
         self.ring_nudged();
     }
 
@@ -321,11 +334,11 @@ impl Service<'_> {
     pub fn ring_nudged(&self) {
         let mut swarm = self.swarm.borrow_mut();
         while let Some(slot) = swarm.take_nudged() {
-            self.clock.bell(self.clock.slot(slot.index())).ring();
+            self.clock.ring(slot.index());
         }
         self.clock.ring_at(self.clock.slot(self.duties.choke), swarm.deadline());
         if swarm.candidates.take_sooner() {
-            self.clock.bell(self.clock.slot(self.duties.dials)).ring();
+            self.clock.ring(self.duties.dials);
         }
         if !swarm.fetcher.dht_nodes.is_empty() {
             self.dht_told.ring();
@@ -370,6 +383,9 @@ impl Service<'_> {
 
 /// Between two complaints.
 const COMPLAINT_PAUSE_MS: u64 = 60_000;
+
+/// Before a lane is asked again when all of them were taken.
+const BUSY_PAUSE_MS: u64 = 50;
 
 /// A pump that waits for a buffer looks by itself after this.
 const BUFFER_PAUSE_MS: u64 = 100;

@@ -17,7 +17,7 @@ use super::content::{Content, FileSource, look, open_beneath};
 use super::draft::{self, Counted};
 use super::known::{Known, Place};
 use super::refusal::Refusal;
-use super::state::{State, refused, sync_folder};
+use super::state::{State, refused, replace, sync_folder};
 use super::walk::unreadable;
 use crate::engine::bencode::Sink;
 use crate::engine::library::extents::Stamp;
@@ -220,11 +220,7 @@ impl State<'_> {
         let (folder, path) = (self.moving_folder(), self.moving_path(info_hash));
         let keep = || -> io::Result<()> {
             fs::create_dir_all(&folder)?;
-            let new = path.with_extension("new");
-            fs::write(&new, serde_json::to_vec(moving)?)?;
-            File::open(&new)?.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_folder(&folder)
+            replace(&path, &serde_json::to_vec(moving)?)
         };
         keep().map_err(|error| refused(&path, error))
     }

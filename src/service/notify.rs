@@ -147,9 +147,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::test_folder::TestFolder;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
-    use std::path::PathBuf;
+
     use std::string::ToString;
 
     fn wish(socket: impl AsRef<OsStr>) -> Wish {
@@ -164,28 +165,10 @@ mod tests {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// A folder of the test's own.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let name = format!("perennial-notify-{name}-{}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            Folder(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn every_word_arrives_as_systemd_wants_it() {
-        let folder = Folder::new("words");
-        let path = folder.0.join("socket");
+        let folder = TestFolder::new("words");
+        let path = folder.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         let notify = Notify::open(&wish(&path), 4711);
         notify.ready("serving 3 shares");
@@ -211,8 +194,8 @@ mod tests {
 
     #[test]
     fn the_watchdog_is_told_twice_in_its_time_and_only_by_the_process_it_means() {
-        let folder = Folder::new("watchdog");
-        let path = folder.0.join("socket");
+        let folder = TestFolder::new("watchdog");
+        let path = folder.path().join("socket");
         let _socket = UnixDatagram::bind(&path).unwrap();
         let every = |wish: &Wish| Notify::open(wish, 7).watchdog_every_ms();
         let asked = wish(&path);
@@ -230,7 +213,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_when_nobody_asked_or_nobody_can_be_reached() {
-        let gone = Folder::new("gone").0.join("socket").display().to_string();
+        let gone = TestFolder::new("gone").path().join("socket").display().to_string();
         let long = "/".to_string() + &"x".repeat(200);
         for name in ["", "vsock:2:1234", "relative", "@", &long, &gone] {
             let notify = Notify::open(&wish(name), 1);
@@ -245,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_supervisor_that_does_not_listen_does_not_stop_the_box() {
-        let folder = Folder::new("deaf");
-        let path = folder.0.join("socket");
+        let folder = TestFolder::new("deaf");
+        let path = folder.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         let notify = Notify::open(&wish(&path), 1);
         let before = std::time::Instant::now();

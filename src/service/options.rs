@@ -48,6 +48,27 @@ pub struct Options {
     pub trackers: Vec<String>,
 }
 
+impl Options {
+    /// Nothing to share or to fetch yet, and everything else as it is when nobody says otherwise.
+    pub fn new(board: Board, state: PathBuf) -> Options {
+        Options {
+            all_that_is_known: false,
+            paths: Vec::new(),
+            fetch: FetchOptions::default(),
+            torrent: None,
+            piece_bytes: None,
+            lan: false,
+            map_port: true,
+            listen: None,
+            dht: DhtOptions::default(),
+            caps: CapOptions::default(),
+            board,
+            state,
+            trackers: Vec::new(),
+        }
+    }
+}
+
 /// How the box takes part in the distributed hash table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DhtOptions {
@@ -116,13 +137,7 @@ pub async fn open_all(
         open_link(workshop, options, link, &mut opened, report).await?;
     }
     for path in &options.paths {
-        let wish = Wish {
-            path,
-            torrent: options.torrent.as_deref(),
-            piece_bytes: options.piece_bytes,
-            trackers: &options.trackers,
-            walk_kib: board.disk.walk_kib,
-        };
+        let wish = Wish::of(path, options);
         let share = workshop.open(wish, report).await?;
         if is_among(&opened.taken, &share) {
             warn!("{}: is shared already", path.display());

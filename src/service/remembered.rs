@@ -10,11 +10,11 @@
 //! ```
 
 use super::refusal::Refusal;
-use super::state::{State, refused, sync_folder};
+use super::state::{State, refused, replace};
 use super::watch::{Identity, Key};
 use log::warn;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -64,17 +64,12 @@ impl State<'_> {
 
     /// Writes what a watched folder held anew, without what is gone, and syncs it.
     pub fn tidy_remembered(&self, folder: Key) -> Result<(), Refusal> {
-        let (path, parent) = (self.remembered_path(folder), self.remembered_folder());
+        let path = self.remembered_path(folder);
         let tidy = || -> io::Result<()> {
             let all = read(&path)?;
             let bytes: Vec<u8> =
                 all.iter().flat_map(|(key, identity)| record(*key, Some(*identity))).collect();
-            let new = path.with_extension("new");
-            let mut file = File::create(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_folder(&parent)
+            replace(&path, &bytes)
         };
         tidy().map_err(|error| refused(&path, error))
     }

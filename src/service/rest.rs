@@ -98,7 +98,7 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>) {
             debug!("{why}");
         }
         service.rest.answer(slot, name);
-        service.clock.bell(service.clock.slot(slot.index())).ring();
+        service.clock.ring(slot.index());
     }
 }
 
@@ -209,7 +209,7 @@ pub async fn take_off_the_air(
     service.swarm.borrow_mut().withdraw(slot);
     service.ring_nudged();
     for _ in 0..WITHDRAWN_MS / LOOK_MS {
-        service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+        service.clock.ring(service.duties.fetch);
         if is_over(service, slot) && lay_down(service, keeper, slot).await? {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use super::draft::{self, Draft};
 use super::grounds;
 use super::known::{Known, WINDOW_BYTES, stamp_now};
 use super::lanes::{Done, Job, Lanes, Receipt};
+use super::options::Options;
 use super::refusal::Refusal;
 use super::state::State;
 use super::volume::Found;
@@ -22,7 +23,7 @@ use crate::engine::library::extents::Stamp;
 use crate::engine::library::{Entry, Facts};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::{self, Summary};
-use crate::engine::units::{InfoHash, PieceIndex};
+use crate::engine::units::{InfoHash, PieceIndex, set_bit};
 use async_io::Timer;
 use log::warn;
 use std::collections::VecDeque;
@@ -46,6 +47,19 @@ pub struct Wish<'w> {
     pub trackers: &'w [String],
     /// What the board allows a walk to hold.
     pub walk_kib: u32,
+}
+
+impl<'w> Wish<'w> {
+    /// What options say of a path.
+    pub fn of(path: &'w Path, options: &'w Options) -> Wish<'w> {
+        Wish {
+            path,
+            torrent: options.torrent.as_deref(),
+            piece_bytes: options.piece_bytes,
+            trackers: &options.trackers,
+            walk_kib: options.board.disk.walk_kib,
+        }
+    }
 }
 
 /// A share that can be served.
@@ -356,7 +370,7 @@ pub async fn check(
         let expected = expected.map_err(|error| unreadable(&content.root, error))?;
         // What is not there or cannot be read is not offered: it is no reason to refuse the rest.
         if hash.is_ok_and(|hash| hash == expected) {
-            have[piece.0 as usize / 8] |= 0x80 >> (piece.0 % 8);
+            set_bit(&mut have, piece.0);
         }
         Ok(())
     };

@@ -96,37 +96,21 @@ mod tests {
     use crate::engine::library::{Catalog, Record};
     use crate::engine::units::InfoHash;
     use crate::service::flash_file::FlashFile;
-    use std::path::PathBuf;
+    use crate::service::test_folder::TestFolder;
+
     use std::string::ToString as _;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let name = std::format!("perennial-{}-{name}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            Folder(folder)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     #[test]
     fn what_is_put_on_a_shelf_stays_there() {
-        let folder = Folder::new("shelf");
-        let mut shelf = open(&folder.0).unwrap().slots;
+        let folder = TestFolder::new("shelf");
+        let mut shelf = open(folder.path()).unwrap().slots;
         let mut bytes = [7; 8];
         assert_eq!((shelf.length(), shelf.read_at(3, &mut bytes)), (Ok(0), Ok(0)));
         shelf.write_at(6, b"seventh").unwrap();
         assert_eq!(shelf.read_at(3, &mut bytes), Ok(8));
         assert_eq!(&bytes, b"\0\0\0seven");
         shelf.sync().unwrap();
-        let mut shelf = open(&folder.0).unwrap().slots;
+        let mut shelf = open(folder.path()).unwrap().slots;
         assert_eq!((shelf.length(), shelf.read_at(11, &mut bytes)), (Ok(13), Ok(2)));
         assert_eq!(&bytes[..2], b"th");
         shelf.clear().unwrap();
@@ -135,14 +119,14 @@ mod tests {
 
     #[test]
     fn a_library_in_files_is_found_again_also_without_its_look_up() {
-        let folder = Folder::new("library");
+        let folder = TestFolder::new("library");
         let hash = |number: u8| InfoHash::V1([number; 20]);
         for round in 0..3 {
             let (mut journal, mut pages) = ([0; 4096], [0; PAGE_BYTES]);
             let mut overlay = [None; 8];
             let lent = Lent { journal: &mut journal, overlay: &mut overlay, pages: &mut pages };
-            let flash = FlashFile::open(&folder.0.join("journal"), 64 << 10).unwrap();
-            let shelves = open(&folder.0).unwrap();
+            let flash = FlashFile::open(&folder.path().join("journal"), 64 << 10).unwrap();
+            let shelves = open(folder.path()).unwrap();
             let (mut catalog, opened) =
                 Catalog::open(flash, shelves, lent, 100, &mut |_| panic!("it is whole")).unwrap();
             assert_eq!((opened.is_refilled, catalog.count()), (round == 2, 20 * u32::from(round)));
@@ -155,16 +139,16 @@ mod tests {
                 assert!(catalog.get(&hash(number)).unwrap().is_some());
             }
             if round == 1 {
-                std::fs::remove_file(folder.0.join("lookup")).unwrap();
+                std::fs::remove_file(folder.path().join("lookup")).unwrap();
             }
         }
     }
 
     #[test]
     fn a_shelf_that_is_none_says_why() {
-        let folder = Folder::new("none");
-        std::fs::create_dir(folder.0.join("slots")).unwrap();
-        let error = open(&folder.0).unwrap_err();
+        let folder = TestFolder::new("none");
+        std::fs::create_dir(folder.path().join("slots")).unwrap();
+        let error = open(folder.path()).unwrap_err();
         assert!(error.to_string().contains("directory"), "{error}");
     }
 }

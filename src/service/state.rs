@@ -537,6 +537,18 @@ fn parse_name(name: &str) -> Option<(InfoHash, u32)> {
     Some((What::new(info_hash).info_hash()?, facts_crc))
 }
 
+/// Puts `bytes` where the file at `path` is, whose folder is there: after a cut it is the old one or
+/// the new one, and once this returns the new one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -88,7 +88,7 @@ impl Streams {
                 if flags.contains(EventFlags::OUT) || known.ended.get() {
                     known.writable.set(Writable::Yes);
                 }
-                clock.bell(clock.slot(slot)).ring();
+                clock.ring(slot);
             }
             if count < EVENTS_A_LOOK {
                 return;

@@ -9,13 +9,13 @@ use super::control::what::What;
 use super::fetch::magnet::Lead;
 use super::options::{FetchOptions, Options};
 use super::refusal::Refusal;
-use super::state::{State, refused, sync_folder};
+use super::state::{State, refused, replace, sync_folder};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use log::warn;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self};
+use std::io::{self};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::string::String;
@@ -101,12 +101,7 @@ impl State<'_> {
         let (folder, path) = (self.wanted_folder(), self.wanted_path(info_hash));
         let keep = || -> io::Result<()> {
             fs::create_dir_all(&folder)?;
-            let new = path.with_extension("new");
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(wanted)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_folder(&folder)
+            replace(&path, &serde_json::to_vec(wanted)?)
         };
         keep().map_err(|error| refused(&path, error))
     }

@@ -7,9 +7,8 @@ use crate::program::Folder;
 use crate::torrent::Metainfo;
 use crate::{fetch_from, film};
 use perennial::service::board::Board;
-use perennial::service::caps::CapOptions;
 use perennial::service::life;
-use perennial::service::options::{DhtOptions, FetchOptions, Options};
+use perennial::service::options::Options;
 use perennial::service::report::Report;
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
@@ -25,19 +24,10 @@ fn serving_a_block_allocates_nothing() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let state = home.path().join("state");
     let options = Options {
-        all_that_is_known: false,
-        map_port: true,
-        fetch: FetchOptions::default(),
-        dht: DhtOptions::default(),
-        caps: CapOptions::default(),
         paths: vec![film],
-        torrent: None,
-        piece_bytes: None,
         lan: true,
         listen: Some(free),
-        board: Board::named("small").unwrap(),
-        state: state.clone(),
-        trackers: Vec::new(),
+        ..Options::new(Board::named("small").unwrap(), state.clone())
     };
     let service = thread::spawn(move || {
         watch_this_thread();

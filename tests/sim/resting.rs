@@ -3,18 +3,21 @@
 use perennial::engine::metainfo::Layout;
 use perennial::engine::peer::serve::Request;
 use perennial::engine::peer::{Output, Peer};
+use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::pool::Pool;
 use perennial::engine::swarm::roster::Farewell;
 use perennial::engine::swarm::torrent::{Have, Torrent};
-use perennial::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
-use perennial::engine::units::{InfoHash, Instant, PeerId, PeerSlot, TorrentSlot};
+use perennial::engine::units::{InfoHash, Instant, PeerSlot, TorrentSlot};
 use perennial::engine::wire::PeerFault;
 
 use crate::fake_peer::{self as say, Speaks};
-use crate::world::address;
+use crate::world::{Board, address, swarm_of};
 
 const NAME: [u8; 20] = [7; 20];
 const SLOT: PeerSlot = PeerSlot(0);
+
+/// Room for one bitfield.
+const BITS: usize = Pool::lent_bytes(64);
 
 fn torrent(have: Have) -> Torrent {
     let layout = Layout { total_bytes: 1 << 20, piece_bytes: 32 << 10 };
@@ -24,20 +27,9 @@ fn torrent(have: Have) -> Torrent {
 
 /// A box of one place for a torrent and two for peers, and a caller that has shaken hands.
 fn with_a_caller(rests: bool, then: impl FnOnce(&mut Swarm<'_>, &mut Peer<'_>, Instant)) {
-    let (mut torrents, mut members) = ([const { None }; 1], [const { None }; 2]);
-    let (mut nudged, mut bits) = ([PeerSlot(0); 2], [0; Pool::lent_bytes(64)]);
-    let (mut candidates, mut requests) = ([None; 2], [Request::default(); 4]);
-    let memory = SwarmMemory {
-        torrents: &mut torrents,
-        members: &mut members,
-        nudged: &mut nudged,
-        bits: &mut bits,
-        candidates: &mut candidates,
-    };
-    let limits = SwarmLimits { peers_max: 2, unchoked_max: 1, per_address_max: 2 };
-    let (peer_id, listen_port, requests_max) = (PeerId([1; 20]), 6_881, 4);
-    let identity = Identity { peer_id, listen_port, requests_max, exchanges: false, dht_port: 0 };
-    let mut swarm = Swarm::new(memory, limits, identity);
+    let board =
+        Board { peers_max: 2, spare_pumps: 0, torrents_max: 1, bits_bytes: BITS, ..Board::ROOMY };
+    let (mut swarm, mut requests) = (swarm_of(&board), [Request::default(); 4]);
     swarm.torrents_rest = rests;
     let now = Instant::from_millis(1_000);
     let mut peer = Peer::accepted(SLOT, address(1, 5_000), &mut requests, now);

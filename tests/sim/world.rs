@@ -102,29 +102,9 @@ impl World {
     /// A box with nothing to serve yet.
     pub fn new(board: Board, seed: u64) -> World {
         let slots = usize::from(board.peers_max + board.spare_pumps);
-        // Lent for good: a test's process is short.
-        let memory = SwarmMemory {
-            torrents: lend(board.torrents_max, None),
-            members: lend(slots, None),
-            nudged: lend(slots, PeerSlot(0)),
-            bits: lend(board.bits_bytes, 0),
-            candidates: lend(board.candidates_max, None),
-        };
-        let limits = SwarmLimits {
-            peers_max: board.peers_max,
-            unchoked_max: board.unchoked_max,
-            per_address_max: board.per_address_max,
-        };
-        let identity = Identity {
-            peer_id: PeerId(SEED_ID),
-            listen_port: 6_881,
-            requests_max: board.requests_per_peer,
-            exchanges: false,
-            dht_port: 0,
-        };
         World {
             clock: SimClock::default(),
-            swarm: Swarm::new(memory, limits, identity),
+            swarm: swarm_of(&board),
             storage: Storage::default(),
             trace: Trace::new(),
             heeds_appetite: true,
@@ -465,6 +445,32 @@ impl World {
 /// The address of guest `number`.
 pub fn address(number: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 1, number], port))
+}
+
+/// An empty swarm in a board's sizes.
+pub fn swarm_of(board: &Board) -> Swarm<'static> {
+    let slots = usize::from(board.peers_max + board.spare_pumps);
+    // Lent for good: a test's process is short.
+    let memory = SwarmMemory {
+        torrents: lend(board.torrents_max, None),
+        members: lend(slots, None),
+        nudged: lend(slots, PeerSlot(0)),
+        bits: lend(board.bits_bytes, 0),
+        candidates: lend(board.candidates_max, None),
+    };
+    let limits = SwarmLimits {
+        peers_max: board.peers_max,
+        unchoked_max: board.unchoked_max,
+        per_address_max: board.per_address_max,
+    };
+    let identity = Identity {
+        peer_id: PeerId(SEED_ID),
+        listen_port: 6_881,
+        requests_max: board.requests_per_peer,
+        exchanges: false,
+        dht_port: 0,
+    };
+    Swarm::new(memory, limits, identity)
 }
 
 fn lend<T: Clone>(count: usize, value: T) -> &'static mut [T] {

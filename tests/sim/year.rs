@@ -18,10 +18,9 @@ use perennial::engine::library::{Catalog, Record};
 use perennial::engine::metainfo::Layout;
 use perennial::engine::peer::serve::Request;
 use perennial::engine::peer::{Output, Peer};
-use perennial::engine::swarm::pool::Pool;
+use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::torrent::{Have, Torrent};
-use perennial::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
-use perennial::engine::units::{InfoHash, Instant, PeerId, PeerSlot, TorrentSlot};
+use perennial::engine::units::{InfoHash, Instant, PeerSlot, TorrentSlot};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -29,7 +28,7 @@ use std::rc::Rc;
 use crate::fake_peer::{self as say, Speaks};
 use crate::mock_flash::MockFlash;
 use crate::prng::Prng;
-use crate::world::address;
+use crate::world::{Board, address, swarm_of};
 
 #[test]
 fn a_year_leaves_memory_journal_and_writes_as_they_were() {
@@ -86,20 +85,8 @@ fn live_for_a_year(seed: u64, mut each: impl FnMut(Month)) {
     let flash = MockFlash::<512, 4_096>::new(128 << 10);
     let mut visit = |damaged: Damaged<'_>| panic!("no damage: {damaged:?}");
     let (catalog, _) = Catalog::open(flash, shelves, lent, 2 * TORRENTS, &mut visit).unwrap();
-    let (mut torrents, mut members) = ([const { None }; AWAKE], [const { None }; 2]);
-    let (mut nudged, mut bits) = ([PeerSlot(0); 2], [0; Pool::lent_bytes(64)]);
-    let mut candidates = [None; 2];
-    let memory = SwarmMemory {
-        torrents: &mut torrents,
-        members: &mut members,
-        nudged: &mut nudged,
-        bits: &mut bits,
-        candidates: &mut candidates,
-    };
-    let limits = SwarmLimits { peers_max: 2, unchoked_max: 2, per_address_max: 2 };
-    let (peer_id, listen_port, requests_max) = (PeerId([1; 20]), 6_881, 8);
-    let identity = Identity { peer_id, listen_port, requests_max, exchanges: false, dht_port: 0 };
-    let mut swarm = Swarm::new(memory, limits, identity);
+    let board = Board { peers_max: 2, spare_pumps: 0, torrents_max: AWAKE, ..Board::ROOMY };
+    let mut swarm = swarm_of(&board);
     swarm.torrents_rest = true;
     let (schedules, prng) = ([const { None }; AWAKE], Prng::new(seed));
     let (now, next_name, hand) = (Instant::from_millis(1_000), 0, 0);

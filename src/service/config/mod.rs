@@ -222,20 +222,17 @@ impl Config {
     pub fn options(&self) -> Result<Options, Refusal> {
         let output = self.fetch.into.clone().unwrap_or_default();
         let sequential = self.fetch.sequential;
+        let board = Board::chosen(self.board.as_deref())?;
         Ok(Options {
             all_that_is_known: true,
             map_port: self.network.map_port,
-            paths: Vec::new(),
             fetch: FetchOptions { output, sequential, ..FetchOptions::default() },
-            torrent: None,
-            piece_bytes: None,
             lan: self.network.lan_only,
             listen: self.network.listen,
             dht: self.network.dht.clone(),
             caps: self.caps,
-            board: Board::chosen(self.board.as_deref())?,
-            state: self.state_folder()?,
             trackers: self.network.trackers.clone(),
+            ..Options::new(board, self.state_folder()?)
         })
     }
 }

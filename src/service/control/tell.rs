@@ -301,24 +301,9 @@ mod tests {
     use super::*;
     use crate::service::Board;
     use crate::service::control::answer::Item;
-    use crate::service::options::FetchOptions;
 
     fn options() -> Options {
-        Options {
-            all_that_is_known: false,
-            map_port: true,
-            paths: Vec::new(),
-            fetch: FetchOptions::default(),
-            torrent: None,
-            piece_bytes: None,
-            lan: false,
-            listen: None,
-            dht: DhtOptions::default(),
-            caps: CapOptions::default(),
-            board: Board::named("tiny").unwrap(),
-            state: "/state".into(),
-            trackers: Vec::new(),
-        }
+        Options::new(Board::named("tiny").unwrap(), "/state".into())
     }
 
     #[test]

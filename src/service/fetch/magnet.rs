@@ -338,7 +338,7 @@ async fn take_up(
             service.grounds.asked.ring();
         }
     }
-    service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+    service.clock.ring(service.duties.fetch);
     service.ring_nudged();
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::engine::library::{Extent, ExtentMap};
 use crate::engine::limits::PATH_BYTES_MAX;
 use crate::engine::metainfo::glob::Glob;
 use crate::engine::metainfo::{self, MetainfoError, Summary};
-use crate::engine::units::Span;
+use crate::engine::units::{Span, has_bit, set_bit};
 use crate::service::content::{Content, FileSource, look, numbered, open_beneath};
 use crate::service::draft::{Counted, torrent_name};
 use crate::service::known::WINDOW_BYTES;
@@ -199,7 +199,7 @@ pub fn wanted_pieces(
         }
         bytes += file.length;
         for piece in layout.pieces_of(Span { at: file.start, length: file.length }) {
-            wanted[piece as usize / 8] |= 0x80 >> (piece % 8);
+            set_bit(&mut wanted, piece);
         }
     }
     Ok((wanted, bytes))
@@ -261,7 +261,7 @@ impl<'p> Maker<'p> {
         while let Some(file) = files.next_file().map_err(broken)? {
             let span = Span { at: file.start, length: file.length };
             let mut pieces = summary.layout.pieces_of(span);
-            let is_wanted = |piece: u32| wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+            let is_wanted = |piece: u32| has_bit(wanted, piece);
             let needed = pieces.any(is_wanted) || span.length == 0 && plan.files.is_empty();
             let (path_at, naming) = (file.path_at, Naming::MadeSafe);
             let extent =

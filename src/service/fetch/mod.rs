@@ -387,7 +387,7 @@ pub async fn stop(service: &Service<'_>) {
         for goal in goals.borrow_mut().iter_mut().filter(|goal| goal.unrecorded_bytes > 0) {
             goal.record_at = now;
         }
-        service.clock.bell(service.clock.slot(service.duties.fetch)).ring();
+        service.clock.ring(service.duties.fetch);
         service.clock.sleep(STOP_LOOK_MS, "the last record").await;
     }
 }

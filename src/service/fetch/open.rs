@@ -13,7 +13,7 @@ use super::progress::Progress;
 use crate::engine::library::extents::Stamp;
 use crate::engine::library::{ExtentMap, Facts};
 use crate::engine::metainfo::{Summary, glob::Glob};
-use crate::engine::units::{InfoHash, PieceIndex, Span};
+use crate::engine::units::{InfoHash, PieceIndex, Span, has_bit};
 use crate::service::Refusal;
 use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft;
@@ -60,7 +60,7 @@ pub struct Errand {
 impl Errand {
     /// Whether a piece is wanted.
     pub fn wants(&self, piece: u32) -> bool {
-        self.wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0
+        has_bit(&self.wanted, piece)
     }
 }
 
@@ -264,7 +264,7 @@ async fn adopt_existing(
     }
     let content = made.content.again().map_err(|error| unreadable(&made.content.root, error))?;
     let have = check(workshop.lanes, content, &made.summary.name, progress).await?;
-    let has = |piece: u32| have[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+    let has = |piece: u32| has_bit(&have, piece);
     let foreign = |(_, found): &&(u32, Found)| *found == Found::Foreign && !force;
     for (index, _) in made.found.iter().filter(foreign) {
         let mut source = FileSource(&made.content.extents);
@@ -282,11 +282,10 @@ fn errand(share: Share, wanted: Vec<u8>, folder: PathBuf, progress: Progress) ->
     let layout = share.content.layout;
     let (mut wanted_bytes, mut here_bytes) = (0, 0);
     for piece in 0..layout.piece_count() {
-        let (byte, bit) = (piece as usize / 8, 0x80 >> (piece % 8));
-        if wanted[byte] & bit != 0 {
+        if has_bit(&wanted, piece) {
             let bytes = u64::from(layout.piece_len(PieceIndex(piece)));
             wanted_bytes += bytes;
-            here_bytes += if progress.verified[byte] & bit != 0 { bytes } else { 0 };
+            here_bytes += if has_bit(&progress.verified, piece) { bytes } else { 0 };
         }
     }
     let errand = Errand { wanted, wanted_bytes, here_bytes, folder, progress };
@@ -295,7 +294,7 @@ fn errand(share: Share, wanted: Vec<u8>, folder: PathBuf, progress: Progress) ->
 
 /// Whether every file that a wanted piece reaches into is the one that was made for it.
 fn files_are_there(content: &Content, wanted: &[u8]) -> bool {
-    let is_wanted = |piece: u32| wanted[piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+    let is_wanted = |piece: u32| has_bit(wanted, piece);
     let mut source = FileSource(&content.extents);
     let mut extents = ExtentMap::new(&mut source, content.file_count);
     (0..content.file_count).all(|index| {

@@ -10,7 +10,7 @@
 use crate::engine::journal::{Journal, JournalError, Operation};
 use crate::engine::library::ExtentMap;
 use crate::engine::library::progress::{self, CHUNK_RECORD_BYTES_MAX, Chunk};
-use crate::engine::units::{PieceIndex, Span};
+use crate::engine::units::{PieceIndex, Span, has_bit};
 use crate::service::board::JOURNAL_BUFFER_BYTES;
 use crate::service::content::{Content, FileSource, open_beneath};
 use crate::service::flash_file::{FlashFile, FlashFileError};
@@ -136,8 +136,7 @@ fn capacity(bitfield_bytes: u32) -> u32 {
 fn sync(content: &Content, verified: &[u8], recorded: &[u8]) -> io::Result<()> {
     let mut files = heapless::Vec::<u32, SYNCED_MAX>::new();
     for piece in 0..content.layout.piece_count() {
-        let (byte, bit) = (piece as usize / 8, 0x80 >> (piece % 8));
-        if verified[byte] & bit == 0 || recorded[byte] & bit != 0 {
+        if !has_bit(verified, piece) || has_bit(recorded, piece) {
             continue;
         }
         let piece = PieceIndex(piece);

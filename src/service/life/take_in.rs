@@ -2,7 +2,7 @@
 
 use crate::engine::swarm::fetch::FetchFull;
 use crate::engine::swarm::torrent::{Have, Torrent};
-use crate::engine::units::{PieceIndex, TorrentSlot};
+use crate::engine::units::{PieceIndex, TorrentSlot, has_bit};
 use crate::service::announcer::{self, Announcer};
 use crate::service::fetch::open::Taken;
 use crate::service::fetch::{Goal, Keeper};
@@ -152,7 +152,7 @@ pub(in crate::service) fn have_of(
         Refusal::new(&share.name, problem, "share fewer, or choose a larger board")
     })?;
     for piece in 0..layout.piece_count() {
-        if bits[piece as usize / 8] & (0x80 >> (piece % 8)) != 0 {
+        if has_bit(bits, piece) {
             swarm.set_bit(span, piece);
         } else {
             left += u64::from(layout.piece_len(PieceIndex(piece)));

@@ -307,7 +307,7 @@ impl Pump<'_, '_> {
         if !self.greeted && self.peer.torrent().is_some() {
             self.greeted = true;
             self.service.lobby.greeted(self.slot);
-            self.service.clock.bell(self.service.clock.slot(self.service.duties.scrub)).ring();
+            self.service.clock.ring(self.service.duties.scrub);
         }
     }
 

@@ -143,13 +143,7 @@ impl Steward<'_, '_> {
         }
         let before = self.keeper.archive.ask(move |state| state.at(&whole)).await;
         let mut workshop = Workshop { archive: self.keeper.archive, lanes: &self.service.lanes };
-        let wish = Wish {
-            path,
-            torrent: options.torrent.as_deref(),
-            piece_bytes: options.piece_bytes,
-            trackers: &options.trackers,
-            walk_kib: options.board.disk.walk_kib,
-        };
+        let wish = Wish::of(path, options);
         let share = workshop.open(wish, progress).await?;
         if share.hashed_bytes > 0 {
             info!("{}: shared: {}", share.name, magnet_of(self.service, &share, options));
@@ -170,7 +164,7 @@ impl Steward<'_, '_> {
             rest::wake(self.service, self.keeper, info_hash).await?;
         }
         self.service.pass.note_new(info_hash);
-        self.service.clock.bell(self.service.clock.slot(self.service.duties.pass)).ring();
+        self.service.clock.ring(self.service.duties.pass);
         Ok(())
     }
 

@@ -135,14 +135,7 @@ impl Steward<'_, '_> {
         loop {
             let said = (info_hash, moving.to.display().to_string(), copying.copied_bytes);
             self.carried.replace(Some(said));
-            let mut job = Job::Copy(copying);
-            let done = loop {
-                match self.service.lanes.submit(job) {
-                    Ok(receipt) => break receipt.await,
-                    Err(back) => job = back,
-                }
-                self.service.clock.sleep(BUSY_MS, "a lane to copy on").await;
-            };
+            let done = self.service.on_a_lane(Job::Copy(copying), "a lane to copy on").await;
             let Done::Copied(back, result) = done else { return Ok(true) };
             copying = back;
             if !result? {
@@ -203,6 +196,3 @@ fn full(layout: &crate::engine::metainfo::Layout) -> std::vec::Vec<u8> {
     }
     bits
 }
-
-/// Before a lane is asked again when all of them were taken.
-const BUSY_MS: u64 = 50;

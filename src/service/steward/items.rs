@@ -4,7 +4,7 @@ use super::add::WAITS;
 use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
 use crate::engine::swarm::torrent::Have;
-use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot};
+use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot, has_bit};
 use crate::service::Refusal;
 use crate::service::announcer::TrackerSeen;
 use crate::service::control::answer::{
@@ -71,9 +71,7 @@ fn here_bytes(entry: &Entry, facts: &Facts<'_>, folder: &Path) -> u64 {
         (false, Some(_)) => fs::read(folder.join("have")).unwrap_or_default(),
         (false, None) => return facts.layout.total_bytes,
     };
-    let here = |piece: &u32| {
-        bits.get(*piece as usize / 8).is_some_and(|byte| byte & (0x80 >> (piece % 8)) != 0)
-    };
+    let here = |piece: &u32| has_bit(&bits, *piece);
     let pieces = (0..facts.layout.piece_count()).filter(here);
     pieces.map(|piece| u64::from(facts.layout.piece_len(PieceIndex(piece)))).sum()
 }
@@ -476,7 +474,7 @@ impl Known {
     fn here_bytes_of(&self, span: crate::engine::units::Span) -> u64 {
         let Some(have) = &self.have else { return span.length };
         let layout = self.content.layout;
-        let here = |piece: &u32| have[*piece as usize / 8] & (0x80 >> (piece % 8)) != 0;
+        let here = |piece: &u32| has_bit(have, *piece);
         let within = |piece: u32| {
             let start = layout.offset(PieceIndex(piece));
             let end = start + u64::from(layout.piece_len(PieceIndex(piece)));

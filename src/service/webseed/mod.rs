@@ -106,7 +106,7 @@ impl WebSeeds {
         others.for_each(|(url, named)| self.add(torrent, &found, url, named));
         found.urls.iter().for_each(|url| self.add(torrent, &found, url, false));
         for slot in (self.first..).take(self.corrupt.len()) {
-            service.clock.bell(service.clock.slot(slot.into())).ring();
+            service.clock.ring(slot.into());
         }
     }
 

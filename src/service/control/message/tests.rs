@@ -1,8 +1,7 @@
 //! Requests as lines, right ones and wrong ones.
 
 use super::*;
-use crate::service::caps::CapOptions;
-use crate::service::options::{DhtOptions, FetchOptions};
+use crate::service::options::FetchOptions;
 use std::vec;
 
 fn what(text: &str) -> What {
@@ -175,8 +174,6 @@ fn many_paths_are_told_in_parts_that_fit() {
 #[test]
 fn what_share_and_get_are_asked_is_told_with_absolute_paths() {
     let options = Options {
-        all_that_is_known: false,
-        map_port: true,
         paths: vec!["film.mkv".into()],
         fetch: FetchOptions {
             links: vec!["magnet:?x".into(), "http://a/b".into(), "c.torrent".into()],
@@ -185,14 +182,8 @@ fn what_share_and_get_are_asked_is_told_with_absolute_paths() {
             ..FetchOptions::default()
         },
         torrent: Some("film.torrent".into()),
-        piece_bytes: None,
-        lan: false,
-        listen: None,
-        dht: DhtOptions::default(),
-        caps: CapOptions::default(),
-        board: crate::service::Board::named("tiny").unwrap(),
-        state: "/state".into(),
         trackers: vec!["udp://a:1".into()],
+        ..Options::new(crate::service::Board::named("tiny").unwrap(), "/state".into())
     };
     let here = |name: &str| std::env::current_dir().unwrap().join(name);
     let add = Add::of(&options).unwrap();
