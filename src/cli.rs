@@ -360,9 +360,15 @@ impl Tell {
     }
 }
 
+/// Where a box keeps its state that runs on the usual configuration.
+pub fn box_folder() -> Result<PathBuf, Refusal> {
+    let file = config::usual_file();
+    file.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.state_folder()
+}
+
 impl BoxArgs {
     fn teller(self, out: &mut dyn std::io::Write) -> Result<Teller<'_>, Refusal> {
-        let state = self.state.map_or_else(state::usual_folder, Ok)?;
+        let state = self.state.map_or_else(box_folder, Ok)?;
         let client = Client::connect_to_running(&state)?;
         Ok(Teller::new(client, self.json, out, tell::terminal_columns()))
     }

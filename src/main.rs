@@ -47,12 +47,13 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
     let serving = [("--board", board), ("--lan", common.lan), ("--listen", listen)];
     let target = Target::chosen(args.for_board.as_deref(), args.output, &serving)?;
     let report = &mut Report::new(common.json);
+    let named = args.common.state.is_some();
     let mut options = args.common.options()?;
     options.paths = args.paths;
     options.torrent = args.torrent;
     options.piece_bytes = args.piece_size;
     match target {
-        None if handed_over(&options, report)? => Ok(()),
+        None if handed_over(named, &options, report)? => Ok(()),
         None => life::live(&options, report),
         Some(target) => image::make(&target, &options, report),
     }
@@ -62,6 +63,7 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
     args.files.iter().try_for_each(|pattern| open::check_pattern(pattern))?;
     args.web_seeds.iter().try_for_each(|url| webseed::check_url(url))?;
     let report = &mut Report::new(args.common.json);
+    let named = args.common.state.is_some();
     let mut options = args.common.options()?;
     options.fetch = FetchOptions {
         links: args.links,
@@ -73,12 +75,17 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         web_seeds: args.web_seeds,
         force: args.force,
     };
-    if handed_over(&options, report)? { Ok(()) } else { life::live(&options, report) }
+    if handed_over(named, &options, report)? { Ok(()) } else { life::live(&options, report) }
 }
 
-/// Whether a box runs on that state folder already, which has then been told.
-fn handed_over(options: &Options, report: &Report) -> Result<bool, Refusal> {
-    let Some(client) = Client::connect(&options.state)? else { return Ok(false) };
+/// Whether a box runs already, on that state folder or, where none was `named`, on the usual
+/// configuration; it has then been told.
+fn handed_over(named: bool, options: &Options, report: &Report) -> Result<bool, Refusal> {
+    let client = match Client::connect(&options.state)? {
+        None if !named => Client::connect(&cli::box_folder()?)?,
+        client => client,
+    };
+    let Some(client) = client else { return Ok(false) };
     let (out, columns) = (&mut std::io::stdout(), tell::terminal_columns());
     Teller::new(client, report.is_json(), out, columns).hand_over(options)?;
     Ok(true)

@@ -8,4 +8,6 @@ fn main() {
     println!("cargo:rerun-if-changed=memory.x");
     println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    // Functions that are alike are kept once.
+    println!("cargo:rustc-link-arg-bins=--icf=all");
 }

@@ -444,8 +444,9 @@ const WEB_SEED_BYTES: usize = 512;
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;
 
-/// Standard streams, reactor, listeners, discovery, trackers, journal, lock.
-const OTHER_DESCRIPTORS: u64 = 32;
+/// Standard streams, reactor, listeners, discovery, trackers, the DHT, the state folder's files, the
+/// owner's commands, a copy under way, watched folders and a look into them.
+const OTHER_DESCRIPTORS: u64 = 96;
 
 #[cfg(test)]
 mod tests {

@@ -408,11 +408,8 @@ async fn lay_down(steward: &Steward<'_, '_>, duty: &mut Duty) -> bool {
         service.swarm.borrow_mut().withdraw(slot);
         service.ring_nudged();
         service.clock.ring(service.duties.fetch);
-        let laid_down = match rest::is_over(service, slot) {
-            true => rest::lay_down(service, steward.keeper, slot).await,
-            false => Ok(false),
-        };
-        if !laid_down.inspect_err(|refusal| warn!("{refusal}")).unwrap_or(false) {
+        let is_over = rest::is_over(service, slot);
+        if !is_over || !rest::lay_down(service, steward.keeper, slot).await {
             duty.leaving.push((slot, info_hash));
         }
     }

@@ -76,17 +76,6 @@ struct Page<T> {
 }
 
 impl Pass {
-    /// A torrent is new.
-    ///
-    /// # When full
-    /// The pass finds it in its turn.
-    pub fn note_new(&self, info_hash: InfoHash) {
-        let mut news = self.news.borrow_mut();
-        if news.len() < NEWS_MAX {
-            news.push_back(info_hash);
-        }
-    }
-
     /// How the walks stand that tell trackers and the DHT.
     pub fn standing(&self) -> [Standing; 2] {
         [&self.trackers, &self.dht].map(|walk| Standing {
@@ -94,6 +83,20 @@ impl Pass {
             seen: walk.seen.get(),
             took_ms: walk.took_ms.get(),
         })
+    }
+}
+
+impl Service<'_> {
+    /// A torrent is new on the air: its turn to be announced comes first.
+    ///
+    /// # When full
+    /// The pass finds it in its turn.
+    pub fn announce_next(&self, info_hash: InfoHash) {
+        let mut news = self.pass.news.borrow_mut();
+        if news.len() < NEWS_MAX {
+            news.push_back(info_hash);
+        }
+        self.clock.ring(self.duties.pass);
     }
 }
 

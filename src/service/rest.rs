@@ -23,7 +23,7 @@ use super::walk::LeftOut;
 use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching as _;
 use crate::engine::units::{InfoHash, PeerSlot, TorrentSlot};
-use log::debug;
+use log::{debug, warn};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -125,7 +125,7 @@ pub async fn wake(
         service.grounds.asked.ring();
     }
     if is_known {
-        make_room(service, keeper).await?;
+        make_room(service, keeper).await;
     }
     // Looked up once more: from the answer on nobody can come between, who pauses it say.
     let known = keeper.archive.ask(find).await;
@@ -141,27 +141,22 @@ pub fn has_room(service: &Service<'_>) -> bool {
 }
 
 /// Sees to it that a place is free, if one can be.
-pub async fn make_room(service: &Service<'_>, keeper: &Keeper<'_>) -> Result<(), Refusal> {
+pub async fn make_room(service: &Service<'_>, keeper: &Keeper<'_>) {
     if has_room(service) {
-        return Ok(());
+        return;
     }
     let places = service.contents.borrow().len();
     for _ in 0..places {
         let at = service.rest.hand.get() % places;
         service.rest.hand.set(at + 1);
-        if lay_down(service, keeper, TorrentSlot(at as u16)).await? {
-            return Ok(());
+        if lay_down(service, keeper, TorrentSlot(at as u16)).await {
+            return;
         }
     }
-    Ok(())
 }
 
 /// Lets a torrent rest; `false` while it is in use.
-pub async fn lay_down(
-    service: &Service<'_>,
-    keeper: &Keeper<'_>,
-    slot: TorrentSlot,
-) -> Result<bool, Refusal> {
+pub async fn lay_down(service: &Service<'_>, keeper: &Keeper<'_>, slot: TorrentSlot) -> bool {
     // A lane that works with its content holds it.
     let free =
         |content: &Option<Arc<_>>| content.as_ref().is_some_and(|c| Arc::strong_count(c) == 1);
@@ -170,17 +165,17 @@ pub async fn lay_down(
         || !service.fetched.is_settled(slot)
         || service.webseeds.is_visited(slot)
     {
-        return Ok(false);
+        return false;
     }
     let (info_hash, sent_bytes) = {
         let mut swarm = service.swarm.borrow_mut();
         if !swarm.is_active(slot) {
-            return Ok(false);
+            return false;
         }
         let torrent = swarm.torrent(slot);
         let counted = (torrent.info_hash, torrent.sent_bytes);
         if !swarm.rest(slot) {
-            return Ok(false);
+            return false;
         }
         counted
     };
@@ -192,9 +187,11 @@ pub async fn lay_down(
     keeper.announcer.remove(slot);
     service.webseeds.forget(slot);
     if sent_bytes > 0 {
-        keeper.archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
+        let counted = keeper.archive.ask(move |state| state.count_sent(&[(info_hash, sent_bytes)]));
+        // It rests all the same, and nobody is sent away for a number.
+        counted.await.unwrap_or_else(|refusal| warn!("{refusal}"));
     }
-    Ok(true)
+    true
 }
 
 /// Ends all that is under way of a torrent: peers are let go, lanes give back what they have of it,
@@ -210,7 +207,7 @@ pub async fn take_off_the_air(
     service.ring_nudged();
     for _ in 0..WITHDRAWN_MS / LOOK_MS {
         service.clock.ring(service.duties.fetch);
-        if is_over(service, slot) && lay_down(service, keeper, slot).await? {
+        if is_over(service, slot) && lay_down(service, keeper, slot).await {
             return Ok(());
         }
         service.clock.sleep(LOOK_MS, "the end of a torrent").await;

@@ -315,12 +315,18 @@ impl<'m> State<'m> {
         Ok(())
     }
 
-    /// So many more bytes of a torrent's content were sent.
-    pub fn count_sent(&mut self, info_hash: InfoHash, sent_bytes: u64) -> Result<(), Refusal> {
-        // A name whose metadata never came is none of the library's.
-        let Some(entry) = self.get(&info_hash) else { return Ok(()) };
-        let bytes = entry.sent_bytes.saturating_add(sent_bytes);
-        self.record(Record::Sent { info_hash, bytes })
+    /// So many more bytes of each torrent's content were sent.
+    pub fn count_sent(&mut self, sent: &[(InfoHash, u64)]) -> Result<(), Refusal> {
+        let mut records = Vec::with_capacity(sent.len());
+        for (info_hash, sent_bytes) in sent.iter().filter(|(_, bytes)| *bytes > 0) {
+            // A name whose metadata never came is none of the library's.
+            if let Some(entry) = self.get(info_hash) {
+                let bytes = entry.sent_bytes.saturating_add(*sent_bytes);
+                records.push(Record::Sent { info_hash: *info_hash, bytes });
+            }
+        }
+        let recorded = self.catalog.record_all(&records);
+        recorded.map_err(|error| refused_catalog(&self.folder, error))
     }
 
     /// Records something; when this returns it will be known after any power cut.

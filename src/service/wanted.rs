@@ -34,8 +34,11 @@ pub struct Wanted {
     pub sequential: bool,
     /// Trackers that its link names.
     pub trackers: Vec<String>,
-    /// Web seeds that its link, or the owner, names.
+    /// Web seeds that the owner names: they may be in the house.
     pub web_seeds: Vec<String>,
+    /// Web seeds that its link names.
+    #[serde(default)]
+    pub told_web_seeds: Vec<String>,
     /// Peers to begin with.
     pub peers: Vec<SocketAddr>,
     /// Not now. Of a torrent of which more is known than this the library says that.
@@ -48,7 +51,7 @@ impl Wanted {
     pub fn of_lead(lead: &Lead, fetch: &FetchOptions) -> Wanted {
         let mut wanted = Wanted::new(&lead.name, fetch);
         wanted.trackers.clone_from(&lead.trackers);
-        wanted.web_seeds.extend(lead.web_seeds.iter().cloned());
+        wanted.told_web_seeds.clone_from(&lead.web_seeds);
         wanted.peers.extend(&lead.peers);
         wanted
     }
@@ -63,6 +66,7 @@ impl Wanted {
             sequential: fetch.sequential,
             trackers: Vec::new(),
             web_seeds: fetch.web_seeds.clone(),
+            told_web_seeds: Vec::new(),
             peers: fetch.peers.clone(),
             paused: false,
         }
@@ -75,7 +79,7 @@ impl Wanted {
             name: self.name.clone(),
             trackers: self.trackers.clone(),
             peers: self.peers.clone(),
-            web_seeds: Vec::new(),
+            web_seeds: self.told_web_seeds.clone(),
         }
     }
 

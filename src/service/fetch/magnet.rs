@@ -120,16 +120,19 @@ pub async fn seek(service: &Service<'_>, keeper: &Keeper<'_>, lead: Lead) -> Res
         state.new_folder()
     };
     let folder = keeper.archive.ask(begin).await?;
+    rest::make_room(service, keeper).await;
+    // Two may have asked for it at once: from here to its place nobody comes between.
+    let is_active = service.swarm.borrow().find(&info_hash.on_the_wire()).is_some();
     let file = folder.join(torrent_name(&lead.name));
-    let sought = seek_into(service, keeper, lead, file).await;
-    if sought.is_err() {
+    let sought = if is_active { Ok(()) } else { seek_into(service, keeper, lead, file) };
+    if is_active || sought.is_err() {
         // Should it stay, the next start clears it away.
         let _ = std::fs::remove_dir_all(folder);
     }
     sought
 }
 
-async fn seek_into(
+fn seek_into(
     service: &Service<'_>,
     keeper: &Keeper<'_>,
     lead: Lead,
@@ -137,7 +140,6 @@ async fn seek_into(
 ) -> Result<(), Refusal> {
     let (fetch, info_hash) = (keeper.options.fetch.clone(), lead.info_hash);
     let content = begin_file(&file, &lead)?;
-    rest::make_room(service, keeper).await?;
     let torrent = Torrent {
         info_hash,
         layout: UNKNOWN,

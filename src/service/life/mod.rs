@@ -103,10 +103,7 @@ fn live_with(
         let keeper = Keeper { archive: &archive, announcer: &announcer, options };
         let parts = Parts { listener, lanes, grounds, opened, charge };
         let sent = serve(options, report, parts, &keeper, &mut signals).await?;
-        for (info_hash, sent_bytes) in sent.into_iter().filter(|(_, bytes)| *bytes > 0) {
-            archive.ask(move |state| state.count_sent(info_hash, sent_bytes)).await?;
-        }
-        Ok(())
+        archive.ask(move |state| state.count_sent(&sent)).await
     })
 }
 

@@ -28,7 +28,12 @@ pub(in crate::service) async fn take_in(
         let (info_hash, wanted) = (share.info_hash, Wanted::new(&share.name, &options.fetch));
         keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
     }
-    rest::make_room(service, keeper).await?;
+    rest::make_room(service, keeper).await;
+    let active = service.swarm.borrow().find(&share.info_hash.on_the_wire());
+    // Two may have asked for it at once: from here to its place nobody comes between.
+    if let Some(slot) = active {
+        return Ok((slot, share));
+    }
     let slot = activate(service, keeper.announcer, &share, options)?;
     let Some(errand) = errand else { return Ok((slot, share)) };
     let (order, chance) = (keeper.order(), announcer::random());
@@ -38,7 +43,7 @@ pub(in crate::service) async fn take_in(
         let refusal = fetch_refused(&share.name, full);
         // Whoever holds its content keeps it from resting.
         drop(share);
-        rest::lay_down(service, keeper, slot).await?;
+        rest::lay_down(service, keeper, slot).await;
         return Err(refusal);
     }
     let now = service.clock.now();

@@ -83,7 +83,8 @@ impl Steward<'_, '_> {
         let output = add.into.clone().unwrap_or_else(|| of_box.fetch.output.clone());
         if !add.links.is_empty() && output.as_os_str().is_empty() {
             let problem = "nobody has said where what is fetched goes";
-            let remedy = "say so with `-o DIR`, or as `into` below [fetch] in the configuration";
+            let remedy =
+                "say so with `--into DIR`, or as `into` below [fetch] in the configuration";
             return Err(Refusal::new("add", problem, remedy));
         }
         let fetch = FetchOptions {
@@ -163,8 +164,7 @@ impl Steward<'_, '_> {
         if rest::has_room(self.service) {
             rest::wake(self.service, self.keeper, info_hash).await?;
         }
-        self.service.pass.note_new(info_hash);
-        self.service.clock.ring(self.service.duties.pass);
+        self.service.announce_next(info_hash);
         Ok(())
     }
 

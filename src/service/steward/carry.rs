@@ -183,7 +183,7 @@ impl Steward<'_, '_> {
 }
 
 fn still_fetched(order: &Move) -> Refusal {
-    let remedy = "wait until it is complete, or add it anew with -o";
+    let remedy = "wait until it is complete, or remove it and add it with `--into`";
     Refusal::new(&order.what, "is still being fetched", remedy)
 }
 

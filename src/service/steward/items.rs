@@ -3,8 +3,9 @@
 use super::add::WAITS;
 use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
+use crate::engine::metainfo::Layout;
 use crate::engine::swarm::torrent::Have;
-use crate::engine::units::{InfoHash, Instant, PieceIndex, TorrentSlot, has_bit};
+use crate::engine::units::{InfoHash, Instant, PieceIndex, Span, TorrentSlot, has_bit};
 use crate::service::Refusal;
 use crate::service::announcer::TrackerSeen;
 use crate::service::control::answer::{
@@ -61,13 +62,16 @@ impl State<'_> {
     }
 }
 
+/// What is recorded of a fetch: a bit for each piece.
+fn recorded(folder: &Path, layout: &Layout) -> Vec<u8> {
+    let record = Progress::open(folder, layout.bitfield_bytes());
+    record.map(|record| record.verified.to_vec()).unwrap_or_default()
+}
+
 /// Bytes of a torrent that are here, as far as is recorded.
 fn here_bytes(entry: &Entry, facts: &Facts<'_>, folder: &Path) -> u64 {
     let bits = match (entry.fetching, facts.have_crc) {
-        (true, _) => {
-            let record = Progress::open(folder, facts.layout.bitfield_bytes());
-            record.map(|record| record.verified.to_vec()).unwrap_or_default()
-        }
+        (true, _) => recorded(folder, &facts.layout),
         (false, Some(_)) => fs::read(folder.join("have")).unwrap_or_default(),
         (false, None) => return facts.layout.total_bytes,
     };
@@ -459,20 +463,22 @@ impl Known {
     /// What is said of some of its files.
     fn file_items(&self, fetching: bool, which: std::ops::Range<u32>) -> Vec<FileItem> {
         let range = which.start as usize..which.end as usize;
+        // What has come of a fetch stands in a record of its own.
+        let recorded = fetching.then(|| recorded(self.files().0, &self.content.layout));
         let some = self.extents().skip(range.start).take(range.len());
         some.filter(|extent| !extent.padding)
             .map(|extent| {
                 let wanted = !fetching || extent.stamp != Default::default();
                 let path = self.content.path_of(&extent).unwrap_or_default();
                 let bytes = extent.span.length;
-                let here_bytes = self.here_bytes_of(extent.span);
+                let here_bytes = self.here_bytes_of(extent.span, recorded.as_deref());
                 FileItem { path, bytes, here_bytes, wanted }
             })
             .collect()
     }
 
-    fn here_bytes_of(&self, span: crate::engine::units::Span) -> u64 {
-        let Some(have) = &self.have else { return span.length };
+    fn here_bytes_of(&self, span: Span, recorded: Option<&[u8]>) -> u64 {
+        let Some(have) = recorded.or(self.have.as_deref()) else { return span.length };
         let layout = self.content.layout;
         let here = |piece: &u32| has_bit(have, *piece);
         let within = |piece: u32| {

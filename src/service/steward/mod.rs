@@ -183,7 +183,12 @@ impl Steward<'_, '_> {
         };
         let entry = *entry;
         let known = self.keeper.archive.ask(move |state| state.load(&entry)).await;
-        if let Some(known) = known {
+        let is_still = || {
+            let swarm = self.service.swarm.borrow();
+            swarm.find(&entry.info_hash.on_the_wire()) == Some(slot)
+        };
+        // Meanwhile its place may have become another's, or something of it be fetched.
+        if let Some(known) = known.filter(|_| is_still() && self.service.fetched.is_settled(slot)) {
             self.service.disk.close_all(slot);
             self.service.contents.borrow_mut()[slot.index()] = Some(Arc::new(known.content));
             if known.have.is_none() {

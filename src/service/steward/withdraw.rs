@@ -32,7 +32,7 @@ impl Steward<'_, '_> {
             self.service.fetched.take_up_again(Some(&info_hash));
             self.go_on(info_hash).await?;
         } else {
-            self.service.pass.note_new(info_hash);
+            self.service.announce_next(info_hash);
         }
         Ok(())
     }
