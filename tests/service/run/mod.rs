@@ -8,6 +8,7 @@
 //! | more torrents than places, and peers that ask for what is at rest | [`rest`] |
 //! | signals, systemd, and who else wants the state folder | [`ends`] |
 //! | `kill -9` in the middle of everything | [`killed`] |
+//! | content that is put elsewhere | [`moves`] |
 //! | state that was damaged, and places that are wrong | [`damage`] |
 //! | disks that are unplugged, full, locked, copied and slow | [`disks`] |
 
@@ -16,6 +17,7 @@ mod disks;
 mod ends;
 mod folders;
 mod killed;
+mod moves;
 mod rest;
 mod told;
 mod wishes;
