@@ -4,11 +4,11 @@ use clap::{Parser, Subcommand};
 use perennial::service::board::Board;
 use perennial::service::caps::{CapOptions, Rates};
 use perennial::service::config::{self, Config};
-use perennial::service::control::message::{self, Add, List, Move, Show, Which};
+use perennial::service::control::message::{self, Add, Claim, List, Move, Show, Which};
 use perennial::service::control::tell::{self, Teller};
 use perennial::service::control::what::What;
 use perennial::service::control::{Client, PAGE_MAX, Request};
-use perennial::service::options::{DhtOptions, Options};
+use perennial::service::options::{DhtOptions, Options, WebAt, WebOptions};
 use perennial::service::units::{self, parse_piece_bytes};
 use perennial::service::{Refusal, state, tracker};
 use std::net::SocketAddr;
@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// Listen here
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Have the page here, or `off` for none
+    #[arg(long, value_name = "ADDR:PORT", value_parser = WebAt::parse)]
+    pub web: Option<WebAt>,
     /// Print one JSON object a line on stdout, and nothing else there
     #[arg(long)]
     pub json: bool,
@@ -99,6 +102,7 @@ impl RunArgs {
         config.board = self.board.clone().or(config.board);
         config.state = self.state.clone().or(config.state);
         config.network.listen = self.listen.or(config.network.listen);
+        config.web.at = self.web.unwrap_or(config.web.at);
         Ok(config)
     }
 }
@@ -174,6 +178,14 @@ pub enum Tell {
     },
     /// Show how the box is
     Stats(BoxArgs),
+    /// Print the secret that the box is claimed with on its page
+    Claim {
+        /// Make a new one, and let every browser go that has claimed it
+        #[arg(long)]
+        reset: bool,
+        #[command(flatten)]
+        at: BoxArgs,
+    },
     /// Stop the box
     Stop(BoxArgs),
 }
@@ -245,6 +257,10 @@ pub struct CommonArgs {
     /// Listen here; without it on port 6881, or the next free one to 6889
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Have the page here, or `off` for none; without it `share` has one on port 8080, or the next
+    /// free one to 8089
+    #[arg(long, value_name = "ADDR:PORT", value_parser = WebAt::parse)]
+    pub web: Option<WebAt>,
     /// Use the sizes of this board; see `perennial board`
     #[arg(long, value_name = "NAME")]
     pub board: Option<String>,
@@ -310,6 +326,7 @@ impl CommonArgs {
         Ok(Options {
             lan: self.lan,
             listen: self.listen,
+            web: WebOptions { at: self.web.unwrap_or_default(), ..WebOptions::default() },
             dht: DhtOptions {
                 off: self.no_dht,
                 read_only: self.dht_read_only,
@@ -353,6 +370,9 @@ impl Tell {
             Tell::Move { what, to, at } => {
                 let wish = Move { what: What::new(what), to: message::absolute(&to)? };
                 at.teller(&mut std::io::stdout())?.ask(Request::Move(wish))
+            }
+            Tell::Claim { reset, at } => {
+                at.teller(&mut std::io::stdout())?.ask(Request::Claim(Claim { reset }))
             }
             Tell::Stats(at) => at.teller(&mut std::io::stdout())?.ask(Request::Stats),
             Tell::Stop(at) => at.teller(&mut std::io::stdout())?.ask(Request::Stop),

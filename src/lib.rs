@@ -9,10 +9,11 @@
 //! | --- | --- | --- |
 //! | [`engine`] | everything a peer *decides*: bytes, `now` and memory in, data out | `core` only |
 //! | `service` | everything it *does*: sockets, files, threads, time | std, smol, the engine |
+//! | `web` | the page: one link for everybody, and the box run from it | the service |
 //! | `firmware` | the same on a microcontroller: one loop over frames and flash | smoltcp, the engine |
 //! | `main` | the command line | all of it |
 //!
-//! Imports go one way, `engine` <- `service` <- `main`, with `firmware` beside `service`;
+//! Imports go one way, `engine` <- `service` <- `web` <- `main`, with `firmware` beside `service`;
 //! `tests/tidy.rs` holds it. The engine is
 //! `no_std`, has no allocator, no clock and no randomness, and builds for bare metal as it is.
 //!
@@ -66,3 +67,5 @@ pub mod engine;
 pub mod firmware;
 #[cfg(feature = "std")]
 pub mod service;
+#[cfg(feature = "std")]
+pub mod web;

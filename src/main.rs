@@ -11,9 +11,10 @@ use perennial::service::control::tell::{self, Teller};
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
 use perennial::service::log_lines::{self, Style};
-use perennial::service::options::{FetchOptions, Options};
+use perennial::service::options::{FetchOptions, Options, WebAt};
 use perennial::service::report::{self, Report};
 use perennial::service::{Refusal, life, webseed};
+use perennial::web;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ fn share(args: ShareArgs) -> Result<(), Refusal> {
     options.piece_bytes = args.piece_size;
     match target {
         None if handed_over(named, &options, report)? => Ok(()),
-        None => life::live(&options, report),
+        None => life::live(&options, report, &web::run),
         Some(target) => image::make(&target, &options, report),
     }
 }
@@ -64,7 +65,11 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
     args.web_seeds.iter().try_for_each(|url| webseed::check_url(url))?;
     let report = &mut Report::new(args.common.json);
     let named = args.common.state.is_some();
+    let off = args.common.web.is_none();
     let mut options = args.common.options()?;
+    if off {
+        options.web.at = WebAt::Off;
+    }
     options.fetch = FetchOptions {
         links: args.links,
         output: args.output.unwrap_or_else(|| PathBuf::from(".")),
@@ -75,7 +80,11 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         web_seeds: args.web_seeds,
         force: args.force,
     };
-    if handed_over(named, &options, report)? { Ok(()) } else { life::live(&options, report) }
+    if handed_over(named, &options, report)? {
+        Ok(())
+    } else {
+        life::live(&options, report, &web::run)
+    }
 }
 
 /// Whether a box runs already, on that state folder or, where none was `named`, on the usual
@@ -94,7 +103,7 @@ fn handed_over(named: bool, options: &Options, report: &Report) -> Result<bool, 
 fn run(args: &RunArgs) -> Result<(), Refusal> {
     let config = args.config()?;
     log_lines::set_level(config.level);
-    life::run(config, &|| args.config(), &mut Report::new(args.json))
+    life::run(config, &|| args.config(), &mut Report::new(args.json), &web::run)
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

@@ -91,6 +91,8 @@ pub struct Pools {
     pub dht_searches_max: u16,
     pub web_seeds_max: u16,
     pub watched_max: u32,
+    pub web_connections_max: u16,
+    pub web_pages_max: u16,
 }
 
 /// Numbers under `[disk]`.
@@ -225,7 +227,9 @@ impl Board {
         let torrents = 2 * u64::from(self.pools.seeding_max);
         let lane_files = (1 + LANE_FILES_MAX as u64) * u64::from(self.disk.lanes);
         let files = u64::from(self.pools.open_files_max) + lane_files;
-        links + torrents + files + OTHER_DESCRIPTORS
+        // A connection to the page, and the file it is sent.
+        let web = 2 * u64::from(self.pools.web_connections_max);
+        links + torrents + files + web + OTHER_DESCRIPTORS
     }
 
     /// What the service holds on this board, which is one that runs Linux.
@@ -270,6 +274,12 @@ impl Board {
                 "watched folders",
                 "watched_max",
                 Watch::memory_bytes(house::limits(pools.watched_max))
+            ),
+            line(
+                "the page",
+                "web_connections_max, web_pages_max",
+                each(pools.web_connections_max.into(), WEB_CONNECTION_BYTES)
+                    + each(pools.web_pages_max.into(), PAGE_BYTES_MAX + TRANSIT_BYTES)
             ),
             line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),
             line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
@@ -443,6 +453,16 @@ const WEB_SEED_BYTES: usize = 512;
 
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;
+
+/// What the page holds for a connection: the head of a request, the task, and what the clock and
+/// the reactor keep for it.
+pub const WEB_CONNECTION_BYTES: usize = 6 * 1024;
+
+/// A page, or another answer in words, at most.
+pub const PAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// What passes through memory of the page's: a zip that is sent, a file that is taken.
+pub const TRANSIT_BYTES: usize = 64 * 1024;
 
 /// Standard streams, reactor, listeners, discovery, trackers, the DHT, the state folder's files, the
 /// owner's commands, a copy under way, watched folders and a look into them.

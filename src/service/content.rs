@@ -317,7 +317,7 @@ impl Content {
     }
 
     /// Opens a file that looks as it did.
-    fn open(&self, extent: &Extent) -> Result<Opened, ContentError> {
+    pub fn open(&self, extent: &Extent) -> Result<Opened, ContentError> {
         let unreadable = |error| ContentError::Unreadable(extent.span, error);
         let path = self.path_of(extent).map_err(unreadable)?;
         let file = match open_beneath(&self.root, &path) {

@@ -5,7 +5,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::net::{IpAddr, SocketAddr};
-use std::string::String;
+use std::string::{String, ToString as _};
 use std::vec::Vec;
 
 /// The addresses of this machine's interfaces, with their prefixes.
@@ -94,15 +94,20 @@ pub fn magnet(
     trackers: impl Iterator<Item = impl AsRef<str>>,
     peers: impl Iterator<Item = SocketAddr>,
 ) -> String {
-    let name = utf8_percent_encode(name, RESERVED);
+    let name = percent_encoded(name);
     let mut link = std::format!("magnet:?xt=urn:btih:{info_hash}&dn={name}&xl={bytes}");
     for tracker in trackers {
-        link += &std::format!("&tr={}", utf8_percent_encode(tracker.as_ref(), RESERVED));
+        link += &std::format!("&tr={}", percent_encoded(tracker.as_ref()));
     }
     for peer in peers {
         link += &std::format!("&x.pe={peer}");
     }
     link
+}
+
+/// Text as it stands in an address.
+pub fn percent_encoded(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// Everything but what may stand in a query as it is (RFC 3986).

@@ -16,6 +16,7 @@ use super::content::{Content, ContentError, Opened, Sight};
 use super::fetch::make::{self, Made, Plan};
 use super::fetch::progress::{Progress, Unrecorded};
 use super::fetch::{magnet, settle};
+use super::handout::{Errand, Outcome};
 use super::known::Known;
 use super::moving::Copying;
 use super::store::Files;
@@ -151,6 +152,8 @@ pub enum Job {
         /// Which byte.
         at: u64,
     },
+    /// Something for a body of the page's.
+    HandOut(Errand),
     /// Ask for the addresses of a host.
     Resolve {
         /// Its name, or an address.
@@ -228,6 +231,8 @@ pub enum Done {
     Saved(Vec<u8>, io::Result<()>),
     /// Of [`Job::Locate`].
     Located(io::Result<Place>),
+    /// Of [`Job::HandOut`].
+    HandedOut(Outcome),
     /// Of [`Job::Resolve`].
     Resolve(io::Result<Vec<SocketAddr>>),
 }
@@ -511,6 +516,7 @@ impl Job {
                 Done::Saved(bytes, outcome)
             }
             Job::Locate { content, at } => Done::Located(Place::find(&content, at)),
+            Job::HandOut(errand) => Done::HandedOut(errand.run()),
             Job::Resolve { host, port } => {
                 let found = (host.as_str(), port).to_socket_addrs();
                 Done::Resolve(found.map(|addresses| addresses.take(RESOLVED_MAX).collect()))

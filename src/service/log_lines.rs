@@ -7,13 +7,17 @@
 //! `RUST_LOG` in the environment says how much is written and has the last word; without it
 //! [`set_level`] does, at any time.
 
-use super::Refusal;
+use super::{Refusal, clock};
 use log::{Level, LevelFilter};
+use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::string::String;
+use std::sync::{Mutex, PoisonError};
+use std::vec::Vec;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +72,44 @@ pub fn start(style: Style) {
     // What comes from crates is of no use below news. Beyond that the level is set for all.
     let wanted = env_logger::Env::default().default_filter_or("info,perennial=trace");
     env_logger::Builder::from_env(wanted)
-        .format(move |out, record| style.write(out, record.level(), *record.args()))
+        .format(move |out, record| {
+            keep(record.level(), *record.args());
+            style.write(out, record.level(), *record.args())
+        })
         .init();
     set_level(LevelFilter::Info);
 }
+
+/// The last lines of news and worse, the oldest first: for the page.
+pub fn recent() -> Vec<String> {
+    let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.iter().cloned().collect()
+}
+
+/// Keeps a line for [`recent`], cut to [`RECENT_CHARS_MAX`].
+fn keep(level: Level, text: fmt::Arguments<'_>) {
+    if level > Level::Info {
+        return;
+    }
+    let hours = clock::unix_s() % 86_400;
+    let (hour, minute, second) = (hours / 3_600, hours / 60 % 60, hours % 60);
+    let text: String = std::format!("{hour:02}:{minute:02}:{second:02} UTC  {text}");
+    let text = text.chars().filter(|char| !char.is_control()).take(RECENT_CHARS_MAX).collect();
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if recent.len() == RECENT_MAX {
+        recent.pop_front();
+    }
+    recent.push_back(text);
+}
+
+/// Lines come from every thread.
+static RECENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+
+/// Lines that are kept.
+const RECENT_MAX: usize = 40;
+
+/// Of each.
+const RECENT_CHARS_MAX: usize = 200;
 
 /// How much is written from here on, unless `RUST_LOG` says it.
 pub fn set_level(level: LevelFilter) {

@@ -16,6 +16,7 @@
 //! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
+//! | what the page above needs | [`handout`] (files), [`owner`] (who may change things), [`qr`] |
 //! | files that change | [`scrub`] |
 //! | the owner's word to a box that runs | [`control`], [`steward`] who does it |
 //! | what is to be fetched, or put elsewhere | [`wanted`], [`moving`]: kept until it has been |
@@ -39,6 +40,7 @@ pub mod draft;
 pub mod fetch;
 pub mod flash_file;
 pub mod grounds;
+pub mod handout;
 pub mod house;
 pub mod http;
 pub mod image;
@@ -52,9 +54,11 @@ pub mod log_lines;
 pub mod moving;
 pub mod notify;
 pub mod options;
+pub mod owner;
 pub mod pass;
 pub mod portmap;
 pub mod pump;
+pub mod qr;
 pub mod refusal;
 pub mod remembered;
 pub mod report;

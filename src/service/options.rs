@@ -38,6 +38,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The distributed hash table.
     pub dht: DhtOptions,
+    /// Its page.
+    pub web: WebOptions,
     /// Caps on bandwidth.
     pub caps: CapOptions,
     /// The board's sizes.
@@ -61,10 +63,77 @@ impl Options {
             map_port: true,
             listen: None,
             dht: DhtOptions::default(),
+            web: WebOptions::default(),
             caps: CapOptions::default(),
             board,
             state,
             trackers: Vec::new(),
+        }
+    }
+}
+
+/// The box's page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebOptions {
+    /// Where it is.
+    pub at: WebAt,
+    /// Who may look without having claimed the box.
+    pub readers: Readers,
+    /// Whoever has claimed it may change things from outside the house too.
+    pub owner_outside: bool,
+    /// What it is called beside its own name and its addresses.
+    pub names: Vec<String>,
+    /// What people know the box by, when that is not the name of the machine.
+    pub name: Option<String>,
+    /// The folder that is given files, and whose entries are shared.
+    pub drop_folder: Option<PathBuf>,
+}
+
+/// Where a page is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebAt {
+    /// At the first free port of the usual ones, of every address or of that peers connect to.
+    #[default]
+    Usual,
+    /// Here.
+    Here(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl WebAt {
+    /// `ADDR:PORT`, `auto` or `off`.
+    pub fn parse(text: &str) -> Result<WebAt, String> {
+        match text {
+            "auto" => Ok(WebAt::Usual),
+            "off" => Ok(WebAt::Off),
+            address => address.parse().map(WebAt::Here).map_err(|_| {
+                std::format!("`{address}` is no address with a port, and neither `auto` nor `off`")
+            }),
+        }
+    }
+}
+
+/// Who may look at a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// Whoever is in the house.
+    #[default]
+    House,
+    /// Whoever can reach it.
+    Everybody,
+    /// Nobody but its owner.
+    Owner,
+}
+
+impl Readers {
+    /// A word of the configuration.
+    pub fn parse(text: &str) -> Result<Readers, String> {
+        match text {
+            "house" => Ok(Readers::House),
+            "everybody" => Ok(Readers::Everybody),
+            "owner" => Ok(Readers::Owner),
+            other => Err(std::format!("`{other}` is none of `house`, `everybody`, `owner`")),
         }
     }
 }

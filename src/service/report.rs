@@ -6,6 +6,8 @@
 use super::board::{Board, Holder, ImageSizes};
 use super::fetch::Goal;
 use super::lan::magnet;
+use super::owner::{self, Owner, claim_link};
+use super::qr;
 use super::share::{Progress, Share};
 use crate::engine::units::{InfoHash, PieceIndex};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -172,6 +174,23 @@ impl Report {
             }));
         }
         say(&std::format!("{}: complete, {}.", goal.name, HumanBytes(goal.wanted_bytes)));
+    }
+
+    /// The page can be had at these addresses. Whoever is told of a new secret is to bring it there.
+    pub fn page(&self, pages: &[String], owner: &Owner) {
+        let secret = Some(owner.secret()).filter(|_| owner.is_new);
+        if self.json {
+            return line(&json!({ "event": "page", "pages": pages, "secret": secret }));
+        }
+        let Some(page) = pages.first() else { return };
+        say(&std::format!("The page is at {page}"));
+        if let Some(secret) = secret {
+            let (link, fours) = (claim_link(page, secret), owner::in_fours(secret));
+            say(&std::format!("Claim the box there with this secret: {fours}"));
+            if self.terminal {
+                say(&qr::text(&link));
+            }
+        }
     }
 
     /// Connections are accepted.

@@ -149,7 +149,7 @@ impl Fake<'_> {
             }
             let item = self.item(number);
             if item.name.contains(&list.filter) {
-                reply.item(&Answer::Torrent(item)).await?;
+                reply.item(Answer::Torrent(item)).await?;
                 left -= 1;
             }
             number += 1;
@@ -161,17 +161,17 @@ impl Fake<'_> {
     async fn show(&self, show: Show, reply: &mut Reply<'_>) -> Result<Option<u64>, Unanswered> {
         let first = show.after.unwrap_or(0);
         if first == 0 {
-            reply.item(&Answer::Detail(Box::new(self.detail(&show.what)?))).await?;
+            reply.item(Answer::Detail(Box::new(self.detail(&show.what)?))).await?;
             let url = "udp://tracker.example.org:6969".into();
             let (error, answered_ago_s, seeds, leechers) = (None, None, None, None);
             let tracker = TrackerItem { url, error, answered_ago_s, seeds, leechers };
-            reply.item(&Answer::Tracker(tracker)).await?;
+            reply.item(Answer::Tracker(tracker)).await?;
         }
         let end = FILES.min(first + u64::from(show.max));
         for number in first..end {
             let (path, bytes, wanted) = (format!("part {number}"), 1 << 20, true);
             let file = FileItem { path, bytes, here_bytes: bytes, wanted };
-            reply.item(&Answer::File(file)).await?;
+            reply.item(Answer::File(file)).await?;
         }
         Ok((end < FILES).then_some(end))
     }
@@ -209,21 +209,25 @@ impl Actions for Fake<'_> {
         let answered = match request {
             Request::List(list) => self.list(list, reply).await,
             Request::Show(show) => self.show(show, reply).await,
+            Request::Claim(_) => {
+                let refusal = Refusal::new("the page", "is off", "start it without `--web off`");
+                Err(refusal.into())
+            }
             Request::Stats => {
                 let stats = Stats { board: "small".into(), ..Stats::default() };
-                reply.item(&Answer::Stats(Box::new(stats))).await.map(|()| None)
+                reply.item(Answer::Stats(Box::new(stats))).await.map(|()| None)
             }
             Request::Add(add) => {
                 let named = add.paths.iter().chain(&add.links).next();
                 let thing = named.expect("something is named").display().to_string();
                 let (doing, done_bytes, all_bytes) = ("hashing".into(), 1, 2);
                 let progress = Progress { thing, doing, done_bytes, all_bytes };
-                reply.item(&Answer::Progress(progress)).await?;
+                reply.item(Answer::Progress(progress)).await?;
                 if add.sequential {
                     self.wait_for(What::new("hashing")).await;
                 }
                 let detail = Box::new(self.detail(&What::new("film 0"))?);
-                reply.item(&Answer::Detail(detail)).await.map(|()| None)
+                reply.item(Answer::Detail(detail)).await.map(|()| None)
             }
             // Answered once `resume` is asked for the same.
             Request::Pause(which) => {
@@ -240,12 +244,12 @@ impl Actions for Fake<'_> {
             }
             Request::Remove(remove) => {
                 let item = self.find(&remove.what)?;
-                reply.item(&Answer::Torrent(item)).await.map(|()| None)
+                reply.item(Answer::Torrent(item)).await.map(|()| None)
             }
             Request::Move(wish) => {
                 let item = self.find(&wish.what)?;
                 let path = wish.to.display().to_string() + &"/".repeat(70_000);
-                reply.item(&Answer::Torrent(Item { path, ..item })).await.map(|()| None)
+                reply.item(Answer::Torrent(Item { path, ..item })).await.map(|()| None)
             }
             Request::Reload => {
                 Err(Refusal::new("line 7", "`lanse` is no key", "see `perennial config`").into())

@@ -31,7 +31,7 @@ fn serving_a_block_allocates_nothing() {
     };
     let service = thread::spawn(move || {
         watch_this_thread();
-        life::live(&options, &mut Report::new(true))
+        life::live(&options, &mut Report::new(true), &perennial::web::run)
     });
     let (torrent, mut leecher) = enter(&state, free);
     // Whatever is made once has been made then.

@@ -71,6 +71,8 @@ pub struct Call {
     environment: Vec<(OsString, OsString)>,
     listen: Option<String>,
     board: Option<String>,
+    /// Where its page is; most tests want none.
+    web: Option<String>,
     /// Also where its log goes.
     home: PathBuf,
     state: PathBuf,
@@ -104,6 +106,7 @@ impl Call {
             environment: Vec::new(),
             listen: Some("127.0.0.1:0".into()),
             board: Some("small".into()),
+            web: Some("off".into()),
             home: home.path().to_owned(),
             state: home.path().join("state"),
             json: true,
@@ -130,6 +133,12 @@ impl Call {
     /// Another address to listen at; `None` leaves it to the program.
     pub fn listen(mut self, address: Option<&str>) -> Call {
         self.listen = address.map(Into::into);
+        self
+    }
+
+    /// With a page, at any port of loopback.
+    pub fn with_page(mut self) -> Call {
+        self.web = Some("127.0.0.1:0".into());
         self
     }
 
@@ -236,7 +245,9 @@ impl Call {
         let mut line = self.wrapper.clone();
         line.push(binary().into());
         line.extend(self.arguments.iter().cloned());
-        for (option, value) in [("--listen", &self.listen), ("--board", &self.board)] {
+        for (option, value) in
+            [("--listen", &self.listen), ("--board", &self.board), ("--web", &self.web)]
+        {
             line.extend(value.iter().flat_map(|value| [option.into(), value.into()]));
         }
         line.extend(["--state".into(), self.state.clone().into()]);

@@ -79,6 +79,7 @@ impl Config {
             }),
             ("[network] dht-nodes", here.dht.entries != there.dht.entries),
             ("[network] map-port", here.map_port != there.map_port),
+            ("[web]", self.web != new.web),
         ];
         Changes {
             caps: changed(&self.caps, &new.caps),

@@ -24,7 +24,7 @@ pub use changes::{Changes, ShareChanges};
 use super::Refusal;
 use super::board::{self, Board};
 use super::caps::{CapOptions, Rates};
-use super::options::{DhtOptions, FetchOptions, Options};
+use super::options::{DhtOptions, FetchOptions, Options, Readers, WebAt, WebOptions};
 use super::{state, tracker, units};
 use log::LevelFilter;
 use reader::{Keys, Placed, Reader, Section};
@@ -47,6 +47,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// How it meets others.
     pub network: Network,
+    /// Its page; names and folders in it follow from the rest.
+    pub web: WebOptions,
     /// Caps on bandwidth.
     pub caps: CapOptions,
     /// What is shared by lying there.
@@ -145,6 +147,7 @@ impl Default for Config {
             board: None,
             state: None,
             network: Network::default(),
+            web: WebOptions::default(),
             caps: CapOptions::default(),
             shares: Vec::new(),
             fetch: Fetching::default(),
@@ -218,6 +221,14 @@ impl Config {
         }
     }
 
+    /// The first folder whose entries are shared.
+    fn drop_folder(&self) -> Option<PathBuf> {
+        self.shares.iter().find_map(|share| match &share.source {
+            Source::Entries(folder) => Some(folder.clone()),
+            Source::Whole(_) => None,
+        })
+    }
+
     /// What a service starts with, as far as it is no share: those come and go while it runs.
     pub fn options(&self) -> Result<Options, Refusal> {
         let output = self.fetch.into.clone().unwrap_or_default();
@@ -230,6 +241,11 @@ impl Config {
             lan: self.network.lan_only,
             listen: self.network.listen,
             dht: self.network.dht.clone(),
+            web: WebOptions {
+                name: self.name.clone(),
+                drop_folder: self.drop_folder(),
+                ..self.web.clone()
+            },
             caps: self.caps,
             trackers: self.network.trackers.clone(),
             ..Options::new(board, self.state_folder()?)
@@ -243,6 +259,7 @@ fn read_file(mut top: Section<'_, '_>, ram_kib: u64) -> Config {
     let board = read_board(&mut top, ram_kib);
     let state = top.placed("state", "\"/var/lib/perennial\"", values::parse_path);
     let network = read_network(top.section("[network]"));
+    let web = read_web(top.section("[web]"));
     let caps = read_caps(top.section("[caps]"));
     let lan_only = network.lan_only;
     let shares = top.sections("[[share]]", |section| read_share(section, lan_only));
@@ -264,7 +281,7 @@ fn read_file(mut top: Section<'_, '_>, ram_kib: u64) -> Config {
     let path = |placed: Option<Placed<PathBuf>>| placed.map(|(_, path)| path);
     let fetch = Fetching { into: path(into), watch: path(watch), sequential, reserve };
     let shares = shares.into_iter().map(|(_, share)| share).collect();
-    Config { name, board, state: path(state), network, caps, shares, fetch, level }
+    Config { name, board, state: path(state), network, web, caps, shares, fetch, level }
 }
 
 /// The board's name, when it is one that this machine can be.
@@ -311,6 +328,16 @@ fn read_trackers(section: &mut Section<'_, '_>, lan_only: bool) -> Vec<String> {
         section.reader().note(at, Refusal::new("`trackers`", problem, remedy));
     }
     trackers
+}
+
+fn read_web(mut section: Section<'_, '_>) -> WebOptions {
+    let at = section.text("listen", "\"[::]:8080\"", WebAt::parse).unwrap_or_default();
+    let readers = section.text("readers", "\"house\"", Readers::parse).unwrap_or_default();
+    let owner_outside = section.flag("owner-outside").unwrap_or_default();
+    let names = section.list("names", "[\"films.example.org\"]", values::parse_name);
+    let names = names.map(|(_, names)| names).unwrap_or_default();
+    section.end();
+    WebOptions { at, readers, owner_outside, names, ..WebOptions::default() }
 }
 
 fn read_caps(mut section: Section<'_, '_>) -> CapOptions {
@@ -416,8 +443,9 @@ fn set(name: &str) -> Option<PathBuf> {
 
 /// Sections and keys.
 const KEYS: Keys = &[
-    ("", &["name", "board", "state", "network", "caps", "share", "fetch", "log"]),
+    ("", &["name", "board", "state", "network", "web", "caps", "share", "fetch", "log"]),
     ("[network]", &["listen", "lan-only", "dht", "dht-nodes", "trackers", "map-port"]),
+    ("[web]", &["listen", "readers", "owner-outside", "names"]),
     ("[caps]", &["up", "down", "torrent-up", "torrent-down", "lan"]),
     ("[[share]]", &["folder", "path", "piece-size", "trackers"]),
     ("[fetch]", &["into", "watch", "sequential", "reserve"]),

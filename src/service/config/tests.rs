@@ -55,7 +55,7 @@ fn every_key_stands_in_the_commented_file_with_its_meaning() {
             found.extend((!line.starts_with('#')).then_some((section, key)));
         }
     }
-    let sections = ["network", "caps", "share", "fetch", "log"];
+    let sections = ["network", "web", "caps", "share", "fetch", "log"];
     let known =
         KEYS.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
     let known: BTreeSet<_> = known.filter(|(_, key)| !sections.contains(key)).collect();
@@ -82,6 +82,10 @@ fn a_file_means_what_it_says() {
         network.trackers = ["udp://tracker.example.org:6969"]
         network.map-port = false
         caps = { up = "2MB/s", torrent-down = "8 mbit", lan = true }
+        web.listen = "[::1]:80"
+        web.readers = "everybody"
+        web.owner-outside = true
+        web.names = ["films.example.org"]
         [[share]]
         path = "/srv/film.mkv"
         piece-size = "1M"
@@ -110,6 +114,13 @@ fn a_file_means_what_it_says() {
             },
             trackers: [String::from("udp://tracker.example.org:6969")].to_vec(),
             map_port: false,
+        },
+        web: WebOptions {
+            at: WebAt::Here("[::1]:80".parse().unwrap()),
+            readers: Readers::Everybody,
+            owner_outside: true,
+            names: [String::from("films.example.org")].to_vec(),
+            ..WebOptions::default()
         },
         caps: CapOptions {
             up: Rates { all: Some(2_000_000), each: None },

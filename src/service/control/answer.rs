@@ -7,13 +7,14 @@
 //! Sizes are bytes, rates bytes a second, times seconds; a moment is in seconds since 1970. What is
 //! not known is left out. Whoever reads passes over fields it does not know.
 
-use super::what::hex;
+pub use super::what::hex;
 use crate::engine::units::InfoHash;
 use crate::service::Refusal;
 use serde::{Deserialize, Serialize};
 use std::boxed::Box;
 use std::net::SocketAddr;
 use std::string::String;
+use std::vec::Vec;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub enum Answer {
     Tracker(TrackerItem),
     /// One of its files.
     File(FileItem),
+    /// What the page is claimed with.
+    Claim(ClaimItem),
     /// How the box is.
     Stats(Box<Stats>),
     /// A disk or other place that content lies on.
@@ -168,6 +171,17 @@ pub struct FileItem {
     pub here_bytes: u64,
     /// It is wanted.
     pub wanted: bool,
+}
+
+/// What the page is claimed with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimItem {
+    /// 32 hex digits.
+    pub secret: String,
+    /// Where the page is.
+    pub pages: Vec<String>,
+    /// What has claimed it.
+    pub devices: Vec<String>,
 }
 
 /// How the box is.

@@ -43,6 +43,8 @@ pub enum Request {
     Show(Show),
     /// Put the content elsewhere. Answered by the `torrent` once it has begun.
     Move(Move),
+    /// What the page is claimed with. Answered by a `claim`.
+    Claim(Claim),
     /// How the box is. Answered by `stats`, `volume`s and `wake_ups`.
     Stats,
     /// End. Answered when it has begun.
@@ -145,6 +147,14 @@ pub struct Move {
     pub to: PathBuf,
 }
 
+/// Whether the secret is to be another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Claim {
+    /// It is made anew, and whoever has brought the old one is let go.
+    pub reset: bool,
+}
+
 impl Default for List {
     fn default() -> List {
         List { filter: String::new(), after: None, max: PAGE_MAX }
@@ -220,7 +230,7 @@ impl Request {
             Request::Move(Move { what, to }) => relative(to).or(no_single(what)),
             Request::Remove(Remove { what, .. }) => no_single(what),
             Request::Pause(_) | Request::Resume(_) => None,
-            Request::Stats | Request::Stop | Request::Reload => None,
+            Request::Claim(_) | Request::Stats | Request::Stop | Request::Reload => None,
         }
     }
 }

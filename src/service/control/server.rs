@@ -28,6 +28,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::vec::Vec;
 
 /// Whoever does what is asked: the service.
 pub trait Actions {
@@ -103,17 +104,13 @@ pub async fn run(socket: &Socket, clock: &Clock, actions: &impl Actions) {
     loop {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
-                let mut reply = Reply {
-                    stream,
-                    clock,
-                    patience_ms: socket.patience_ms,
-                    buffer: &mut buffer,
-                    filled: 0,
-                };
+                let patience_ms = socket.patience_ms;
+                let wire = Wire { stream, clock, patience_ms, buffer: &mut buffer, filled: 0 };
+                let mut reply = Reply::Wire(wire);
                 if let Err(Unanswered::Refused(refusal)) = attend(socket, actions, &mut reply).await
                 {
                     debug!("control: {refusal}");
-                    let _ = reply.finish(&Answer::Error(refusal)).await;
+                    let _ = reply.finish(Answer::Error(refusal)).await;
                 }
             }
             Err(error) => {
@@ -130,15 +127,16 @@ async fn attend(
     actions: &impl Actions,
     reply: &mut Reply<'_>,
 ) -> Result<(), Unanswered> {
-    check_peer(&reply.stream)?;
-    let request = reply.hear().await?;
+    let Reply::Wire(wire) = &mut *reply else { return Ok(()) };
+    check_peer(&wire.stream)?;
+    let request = wire.hear().await?;
     debug!("control: {request:?}");
     let _long = match request {
         Request::Add(_) => Some(Long::begin(&socket.long)?),
         _ => None,
     };
     let next = actions.answer(request, reply).await?;
-    reply.finish(&Answer::Done(Done { next })).await
+    reply.finish(Answer::Done(Done { next })).await
 }
 
 /// Who is at the other end: the same user, or root.
@@ -178,8 +176,38 @@ impl Drop for Long<'_> {
     }
 }
 
-/// What is answered to one request.
-pub struct Reply<'c> {
+/// Where the answer to one request goes.
+pub enum Reply<'c> {
+    /// To whoever asks over the socket.
+    Wire(Wire<'c>),
+    /// Here, for whoever asks from within: the page.
+    Kept(Vec<Answer>),
+}
+
+impl Reply<'_> {
+    /// One line of the answer. On the wire lines leave when the buffer is full, when what is under way
+    /// has progressed, and at the end; the wait for the socket is here.
+    pub async fn item(&mut self, answer: Answer) -> Result<(), Unanswered> {
+        match self {
+            Reply::Wire(wire) => wire.item(&answer).await,
+            Reply::Kept(kept) => {
+                kept.push(answer);
+                Ok(())
+            }
+        }
+    }
+
+    async fn finish(&mut self, last: Answer) -> Result<(), Unanswered> {
+        self.item(last).await?;
+        match self {
+            Reply::Wire(wire) => wire.flush().await,
+            Reply::Kept(_) => Ok(()),
+        }
+    }
+}
+
+/// One connection to the socket.
+pub struct Wire<'c> {
     stream: Async<UnixStream>,
     clock: &'c Clock,
     patience_ms: u64,
@@ -188,10 +216,8 @@ pub struct Reply<'c> {
     filled: usize,
 }
 
-impl Reply<'_> {
-    /// One line of the answer. Lines leave when the buffer is full, when what is under way has
-    /// progressed, and at the end; the wait for the socket is here.
-    pub async fn item(&mut self, answer: &Answer) -> Result<(), Unanswered> {
+impl Wire<'_> {
+    async fn item(&mut self, answer: &Answer) -> Result<(), Unanswered> {
         if !self.fits(answer) {
             self.flush().await?;
             if !self.fits(answer) {
@@ -218,11 +244,6 @@ impl Reply<'_> {
         room[0] = b'\n';
         self.filled += free - room.len() + 1;
         true
-    }
-
-    async fn finish(&mut self, last: &Answer) -> Result<(), Unanswered> {
-        self.item(last).await?;
-        self.flush().await
     }
 
     async fn flush(&mut self) -> Result<(), Unanswered> {

@@ -5,8 +5,11 @@
 //! table is fitted to its terminal before its first row is known: rows come page after page.
 
 use super::answer::{
-    Answer, Detail, FileItem, Item, State, Stats, Torrents, TrackerItem, VolumeItem, WakeUps,
+    Answer, ClaimItem, Detail, FileItem, Item, State, Stats, Torrents, TrackerItem, VolumeItem,
+    WakeUps,
 };
+use crate::service::owner::{claim_link, in_fours};
+use crate::service::qr;
 use indicatif::HumanDuration;
 use std::format;
 use std::string::{String, ToString};
@@ -73,6 +76,7 @@ pub fn words(answer: &Answer, before: Option<&Answer>) -> String {
             let heading = !matches!(before, Some(Answer::File(_)));
             heading_if(heading, "  files\n") + &file_words(file)
         }
+        Answer::Claim(claim) => claim_words(claim),
         Answer::Stats(stats) => stats_words(stats),
         Answer::Volume(volume) => {
             let heading = !matches!(before, Some(Answer::Volume(_)));
@@ -84,6 +88,19 @@ pub fn words(answer: &Answer, before: Option<&Answer>) -> String {
         }
         Answer::Progress(_) | Answer::Done(_) | Answer::Error(_) => String::new(),
     }
+}
+
+fn claim_words(claim: &ClaimItem) -> String {
+    let mut text = format!("Claim the box with this secret: {}\n", in_fours(&claim.secret));
+    if let Some(page) = claim.pages.first() {
+        text += &format!("Its page is at {page}\n");
+        text += &qr::text(&claim_link(page, &claim.secret));
+    }
+    let devices: Vec<String> = claim.devices.iter().map(|name| clean(name)).collect();
+    if !devices.is_empty() {
+        text += &format!("It has been claimed by: {}\n", devices.join(", "));
+    }
+    text
 }
 
 /// What a torrent that was added is, and its link for everybody.

@@ -15,7 +15,7 @@ use crate::service::grounds::Grounds;
 use crate::service::lan::Lan;
 use crate::service::lanes::{LaneSizes, Lanes};
 use crate::service::lobby::Lobby;
-use crate::service::options::{DhtOptions, Options};
+use crate::service::options::{DhtOptions, Options, WebAt};
 use crate::service::pass::Pass;
 use crate::service::portmap::Portmap;
 use crate::service::rest::Rest;
@@ -29,7 +29,8 @@ use rustix::process::{Resource, Rlimit};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::vec::Vec;
 
@@ -106,7 +107,7 @@ pub(super) fn make_service<'m>(
         dht_port,
     };
     Ok(Service {
-        clock: Clock::new(links + Duties::COUNT, SLEEPERS + usize::from(pools.web_seeds_max)),
+        clock: Clock::new(links + Duties::COUNT, sleepers(&options.board)),
         lanes,
         names: start_names(&options.board)?,
         grounds,
@@ -147,26 +148,56 @@ pub(super) fn listen(options: &Options) -> Result<Async<TcpListener>, Refusal> {
         return lobby::listen(address, receive_bytes)
             .map_err(|error| cannot_listen(std::format!("--listen {address}"), error));
     }
-    let mut last = None;
-    for port in PORTS {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let tried = lobby::listen(any, receive_bytes).or_else(|error| match error.kind() {
+    let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    listen_at_first_free(any, PORTS, receive_bytes).map_err(|error| {
+        cannot_listen(std::format!("ports {} to {}", PORTS.start(), PORTS.end()), error)
+    })
+}
+
+/// Listens at the first port that is free; on a kernel without IPv6 over IPv4.
+fn listen_at_first_free(
+    ip: IpAddr,
+    ports: RangeInclusive<u16>,
+    receive_bytes: usize,
+) -> io::Result<Async<TcpListener>> {
+    let mut last = io::ErrorKind::AddrInUse.into();
+    for port in ports.clone() {
+        let tried = lobby::listen(SocketAddr::new(ip, port), receive_bytes);
+        let tried = tried.or_else(|error| match error.kind() {
             io::ErrorKind::AddrInUse => Err(error),
-            // A kernel without IPv6.
+            _ if ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Err(error),
             _ => lobby::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), receive_bytes),
         });
         match tried {
             Ok(listener) => {
-                if port != *PORTS.start() {
-                    warn!("port {} is taken; listening on {port}", PORTS.start());
+                if port != *ports.start() {
+                    warn!("port {} is taken; listening on {port}", ports.start());
                 }
                 return Ok(listener);
             }
-            Err(error) => last = Some(error),
+            Err(error) => last = error,
         }
     }
-    let error = last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into());
-    Err(cannot_listen(std::format!("ports {} to {}", PORTS.start(), PORTS.end()), error))
+    Err(last)
+}
+
+/// Opens the page's socket, if there is to be one: where the owner says, or at the first free port of
+/// the usual ones. Without a free one the box does without.
+pub(super) fn listen_for_page(options: &Options) -> Result<Option<Async<TcpListener>>, Refusal> {
+    let receive_bytes = options.board.sockets.receive_kib as usize * 1024;
+    match options.web.at {
+        WebAt::Off => Ok(None),
+        WebAt::Here(address) => lobby::listen(address, receive_bytes).map(Some).map_err(|error| {
+            let remedy = "name another address with --web ADDR:PORT, or --web off";
+            Refusal::new(std::format!("--web {address}"), error, remedy)
+        }),
+        WebAt::Usual => {
+            let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            let ip = options.listen.map_or(any, |address| address.ip());
+            let listener = listen_at_first_free(ip, WEB_PORTS, receive_bytes);
+            Ok(listener.inspect_err(|error| warn!("there is no page: {error}")).ok())
+        }
+    }
 }
 
 pub(super) fn cannot_listen(what: impl std::fmt::Display, error: io::Error) -> Refusal {
@@ -202,6 +233,7 @@ pub(in crate::service) fn start_lanes(board: &Board) -> Result<Lanes, Refusal> {
         // looks for one file; the rest is one of a kind.
         jobs_max: usize::from(disk.lane_buffers + 3 * disk.lanes + board.pools.web_seeds_max)
             + fetch::JOBS_MAX
+            + WEB_JOBS
             + ODD_JOBS,
     };
     Lanes::start(sizes).map_err(no_threads)
@@ -230,14 +262,26 @@ pub(super) fn raise_descriptors(board: &Board) {
 }
 
 /// Where BitTorrent is looked for.
-pub(super) const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
+pub(super) const PORTS: RangeInclusive<u16> = 6881..=6889;
+
+/// Where the page is, when nobody says.
+const WEB_PORTS: RangeInclusive<u16> = 8080..=8089;
+
+/// Jobs for bodies of the page's, at a time; more wait.
+const WEB_JOBS: usize = 8;
+
+/// How many may sleep at a time: whoever comes to the page waits for it, and for what it asks.
+fn sleepers(board: &Board) -> usize {
+    let pools = &board.pools;
+    SLEEPERS + usize::from(pools.web_seeds_max) + 2 * usize::from(pools.web_connections_max)
+}
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
 /// Each web seed sleeps once beside. A command of the owner's sleeps three times, and the pass as an
 /// announce does; folders, links that failed, those found to fail, what is carried elsewhere and what
 /// the last life left are waited for by one each. A few are to spare: without a place the box ends.
-pub(super) const SLEEPERS: usize =
+const SLEEPERS: usize =
     5 * announcer::EXCHANGES_MAX + 3 * PLACES + 20 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, at a watched folder, at the mounts, some more of a copy, files to be made,

@@ -28,6 +28,7 @@ use crate::service::fetch::{self, Keeper};
 use crate::service::grounds::Grounds;
 use crate::service::lanes::Lanes;
 use crate::service::options::{Opened, Options, open_all};
+use crate::service::owner::{Owner, Page};
 use crate::service::report::{Report, Totals};
 use crate::service::rest::{self};
 use crate::service::share::Workshop;
@@ -41,18 +42,22 @@ use async_signal::{Signal, Signals};
 use log::info;
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
+use std::boxed::Box;
+use std::cell::RefCell;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::vec::Vec;
 
 use charge::Charge;
 use make::{
-    HashTable, cannot_listen, listen, make_service, no_signals, raise_descriptors, start_lanes,
+    HashTable, cannot_listen, listen, listen_for_page, make_service, no_signals, raise_descriptors,
+    start_lanes,
 };
 use take_in::{take_in, tell};
 
 /// Shares and fetches what is asked for, until a signal comes.
-pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
-    live_with(options, None, report)
+pub fn live(options: &Options, report: &mut Report, web: &Web) -> Result<(), Refusal> {
+    live_with(options, None, report, web)
 }
 
 /// Does what a configuration says, and what the owner says meanwhile, until somebody ends it.
@@ -61,16 +66,18 @@ pub fn run(
     config: Config,
     read: &dyn Fn() -> Result<Config, Refusal>,
     report: &mut Report,
+    web: &Web,
 ) -> Result<(), Refusal> {
     let options = config.options()?;
     let charge = Charge::new(config, read);
-    live_with(&options, Some(&charge), report)
+    live_with(&options, Some(&charge), report, web)
 }
 
 fn live_with(
     options: &Options,
     charge: Option<&Charge<'_>>,
     report: &mut Report,
+    web: &Web,
 ) -> Result<(), Refusal> {
     let board = &options.board;
     if let Some(objection) = board.objection() {
@@ -79,6 +86,7 @@ fn live_with(
     raise_descriptors(board);
     let archive = Archive::open(&options.state, board)?;
     let listener = listen(options)?;
+    let page = listen_for_page(options)?;
     let (lanes, grounds) = (start_lanes(board)?, Grounds::start(board)?);
     smol::block_on(async {
         let heeded = [Signal::Int, Signal::Term, Signal::Hup];
@@ -101,15 +109,29 @@ fn live_with(
         let opened = opened?;
         let announcer = Announcer::default();
         let keeper = Keeper { archive: &archive, announcer: &announcer, options };
-        let parts = Parts { listener, lanes, grounds, opened, charge };
+        let page = match page {
+            None => None,
+            Some(listener) => {
+                let owner = archive.ask(|state| Owner::open(state.path())).await?;
+                Some((listener, owner, web))
+            }
+        };
+        let parts = Parts { listener, page, lanes, grounds, opened, charge };
         let sent = serve(options, report, parts, &keeper, &mut signals).await?;
         archive.ask(move |state| state.count_sent(&sent)).await
     })
 }
 
+/// Answers whoever comes to the page, for ever.
+pub type Web = dyn for<'a, 's, 'm> Fn(
+    &'a Steward<'s, 'm>,
+    Async<TcpListener>,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// What has been made before anything is served.
 struct Parts<'c> {
     listener: Async<TcpListener>,
+    page: Option<(Async<TcpListener>, Owner, &'c Web)>,
     lanes: Lanes,
     grounds: Grounds,
     opened: Opened,
@@ -120,7 +142,7 @@ struct Parts<'c> {
 async fn serve(
     options: &Options,
     report: &Report,
-    Parts { listener, lanes, grounds, opened, charge }: Parts<'_>,
+    Parts { listener, page, lanes, grounds, opened, charge }: Parts<'_>,
     keeper: &Keeper<'_>,
     signals: &mut Signals,
 ) -> Result<Vec<(InfoHash, u64)>, Refusal> {
@@ -174,7 +196,16 @@ async fn serve(
     }
     told.iter().for_each(|(slot, share)| tell(&service, *slot, share, options, report));
     let nodes_known = node.as_ref().map(|node| || node.contact_count(service.clock.now()));
-    let steward = Steward::new(&service, keeper, nodes_known.as_ref().map(|count| count as _));
+    let (pages, page) = match page {
+        None => (None, None),
+        Some((listener, owner, web)) => {
+            let at = listener.get_ref().local_addr();
+            let at = at.map_err(|error| cannot_listen("the page", error))?;
+            (Some((listener, web)), Some(Page { at, owner: RefCell::new(owner) }))
+        }
+    };
+    let nodes_known = nodes_known.as_ref().map(|count| count as _);
+    let steward = Steward::new(&service, keeper, nodes_known, page);
     let socket = match charge {
         None => None,
         Some(_) => Some(Socket::open(keeper.archive.folder(), PATIENCE_MS)?),
@@ -222,6 +253,12 @@ async fn serve(
         executor.spawn(steward.run_moves()).detach();
         executor.spawn(charge.watchdog(&service)).detach();
         executor.spawn(charge.clear_away(&steward)).detach();
+    }
+    if let Some((listener, web)) = pages {
+        executor.spawn(web(&steward, listener)).detach();
+    }
+    if let Some(page) = &steward.page {
+        report.page(&steward.pages(), &page.owner.borrow());
     }
     report.ready(address);
     if let Some(charge) = charge {

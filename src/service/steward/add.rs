@@ -65,14 +65,14 @@ impl Steward<'_, '_> {
             let share = self.share(path, &options, &mut progress);
             let share = self.with_progress(share, &gauge, reply).await?;
             let detail = self.detail(share.info_hash).await?;
-            reply.item(&Answer::Detail(detail)).await?;
+            reply.item(Answer::Detail(detail)).await?;
         }
         for link in &add.links {
             let mut progress = &gauge;
             let fetched = self.fetch(link, &options, &mut progress);
             for info_hash in self.with_progress(fetched, &gauge, reply).await? {
                 let detail = self.detail(info_hash).await?;
-                reply.item(&Answer::Detail(detail)).await?;
+                reply.item(Answer::Detail(detail)).await?;
             }
         }
         Ok(())
@@ -120,7 +120,7 @@ impl Steward<'_, '_> {
                 Some(done) => return Ok(done?),
                 None => {
                     if let Some(progress) = gauge.said() {
-                        reply.item(&Answer::Progress(progress)).await?;
+                        reply.item(Answer::Progress(progress)).await?;
                     }
                 }
             }

@@ -5,7 +5,7 @@ use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
 use crate::engine::metainfo::Layout;
 use crate::engine::swarm::torrent::Have;
-use crate::engine::units::{InfoHash, Instant, PieceIndex, Span, TorrentSlot, has_bit};
+use crate::engine::units::{InfoHash, PieceIndex, Span, TorrentSlot, has_bit};
 use crate::service::Refusal;
 use crate::service::announcer::TrackerSeen;
 use crate::service::control::answer::{
@@ -27,14 +27,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::vec::Vec;
-
-/// What had gone and come at some moment: the next one shows how fast.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Meter {
-    at: Instant,
-    sent_bytes: u64,
-    fetched_bytes: u64,
-}
 
 /// What a list says of a torrent, as far as the state folder knows it.
 pub struct Outline {
@@ -103,7 +95,7 @@ impl Steward<'_, '_> {
                 if !item.name.to_lowercase().contains(&wanted) {
                     continue;
                 }
-                reply.item(&Answer::Torrent(item)).await?;
+                reply.item(Answer::Torrent(item)).await?;
                 left -= 1;
                 if left == 0 {
                     return Ok(after.map(u64::from));
@@ -117,7 +109,7 @@ impl Steward<'_, '_> {
         let known = self.keeper.archive.ask(nameless).await;
         for (info_hash, sought) in known {
             if sought.name.to_lowercase().contains(wanted) {
-                reply.item(&Answer::Torrent(self.sought(info_hash, &sought))).await?;
+                reply.item(Answer::Torrent(self.sought(info_hash, &sought))).await?;
             }
         }
         Ok(())
@@ -211,7 +203,7 @@ impl Steward<'_, '_> {
     }
 
     /// All that is known of a torrent.
-    pub(super) async fn detail(&self, info_hash: InfoHash) -> Result<Box<Detail>, Refusal> {
+    pub async fn detail(&self, info_hash: InfoHash) -> Result<Box<Detail>, Refusal> {
         let find = move |state: &mut State<'_>| {
             let entry = state.get(&info_hash);
             let known = entry.map(|entry| (entry, state.load(&entry), state.outline(&entry)));
@@ -287,13 +279,13 @@ impl Steward<'_, '_> {
             Meant::Sought(info_hash, _) => info_hash,
         };
         if show.after.is_none() {
-            reply.item(&Answer::Detail(self.detail(info_hash).await?)).await?;
+            reply.item(Answer::Detail(self.detail(info_hash).await?)).await?;
             let slot = self.service.swarm.borrow().find(&info_hash.on_the_wire());
             let known = slot.map(|slot| self.keeper.announcer.seen(slot)).unwrap_or_default();
             for TrackerSeen { url, error } in known {
                 let (answered_ago_s, seeds, leechers) = (None, None, None);
                 let item = TrackerItem { url, error, answered_ago_s, seeds, leechers };
-                reply.item(&Answer::Tracker(item)).await?;
+                reply.item(Answer::Tracker(item)).await?;
             }
         }
         let from = show.after.unwrap_or(0) as u32;
@@ -305,7 +297,7 @@ impl Steward<'_, '_> {
         };
         let Some((files, count)) = self.keeper.archive.ask(read).await else { return Ok(None) };
         for file in files {
-            reply.item(&Answer::File(file)).await?;
+            reply.item(Answer::File(file)).await?;
         }
         Ok((upto < count).then_some(upto.into()))
     }
@@ -317,15 +309,15 @@ impl Steward<'_, '_> {
         let (checkpoints, journal_bytes) = self.keeper.archive.ask(|state| state.written()).await;
         let journal_bytes = journal_bytes + self.service.fetched.journal_bytes.get();
         let stats = self.stats_now(torrents, checkpoints, journal_bytes);
-        reply.item(&Answer::Stats(Box::new(stats))).await?;
+        reply.item(Answer::Stats(Box::new(stats))).await?;
         for (told, torrents) in told.into_iter().zip(on_each) {
             let (path, state) = (told.at.display().to_string(), told.state.word().to_string());
             let (name, free_bytes) = (told.name, told.free_bytes);
             let item = VolumeItem { name, path, state, free_bytes, torrents };
-            reply.item(&Answer::Volume(item)).await?;
+            reply.item(Answer::Volume(item)).await?;
         }
         for (why, count) in self.service.clock.wake_ups() {
-            reply.item(&Answer::WakeUps(WakeUps { why: why.to_string(), count })).await?;
+            reply.item(Answer::WakeUps(WakeUps { why: why.to_string(), count })).await?;
         }
         Ok(())
     }
@@ -333,8 +325,9 @@ impl Steward<'_, '_> {
     fn stats_now(&self, torrents: Torrents, checkpoints: u64, journal_bytes: u64) -> Stats {
         let (service, options) = (self.service, self.keeper.options);
         let (swarm, board) = (service.swarm.borrow(), &options.board);
-        let (up_rate, down_rate) = self.rates(swarm.sent_bytes);
         let now = service.clock.now();
+        let (up_rate, down_rate) =
+            self.meter.rates(now, swarm.sent_bytes, service.fetched.verified_bytes.get());
         let [pass, _] = service.pass.standing();
         let reach = service.portmap.reachability();
         let outside = reach.external_ip.zip(reach.external_port);
@@ -370,16 +363,6 @@ impl Steward<'_, '_> {
             sent_bytes: swarm.sent_bytes,
             received_bytes: service.fetched.verified_bytes.get(),
         }
-    }
-
-    /// Bytes a second that went and came since this was last asked.
-    fn rates(&self, sent_bytes: u64) -> (u64, u64) {
-        let (at, fetched_bytes) =
-            (self.service.clock.now(), self.service.fetched.verified_bytes.get());
-        let last = self.meter.replace(Meter { at, sent_bytes, fetched_bytes });
-        let ms = at.since(last.at).max(1);
-        let rate = |now: u64, before: u64| (now - before) * 1_000 / ms;
-        (rate(sent_bytes, last.sent_bytes), rate(fetched_bytes, last.fetched_bytes))
     }
 
     /// Goes through the library: how many torrents are how, and how many on each volume.
@@ -439,7 +422,6 @@ fn entries(state: &mut State<'_>, mut after: Option<u32>) -> Vec<(u32, Entry)> {
     page
 }
 
-/// What is wanted and not in the library yet.
 /// What is wanted of which only the name is known.
 pub(super) fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, Wanted)> {
     let mut all = state.all_wanted();
@@ -448,7 +430,7 @@ pub(super) fn nameless(state: &mut State<'_>) -> Vec<(InfoHash, Wanted)> {
 }
 
 /// What the process holds of memory now.
-fn resident_bytes() -> u64 {
+pub(super) fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64

@@ -8,27 +8,29 @@
 //! - [`add`]: shares and fetches come
 //! - [`withdraw`]: they pause, go on, and go
 //! - [`carry`]: their content is put elsewhere
-//! - [`items`]: what is said of a torrent, and of the box
+//! - [`items`]: what is said of a torrent, and of the box; [`pulse`], every few seconds
 
 pub mod add;
 pub mod carry;
 pub mod items;
+pub mod pulse;
 pub mod withdraw;
 
 use super::clock::Bell;
-use super::control::answer::Answer;
+use super::control::answer::{Answer, ClaimItem};
 use super::control::server::{Actions, Reply, Unanswered};
 use super::control::what::What;
 use super::control::{Request, message};
 use super::fetch::Keeper;
 use super::options::{FetchOptions, Options};
+use super::owner::{Owner, Page};
 use super::state::State;
 use super::wanted::Wanted;
 use super::{Refusal, Service};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use smol::lock::Mutex;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -55,16 +57,20 @@ pub struct Steward<'s, 'm> {
     pub carried: RefCell<Option<(InfoHash, String, u64)>>,
     /// Held by whoever hashes: one at a time, so that nothing is held twice.
     pub bench: Mutex<()>,
+    /// The page, if there is one.
+    pub page: Option<Page>,
     /// What was sent and read when rates were last asked for, and when.
-    pub meter: Cell<items::Meter>,
+    pub meter: pulse::Meter,
 }
 
 impl<'s, 'm> Steward<'s, 'm> {
-    /// A steward of that box. `dht_nodes` counts nodes that answer, where the box takes part.
+    /// A steward of that box. `dht_nodes` counts nodes that answer, where the box takes part; `page`
+    /// is its page, if it has one.
     pub fn new(
         service: &'s Service<'m>,
         keeper: &'s Keeper<'s>,
         dht_nodes: Option<&'s dyn Fn() -> usize>,
+        page: Option<Page>,
     ) -> Steward<'s, 'm> {
         Steward {
             service,
@@ -77,7 +83,8 @@ impl<'s, 'm> Steward<'s, 'm> {
             moves: Bell::default(),
             carried: RefCell::default(),
             bench: Mutex::new(()),
-            meter: Cell::default(),
+            page,
+            meter: pulse::Meter::default(),
         }
     }
 }
@@ -121,7 +128,7 @@ impl Actions for Steward<'_, '_> {
                     Meant::Known(entry) => self.remove(entry, delete).await?,
                     Meant::Sought(info_hash, _) => self.remove_hunt(info_hash).await?,
                 }
-                reply.item(&Answer::Torrent(item)).await?;
+                reply.item(Answer::Torrent(item)).await?;
             }
             Request::Pause(message::Which { what }) => self.pause_all(what, true, reply).await?,
             Request::Resume(message::Which { what }) => self.pause_all(what, false, reply).await?,
@@ -129,7 +136,11 @@ impl Actions for Steward<'_, '_> {
             Request::Show(show) => return self.show(show, reply).await,
             Request::Move(order) => {
                 let entry = self.begin_move(order).await?;
-                reply.item(&Answer::Torrent(self.item(&Meant::Known(entry)).await)).await?;
+                reply.item(Answer::Torrent(self.item(&Meant::Known(entry)).await)).await?;
+            }
+            Request::Claim(claim) => {
+                let item = self.claim(claim.reset).await?;
+                reply.item(Answer::Claim(item)).await?;
             }
             Request::Stats => self.stats(reply).await?,
             Request::Stop => self.stop.ring(),
@@ -144,6 +155,32 @@ impl Steward<'_, '_> {
     pub fn options(&self) -> Options {
         let Given { fetch, trackers } = self.given.borrow().clone();
         Options { fetch, trackers, ..self.keeper.options.clone() }
+    }
+
+    /// What the page is claimed with; another from now on, if that is wanted.
+    async fn claim(&self, reset: bool) -> Result<ClaimItem, Refusal> {
+        let page = self.page.as_ref().ok_or_else(|| {
+            let remedy = "start it without `--web off`, or change [web] listen";
+            Refusal::new("the page", "is off", remedy)
+        })?;
+        if reset {
+            let fresh = self.keeper.archive.ask(|state| Owner::reset(state.path())).await?;
+            *page.owner.borrow_mut() = fresh;
+        }
+        let owner = page.owner.borrow();
+        let devices = owner.devices().iter().map(|device| device.name.clone()).collect();
+        Ok(ClaimItem { secret: owner.secret().to_string(), pages: self.pages(), devices })
+    }
+
+    /// Addresses of the page, for whoever is in the house.
+    pub fn pages(&self) -> Vec<String> {
+        let Some(page) = self.page.as_ref().map(|page| page.at) else { return Vec::new() };
+        if !page.ip().is_unspecified() {
+            return std::vec![std::format!("http://{page}/")];
+        }
+        let lan = self.service.lan();
+        let all = lan.reachable_at(page.port()).filter(|at| at.is_ipv4() || page.is_ipv6());
+        all.map(|at| std::format!("http://{at}/")).collect()
     }
 
     /// The torrent that is meant.
@@ -217,7 +254,7 @@ impl Steward<'_, '_> {
                     Meant::Sought(info_hash, Wanted { paused, ..wanted })
                 }
             };
-            return reply.item(&Answer::Torrent(self.item(&meant).await)).await;
+            return reply.item(Answer::Torrent(self.item(&meant).await)).await;
         }
         // Those that are sought come first: pausing what is known makes room for them.
         for (info_hash, wanted) in self.keeper.archive.ask(items::nameless).await {

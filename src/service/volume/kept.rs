@@ -221,6 +221,11 @@ impl State<'_> {
         self.kept.table.room_bytes(space)
     }
 
+    /// What is left free of a volume of so many bytes.
+    pub fn reserve_bytes(&self, total_bytes: u64) -> u64 {
+        super::health::reserve(total_bytes, self.kept.table.reserve())
+    }
+
     /// How much is to be left free from now on.
     pub fn keep_free(&mut self, reserve: Reserve) {
         self.kept.table.keep_free(reserve);

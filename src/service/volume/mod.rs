@@ -187,6 +187,11 @@ impl Volumes {
         self.has_room() || self.knows(volume)
     }
 
+    /// What is left free on each.
+    pub fn reserve(&self) -> Reserve {
+        self.reserve
+    }
+
     /// How much is to be kept free from now on; the next look holds it against what is free.
     pub fn keep_free(&mut self, reserve: Reserve) {
         (self.reserve, self.wants_look) = (reserve, true);

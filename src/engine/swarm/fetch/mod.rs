@@ -74,6 +74,8 @@ pub struct Fetch {
     /// Peers that have each piece, but for those that have all: a counter each.
     availability: Span,
     order: Order,
+    /// Somebody waits for this piece, and then for those behind it.
+    awaited: Option<u32>,
     /// State of its own dice.
     chance: u32,
     /// Nothing is asked for: there is no room to store it.
@@ -101,6 +103,7 @@ impl Fetch {
             open_count: 0,
             availability: Span::EMPTY,
             order,
+            awaited: None,
             chance: chance | 1,
             paused: false,
             verified: [0; VERIFIED_TOLD_MAX],
@@ -115,6 +118,11 @@ impl Fetch {
     /// Bytes of the pool that what peers have must leave free: for the blocks of two pieces.
     fn kept_bytes(&self) -> usize {
         Pool::bytes_of(self.layout.piece_bytes.div_ceil(BLOCK_BYTES), 2 * 2)
+    }
+
+    /// The piece that is to come first, when they come in order.
+    fn front(&self) -> Option<u32> {
+        self.awaited.or((self.order == Order::Sequential).then_some(0))
     }
 
     /// What the pool would have to have.
@@ -299,6 +307,14 @@ impl<'m> Fetcher<'m> {
                 // Nothing else would tell them.
                 self.wake(place as u16);
             }
+        }
+    }
+
+    /// Somebody waits for a piece, and then for those behind it; or nobody does any more.
+    pub fn await_piece(&mut self, torrent: TorrentSlot, piece: Option<u32>) {
+        let is_its = |fetch: &&mut Fetch| fetch.torrent == torrent;
+        if let Some(fetch) = self.fetches.iter_mut().flatten().find(is_its) {
+            fetch.awaited = piece;
         }
     }
 

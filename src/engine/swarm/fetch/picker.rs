@@ -5,7 +5,8 @@
 //! 1. the piece it works on, block after block, so that hashing can go along with writing;
 //! 2. a piece nobody works on: the rarest of those it has, so that what could be lost is fetched
 //!    first (BEP 3 leaves the choice open); the first few at random, so that there is soon
-//!    something to give; or the first one, when the owner wants to watch meanwhile;
+//!    something to give; or the first one, when the owner wants to watch meanwhile, from where
+//!    somebody watches on;
 //! 3. a piece that others work on and that has blocks nobody was asked for;
 //! 4. when there is nothing else for it: a block that another was asked for and that would be here
 //!    much later from there, by the pace of both. The other is told to stop. So nobody waits for a
@@ -22,7 +23,7 @@
 
 use super::link::{Ask, AskState, Has};
 use super::partial::Partial;
-use super::{Fetch, Fetcher, Order};
+use super::{Fetch, Fetcher};
 use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex};
 
 impl Fetcher<'_> {
@@ -126,14 +127,14 @@ impl Fetcher<'_> {
             Has::Some(span) => Some(pool.bytes(span)),
             Has::Nothing | Has::Untold => return None,
         };
-        let random = fetch.order == Order::Rarest && fetch.verified_count < RANDOM_FIRST;
-        let start = match (fetch.order, near) {
-            (Order::Sequential, _) => 0,
-            (Order::Rarest, Some(piece)) => piece.0,
-            (Order::Rarest, None) => fetch.draw(),
+        let in_order = fetch.front();
+        let random = in_order.is_none() && fetch.verified_count < RANDOM_FIRST;
+        let start = match in_order.or(near.map(|near| near.0)) {
+            Some(piece) => piece,
+            None => fetch.draw(),
         };
-        let rarity = |piece| match fetch.order {
-            Order::Rarest if !random => pool.counter(fetch.availability, piece),
+        let rarity = |piece| match in_order {
+            None if !random => pool.counter(fetch.availability, piece),
             _ => 0,
         };
         let found = pick(pool.bytes(fetch.open), has, start, rarity);

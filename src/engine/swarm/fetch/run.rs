@@ -16,10 +16,10 @@
 //! given, from where the last run ended, with those behind it; blocks that peers have left undone;
 //! and when nothing is left to begin, the last blocks of a piece others are slow with.
 
+use super::Fetcher;
 use super::link::Ask;
 use super::partial::Partial;
 use super::talk::Fetching;
-use super::{Fetcher, Order};
 use crate::engine::limits::BLOCK_BYTES;
 use crate::engine::metainfo::Layout;
 use crate::engine::units::{Block, Instant, PeerSlot, PieceIndex, TorrentSlot};
@@ -103,9 +103,9 @@ impl Fetcher<'_> {
         if let Some(found) = self.go_on(slot) {
             return Some(found);
         }
-        let in_order = self.link(slot)?.1.order == Order::Sequential;
+        let front = self.link(slot)?.1.front();
         // Who watches meanwhile waits for what is half done in front.
-        let at = if in_order { self.left_in_front(slot) } else { None };
+        let at = front.and_then(|front| self.left_in_front(slot, front));
         let at = at.or_else(|| self.begin_piece(slot, near)).or_else(|| self.help(slot));
         let Some(at) = at else { return self.begin_tail(slot) };
         let block = self.partials[at].as_ref()?.first_unasked(&self.pool)?;
@@ -113,7 +113,7 @@ impl Fetcher<'_> {
     }
 
     /// The first piece under way with blocks that nobody was asked for, if no open one is before it.
-    fn left_in_front(&mut self, slot: PeerSlot) -> Option<usize> {
+    fn left_in_front(&mut self, slot: PeerSlot, front: u32) -> Option<usize> {
         let at = {
             let link = self.links[slot.index()].as_ref()?;
             let fits = |partial: &Partial| {
@@ -123,13 +123,18 @@ impl Fetcher<'_> {
             };
             let numbered = self.partials.iter().enumerate();
             let fitting = numbered.filter_map(|(at, partial)| {
-                partial.as_ref().filter(|partial| fits(partial)).map(|partial| (partial.piece, at))
+                let partial = partial.as_ref().filter(|partial| fits(partial))?;
+                // Those before where somebody watches come last.
+                Some((partial.piece < front, partial.piece, at))
             });
             fitting.min()?
         };
         let (_, fetch, pool) = self.link(slot)?;
-        let before = (0..at.0).any(|piece| pool.get(fetch.open, piece));
-        (!before).then_some(at.1)
+        let (is_behind, piece, at) = at;
+        let count = if is_behind { fetch.layout.piece_count() } else { piece };
+        let behind = if is_behind { 0..piece } else { 0..0 };
+        let before = (front..count).chain(behind).any(|piece| pool.get(fetch.open, piece));
+        (!before).then_some(at)
     }
 
     /// The last blocks of a piece that others were asked for and have not sent, when nothing is

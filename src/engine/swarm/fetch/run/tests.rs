@@ -3,6 +3,7 @@
 use super::super::store::{Done, Stores, Verdict, Work};
 use super::super::{Fetch, FetchMemory, Say};
 use super::*;
+use crate::engine::swarm::fetch::Order;
 use crate::engine::swarm::fetch::link::Link;
 use std::vec::Vec;
 

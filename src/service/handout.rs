@@ -1,0 +1,157 @@
+//! Files of a torrent as the page hands them out: found by path, sent by `sendfile`.
+//!
+//! What lies in the page cache is sent at once; for everything else a lane does the same call, so
+//! that a disk that has to wake stops nobody but who waits for it. The bytes never pass through
+//! memory of ours.
+
+use super::content::{Content, ContentError, FileSource, Opened, look};
+use super::lanes::Buffer;
+use crate::engine::library::{Extent, ExtentMap};
+use async_io::Async;
+use rustix::io::{Errno, ReadWriteFlags};
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt as _;
+use std::string::String;
+use std::sync::Arc;
+
+/// A file that is to be handed out.
+#[derive(Debug)]
+pub struct Found {
+    /// Its number in the torrent.
+    pub index: u32,
+    /// It, looking as it did.
+    pub opened: Opened,
+}
+
+/// Finds a file by its path below the torrent's root and opens it; `None` when there is none. May
+/// sleep: on a lane.
+pub fn find(content: &Content, path: &str) -> Result<Option<Found>, ContentError> {
+    for index in 0..content.file_count {
+        let Some(extent) = extent(content, index)? else { break };
+        if extent.padding || !content.path_of(&extent).is_ok_and(|known| known == path) {
+            continue;
+        }
+        return content.open(&extent).map(|opened| Some(Found { index, opened }));
+    }
+    Ok(None)
+}
+
+/// What the extent map says of one file.
+pub fn extent(content: &Content, index: u32) -> Result<Option<Extent>, ContentError> {
+    let mut source = FileSource(&content.extents);
+    let read = ExtentMap::new(&mut source, content.file_count).read(index);
+    read.map_err(ContentError::NoMetadata)
+}
+
+/// Sends part of a file to whoever reads `stream`, as much as that takes now. An error of kind
+/// [`io::ErrorKind::WouldBlock`] says that it takes nothing, `Ok(0)` that the file ends before `at`.
+pub fn send(stream: &Async<TcpStream>, file: &Opened, at: u64, bytes: usize) -> io::Result<usize> {
+    let mut offset = at;
+    loop {
+        match rustix::fs::sendfile(stream, &file.file, Some(&mut offset), bytes) {
+            Err(Errno::INTR) => {}
+            sent => return Ok(sent?),
+        }
+    }
+}
+
+/// Whether a run of a file can be read without waiting for a disk, as far as its two ends tell: what
+/// is read ahead lies there in one piece.
+pub fn is_cached(file: &Opened, at: u64, bytes: usize) -> bool {
+    let is_there = |at| {
+        let mut byte = [0];
+        let mut room = [IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(&file.file, &mut room, at, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|read| read == 1)
+    };
+    bytes > 0 && is_there(at) && is_there(at + bytes as u64 - 1)
+}
+
+/// Whether a file still looks as it did when it was opened.
+pub fn is_as_it_was(file: &Opened) -> bool {
+    look(&file.file).is_ok_and(|seen| file.is_as_it_was(seen))
+}
+
+/// What a lane does for a body.
+pub enum Errand {
+    /// [`find`].
+    Find {
+        /// Whose file.
+        content: Arc<Content>,
+        /// Its path.
+        path: String,
+    },
+    /// [`send`].
+    Send {
+        /// To whom.
+        stream: Arc<Async<TcpStream>>,
+        /// What.
+        file: Arc<Opened>,
+        /// From here on.
+        at: u64,
+        /// At most so much.
+        bytes: usize,
+    },
+    /// Read a run of content into a buffer.
+    Read {
+        /// Whose content.
+        content: Arc<Content>,
+        /// Where it begins.
+        at: u64,
+        /// How long it is; no more than the buffer.
+        bytes: usize,
+        /// Where to. It is whoever's asks, and no lane's.
+        buffer: Buffer,
+    },
+    /// Write what somebody sends to a file that is being made.
+    Put {
+        /// The file.
+        file: Arc<File>,
+        /// Where to.
+        at: u64,
+        /// How much of the buffer.
+        bytes: usize,
+        /// What. It is whoever's asks, and no lane's.
+        buffer: Buffer,
+    },
+}
+
+/// What became of an [`Errand`].
+pub enum Outcome {
+    /// Of [`Errand::Find`].
+    Found(Result<Option<Found>, ContentError>),
+    /// Of [`Errand::Send`].
+    Sent(io::Result<usize>),
+    /// Of [`Errand::Read`] and [`Errand::Put`]: the buffer comes back.
+    Moved(Buffer, io::Result<()>),
+}
+
+impl Errand {
+    /// Does it. May sleep: on a lane.
+    pub fn run(self) -> Outcome {
+        match self {
+            Errand::Find { content, path } => Outcome::Found(find(&content, &path)),
+            Errand::Send { stream, file, at, bytes } => {
+                Outcome::Sent(send(&stream, &file, at, bytes))
+            }
+            Errand::Read { content, at, bytes, mut buffer } => {
+                let span = crate::engine::units::Span { at, length: bytes as u64 };
+                let read = content.read_content(span, &mut buffer[..bytes], &mut None);
+                Outcome::Moved(buffer, read.map_err(as_it_is))
+            }
+            Errand::Put { file, at, bytes, buffer } => {
+                let put = file.write_all_at(&buffer[..bytes], at);
+                Outcome::Moved(buffer, put)
+            }
+        }
+    }
+}
+
+fn as_it_is(error: ContentError) -> io::Error {
+    match error {
+        ContentError::Changed(_) => io::Error::other("it has changed since it was hashed"),
+        ContentError::Unreadable(_, error) | ContentError::NoMetadata(error) => error,
+    }
+}

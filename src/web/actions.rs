@@ -1,0 +1,280 @@
+//! The owner's wishes as forms send them, and what is asked of the steward.
+
+use super::Web;
+use super::connection::Connection;
+use super::head::value_of;
+use super::reply::{self, Reply as Said, Status};
+use super::routes::{Ask, hash_of, no_such_page, not_here};
+use super::{head, pages};
+use crate::engine::units::InfoHash;
+use crate::service::caps::{CapOptions, Rates};
+use crate::service::control::Request;
+use crate::service::control::answer::{
+    Answer, Detail, FileItem, Item, Stats, TrackerItem, VolumeItem, WakeUps,
+};
+use crate::service::control::message::{Add, Move, Remove, Which};
+use crate::service::control::server::{Actions as _, Reply, Unanswered};
+use crate::service::control::what::What;
+use crate::service::units::parse_rate;
+use crate::service::{Refusal, owner};
+use serde::Serialize;
+use std::boxed::Box;
+use std::path::PathBuf;
+use std::string::String;
+use std::vec::Vec;
+
+/// What was answered to a request.
+#[derive(Default, Serialize)]
+pub struct Answered {
+    /// Torrents.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub torrents: Vec<Item>,
+    /// Torrents, with all that is known of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Detail>,
+    /// Trackers of one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trackers: Vec<TrackerItem>,
+    /// Files of one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileItem>,
+    /// The box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<Box<Stats>>,
+    /// Its disks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeItem>,
+    /// What wakes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wake_ups: Vec<WakeUps>,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+impl Answered {
+    fn of(lines: Vec<Answer>, next: Option<u64>) -> Answered {
+        let mut answered = Answered { next, ..Answered::default() };
+        for line in lines {
+            match line {
+                Answer::Torrent(item) => answered.torrents.push(item),
+                Answer::Detail(detail) => answered.details.push(*detail),
+                Answer::Tracker(tracker) => answered.trackers.push(tracker),
+                Answer::File(file) => answered.files.push(file),
+                Answer::Stats(stats) => answered.stats = Some(stats),
+                Answer::Volume(volume) => answered.volumes.push(volume),
+                Answer::WakeUps(woken) => answered.wake_ups.push(woken),
+                // The secret is for whoever is at the box.
+                Answer::Claim(_) => {}
+                Answer::Progress(_) | Answer::Done(_) | Answer::Error(_) => {}
+            }
+        }
+        answered
+    }
+}
+
+impl Web<'_, '_, '_> {
+    /// Has the steward do something.
+    pub async fn ask(&self, request: Request) -> Result<Answered, Refusal> {
+        if let Some(objection) = request.objection() {
+            return Err(objection);
+        }
+        let mut reply = Reply::Kept(Vec::new());
+        let next = self.steward.answer(request, &mut reply).await;
+        let Reply::Kept(lines) = reply else { unreachable!("it is kept") };
+        match next {
+            Ok(next) => Ok(Answered::of(lines, next)),
+            Err(Unanswered::Refused(refusal)) => Err(refusal),
+            Err(Unanswered::Gone) => Err(Refusal::new("the box", "is ending", "start it again")),
+        }
+    }
+
+    /// A wish from a form, or from a program.
+    pub async fn change(
+        &self,
+        connection: &mut Connection,
+        ask: &Ask,
+        parts: &[&str],
+    ) -> reply::Answer {
+        if let ["api", "v1", rest @ ..] = parts {
+            return self.api_change(connection, ask, rest).await;
+        }
+        let body = self.whole_body(connection, FORM_BYTES_MAX).await?;
+        if *parts == ["claim"] {
+            return Ok(self.claim(ask, &body).await);
+        }
+        let brought = value_of(&body, "token");
+        if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, brought.as_deref()) {
+            return Err(barred);
+        }
+        let value = |name: &str| value_of(&body, name).filter(|value| !value.trim().is_empty());
+        let (request, back) = match *parts {
+            ["leave"] => return Ok(self.leave(ask).await),
+            ["limits"] => return Ok(self.limit_form(ask, &body)),
+            ["add"] => {
+                let link = value("link").unwrap_or_default();
+                let links = std::vec![PathBuf::from(link.trim())];
+                let add = Add { links, ..Add::default() };
+                if let Some(refusal) = only_links(&add) {
+                    return Err(self.refused_page(ask, &refusal));
+                }
+                (Request::Add(add), String::from("/"))
+            }
+            ["s", hash, wish] => {
+                let Some(info_hash) = hash_of(hash) else { return Err(no_such_page()) };
+                let what = What::of(&info_hash);
+                let page = std::format!("/s/{info_hash}/");
+                let back = match value("back").as_deref() {
+                    Some("list") => String::from("/"),
+                    _ => page,
+                };
+                match wish {
+                    "pause" => (Request::Pause(Which { what }), back),
+                    "resume" => (Request::Resume(Which { what }), back),
+                    "move" => {
+                        let to = PathBuf::from(value("to").unwrap_or_default().trim());
+                        (Request::Move(Move { what, to }), back)
+                    }
+                    "remove" => {
+                        let delete = value("delete").is_some();
+                        (Request::Remove(Remove { what, delete }), String::from("/"))
+                    }
+                    _ => return Err(no_such_page()),
+                }
+            }
+            ["", ..] | ["box" | "style.css" | "script.js"] => return Err(not_here("GET, HEAD")),
+            _ => return Err(no_such_page()),
+        };
+        match self.ask(request).await {
+            Ok(_) => Ok(Said::redirect(Status::SEE_OTHER, &back)),
+            Err(refusal) => Err(self.refused_page(ask, &refusal)),
+        }
+    }
+
+    fn refused_page(&self, ask: &Ask, refusal: &Refusal) -> Said {
+        let words = std::format!("{refusal}.");
+        let html = pages::error(&self.frame(ask, "That did not work"), Status::REFUSED, &words);
+        Said::page(Status::REFUSED, html)
+    }
+
+    /// Caps until the box is started again or its configuration read.
+    fn limit_form(&self, ask: &Ask, body: &[u8]) -> Said {
+        let rate = |name| parse_rate(&value_of(body, name).unwrap_or_default());
+        match (rate("up"), rate("down")) {
+            (Ok(up), Ok(down)) => {
+                self.limit(up, down);
+                Said::redirect(Status::SEE_OTHER, "/box")
+            }
+            (Err(problem), _) | (_, Err(problem)) => {
+                let remedy = "write 2MB/s, 500kB/s, 10mbit, or off";
+                self.refused_page(ask, &Refusal::new("the limit", problem, remedy))
+            }
+        }
+    }
+
+    /// Caps for the whole box.
+    pub(super) fn limit(&self, up: Option<u64>, down: Option<u64>) {
+        let service = self.steward.service;
+        let now = service.caps.get();
+        let up = Rates { all: up, ..now.up };
+        let down = Rates { all: down, ..now.down };
+        service.set_caps(CapOptions { up, down, ..now });
+    }
+
+    /// A secret is brought.
+    async fn claim(&self, ask: &Ask, body: &[u8]) -> Said {
+        let now = self.steward.service.clock.now();
+        let visitor = &ask.visitor;
+        if let Some(barred) = self.gate.bars_claim(visitor, &ask.head, now) {
+            return self.claim_refused(ask, barred);
+        }
+        let secret = value_of(body, "secret").unwrap_or_default();
+        let device = value_of(body, "device").unwrap_or_default();
+        let device = if device.trim().is_empty() { "a browser".into() } else { device };
+        match self.take_claim(visitor.address, &secret, &device).await {
+            Ok(Some(token)) => {
+                let cookie = std::format!(
+                    "Set-Cookie: {}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000",
+                    head::COOKIE
+                );
+                Said::redirect(Status::SEE_OTHER, "/").with(&cookie)
+            }
+            Ok(None) => {
+                let words = "this is not the secret of this box: `perennial claim` prints it";
+                self.claim_refused(ask, Said::words(Status::FORBIDDEN, words))
+            }
+            Err(refusal) => self.refused_page(ask, &refusal),
+        }
+    }
+
+    /// A token for the secret, if it is the right one.
+    pub(super) async fn take_claim(
+        &self,
+        address: std::net::IpAddr,
+        secret: &str,
+        device: &str,
+    ) -> Result<Option<String>, Refusal> {
+        let Some(page) = &self.steward.page else { return Ok(None) };
+        let now = self.steward.service.clock.now();
+        let claimed = page.owner.borrow_mut().claim(secret, device)?;
+        match claimed {
+            None => self.gate.note_wrong(address, now),
+            Some(_) => {
+                self.gate.note_right(address);
+                self.keep_owner().await?;
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn leave(&self, ask: &Ask) -> Said {
+        if let (Some(page), Some(token)) = (&self.steward.page, &ask.visitor.token) {
+            page.owner.borrow_mut().leave(token);
+            if let Err(refusal) = self.keep_owner().await {
+                return self.refused_page(ask, &refusal);
+            }
+        }
+        let gone = std::format!("Set-Cookie: {}=; Path=/; Max-Age=0", head::COOKIE);
+        Said::redirect(Status::SEE_OTHER, "/").with(&gone)
+    }
+
+    async fn keep_owner(&self) -> Result<(), Refusal> {
+        let Some(page) = &self.steward.page else { return Ok(()) };
+        let owner: owner::Owner = page.owner.borrow().clone();
+        self.steward.keeper.archive.ask(move |state| owner.save(state.path())).await
+    }
+
+    /// The one torrent that `info_hash` names, with a page of its files.
+    pub(super) async fn detail(
+        &self,
+        info_hash: InfoHash,
+        after: Option<u64>,
+        max: u32,
+    ) -> Result<Answered, Refusal> {
+        let what = What::of(&info_hash);
+        let show = crate::service::control::message::Show { what, after, max };
+        let mut answered = self.ask(Request::Show(show)).await?;
+        if answered.details.is_empty() {
+            // From the second page on only files are told of.
+            answered.details.push(*self.steward.detail(info_hash).await?);
+        }
+        Ok(answered)
+    }
+}
+
+/// Why something is not taken up over the page: it names a file of the box's. Which of those are
+/// shared is said on the box, so that nobody who gets hold of a token can have it share any.
+pub(super) fn only_links(add: &Add) -> Option<Refusal> {
+    let is_far = |link: &PathBuf| link.to_str().is_some_and(is_far);
+    let near = add.links.iter().find(|link| !is_far(link))?;
+    let problem = "is neither a magnet link nor the address of a .torrent";
+    let remedy = "say `perennial add` on the box for what lies there";
+    Some(Refusal::new(near.display(), problem, remedy))
+}
+
+fn is_far(link: &str) -> bool {
+    link.starts_with("magnet:") || crate::service::fetch::download::is_url(link)
+}
+
+/// A form at most.
+const FORM_BYTES_MAX: u64 = 16 * 1024;

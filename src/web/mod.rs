@@ -1,0 +1,153 @@
+//! The page: one link that works for everybody, and the box run from a phone.
+//!
+//! A film on the box has one address, `/s/<info-hash>/`. In a browser it is a page that plays it;
+//! for a player, `curl` or a TV the file below it has ranges; for a BitTorrent program it is a
+//! `.torrent` or a magnet link with this box as web seed (BEP 19) and peer.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | connections: heads in, replies out | [`connection`], [`head`], [`reply`] |
+//! | who comes, and what that one may do | [`gate`] |
+//! | what an address means | [`routes`] |
+//! | a share: its page, files, `.torrent`, `.zip` and so on | [`shares`], [`file`], [`range`], [`media`], [`zip`] |
+//! | the owner's wishes, from forms and programs | [`actions`], [`api`], [`upload`] |
+//! | what happens, as it happens | [`events`] |
+//! | words and markup | [`pages`], `assets` |
+//!
+//! # Memory
+//!
+//! A connection has room for one head, and nothing else while it is idle or sends a file: those go
+//! from the page cache by `sendfile`. Pages are made in memory, as many at a time as the board's
+//! `web_pages_max`; zips and uploads go through as many buffers.
+//!
+//! # When full
+//! The last few places for connections are for the owner; everybody else is answered 503. So is who
+//! wants a page while all of those are on their way.
+//!
+//! # Journey
+//!
+//! `service::life` (listens) -> [`run`] -> [`connection`] (a task each) -> [`head`] -> [`gate`] ->
+//! [`routes`] -> a [`reply`] -> the socket; wishes go to `service::steward`, as those of the command
+//! line do.
+
+mod actions;
+mod api;
+mod connection;
+mod events;
+mod file;
+mod gate;
+mod head;
+mod media;
+mod pages;
+mod range;
+mod reply;
+mod routes;
+mod shares;
+mod upload;
+mod zip;
+
+use crate::service::steward::Steward;
+use async_io::Async;
+use gate::Gate;
+use log::warn;
+use smol::LocalExecutor;
+use std::boxed::Box;
+use std::cell::Cell;
+use std::net::TcpListener;
+use std::pin::Pin;
+use std::rc::Rc;
+
+/// What all connections share.
+pub struct Web<'w, 's, 'm> {
+    /// Who does what is wanted.
+    steward: &'w Steward<'s, 'm>,
+    gate: Gate,
+    connections: Cell<usize>,
+    pages: Places,
+    transits: Places,
+    streams: Places,
+}
+
+/// So many at a time.
+struct Places {
+    taken: Rc<Cell<usize>>,
+    most: usize,
+}
+
+/// One of them, given back when it is dropped.
+struct Place(Rc<Cell<usize>>);
+
+impl Places {
+    fn new(most: usize) -> Places {
+        Places { taken: Rc::default(), most }
+    }
+
+    fn take(&self) -> Option<Place> {
+        if self.taken.get() == self.most {
+            return None;
+        }
+        self.taken.set(self.taken.get() + 1);
+        Some(Place(Rc::clone(&self.taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Answers whoever comes to the page, for ever.
+pub fn run<'a>(
+    steward: &'a Steward<'_, '_>,
+    listener: Async<TcpListener>,
+) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(answer_all(steward, listener))
+}
+
+async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
+    let pools = steward.keeper.options.board.pools;
+    let web = Web {
+        steward,
+        gate: Gate::new(&steward.keeper.options.web, &gate::machine_name()),
+        connections: Cell::new(0),
+        pages: Places::new(pools.web_pages_max.into()),
+        transits: Places::new(pools.web_pages_max.into()),
+        streams: Places::new(events::STREAMS_MAX),
+    };
+    let connections_max = usize::from(pools.web_connections_max);
+    let executor = LocalExecutor::new();
+    let accept = async {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, address)) => {
+                    if web.connections.get() == connections_max {
+                        // Closed without a word: there is no room to hear what it wants.
+                        continue;
+                    }
+                    (stream, address)
+                }
+                Err(error) => {
+                    warn!("the page: {error}; it is tried again");
+                    steward.service.clock.sleep(ACCEPT_PAUSE_MS, "somebody at the page").await;
+                    continue;
+                }
+            };
+            web.connections.set(web.connections.get() + 1);
+            let is_crowded = web.connections.get() + OWNERS_PLACES > connections_max;
+            let (web, (stream, address)) = (&web, stream);
+            let connection = async move {
+                web.attend(stream, address.ip(), is_crowded).await;
+                web.connections.set(web.connections.get() - 1);
+            };
+            executor.spawn(connection).detach();
+        }
+    };
+    executor.run(accept).await
+}
+
+/// Kept for the owner.
+const OWNERS_PLACES: usize = 2;
+
+/// After a connection could not be taken, for want of descriptors.
+const ACCEPT_PAUSE_MS: u64 = 1_000;

@@ -1,0 +1,204 @@
+//! Files dropped into a browser: they go to the box's folder in slices, and are shared from there.
+//!
+//! ```text
+//! HEAD /upload/NAME                 -> X-Have: how much of it is here
+//! PUT  /upload/NAME?at=A&of=SIZE    -> a slice, from where the last one ended
+//! ```
+//!
+//! Until it is whole it lies there as `.NAME.part`, which nobody looks at. What was cut off goes on
+//! where it was. A slice that would not fit is refused before its body is read.
+
+use super::Web;
+use super::connection::Connection;
+use super::reply::{Answer, Body, Reply, Status, TEXT};
+use super::routes::Ask;
+use crate::engine::metainfo::names;
+use crate::service::board::TRANSIT_BYTES;
+use crate::service::handout::{Errand, Outcome};
+use crate::service::state::State;
+use rustix::fs::{CWD, RenameFlags, fstatvfs, renameat_with};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::string::String;
+use std::sync::Arc;
+
+/// A file that comes in slices.
+struct Slot {
+    /// What it will be.
+    whole: PathBuf,
+    /// What it is meanwhile.
+    part: PathBuf,
+}
+
+/// What is answered to a slice that is not taken.
+type Objection = (Status, String);
+
+impl Web<'_, '_, '_> {
+    /// How much of a file is here.
+    pub(super) async fn uploaded(&self, ask: &Ask, name: &str) -> Answer {
+        let token = ask.head.token.as_deref();
+        if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, token) {
+            return Err(barred);
+        }
+        let slot = self.slot(name)?;
+        let look = move |_: &mut State<'_>| std::fs::metadata(slot.part);
+        // Nothing of it may be here yet.
+        let have = self.steward.keeper.archive.ask(look).await.map_or(0, |file| file.len());
+        let reply = Reply::new(Status::NO_CONTENT, TEXT, Body::Empty);
+        Ok(reply.with(&std::format!("X-Have: {have}")))
+    }
+
+    /// Takes a slice.
+    pub(super) async fn upload(
+        &self,
+        connection: &mut Connection,
+        ask: &Ask,
+        name: &str,
+    ) -> Answer {
+        let token = ask.head.token.as_deref();
+        if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, token) {
+            return Err(barred.last());
+        }
+        let Some(_place) = self.transits.take() else {
+            let words = "as many files come as this box has memory for: try again in a minute";
+            return Err(Reply::words(Status::BUSY, words).with("Retry-After: 10").last());
+        };
+        self.take_slice(connection, ask, name).await.map_err(Reply::last)?;
+        Ok(Reply::new(Status::NO_CONTENT, TEXT, Body::Empty))
+    }
+
+    async fn take_slice(
+        &self,
+        connection: &mut Connection,
+        ask: &Ask,
+        name: &str,
+    ) -> Result<(), Reply> {
+        let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
+        let slot = self.slot(name)?;
+        let (Some(at), Some(of)) = (number("at"), number("of")) else {
+            let words = "say where the slice begins and how long the file is: ?at=0&of=1000";
+            return Err(Reply::words(Status::BAD_REQUEST, words));
+        };
+        let bytes = connection.left_bytes();
+        if at.checked_add(bytes).is_none_or(|end| end > of) {
+            let words = "the slice is longer than what is left of the file";
+            return Err(Reply::words(Status::BAD_REQUEST, words));
+        }
+        let begun = self.steward.keeper.archive.ask(move |state| slot.begin(state, at, of)).await;
+        let (slot, file) = begun.map_err(said)?;
+        let file = Arc::new(file);
+        let mut buffer = std::vec![0; TRANSIT_BYTES].into_boxed_slice();
+        let (mut at, end) = (at, at + bytes);
+        while at < end {
+            let mut filled = 0;
+            let most = (end - at).min(TRANSIT_BYTES as u64) as usize;
+            while filled < most {
+                let read = self.read_body(connection, &mut buffer[filled..most]).await;
+                match read {
+                    Ok(read) => filled += read,
+                    Err(_) if filled > 0 => break,
+                    Err(error) => return Err(said(failed(&error))),
+                }
+            }
+            let errand = Errand::Put { file: Arc::clone(&file), at, bytes: filled, buffer };
+            let Outcome::Moved(back, put) = self.hand_out(errand).await else {
+                unreachable!("a lane answers what it was asked")
+            };
+            buffer = back;
+            put.map_err(|error| said(failed(&error)))?;
+            at += filled as u64;
+        }
+        if at < of {
+            return Ok(());
+        }
+        let (part, whole) = (slot.part.clone(), slot.whole);
+        let keep = move || -> io::Result<()> {
+            file.set_len(of)?;
+            file.sync_all()?;
+            renameat_with(CWD, &part, CWD, &whole, RenameFlags::NOREPLACE)?;
+            Ok(())
+        };
+        // The archive's thread may wait for a disk.
+        self.steward.keeper.archive.ask(move |_| keep()).await.map_err(|error| said(failed(&error)))
+    }
+
+    /// Where a file of that name goes.
+    fn slot(&self, name: &str) -> Result<Slot, Reply> {
+        let folder = self.steward.keeper.options.web.drop_folder.as_ref().ok_or_else(|| {
+            let words = "no folder is shared entry by entry: name one as `folder` below [[share]] \
+                         in the configuration";
+            Reply::words(Status::CONFLICT, words)
+        })?;
+        let objection = match name {
+            _ if name.is_empty() || name.len() > NAME_BYTES_MAX => Some("is too long, or nothing"),
+            _ if name.contains(['/', '\\', '\0']) || name.chars().any(char::is_control) => {
+                Some("has letters that no file's name may have")
+            }
+            _ if name.starts_with('.') || name.starts_with('~') || names::is_left_out(name) => {
+                Some("is that of a file the box leaves out")
+            }
+            _ => None,
+        };
+        match objection {
+            None => {
+                let part = folder.join(std::format!(".{name}.part"));
+                Ok(Slot { whole: folder.join(name), part })
+            }
+            Some(problem) => {
+                let words = std::format!("this name {problem}: rename the file");
+                Err(Reply::words(Status::REFUSED, &words))
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Opens what is here of a file of `of` bytes, to go on at `at`, if the rest of it fits. On the
+    /// archive's thread, which may wait for a disk.
+    fn begin(self, state: &State<'_>, at: u64, of: u64) -> Result<(Slot, File), Objection> {
+        if self.whole.exists() {
+            let words = "there is a file of this name already: rename yours";
+            return Err((Status::CONFLICT, words.into()));
+        }
+        let file = open(&self.part).map_err(|error| failed(&error))?;
+        let have = file.metadata().map_or(0, |file| file.len());
+        if at > have {
+            let words = std::format!("{have} bytes of it are here: go on from there");
+            return Err((Status::CONFLICT, words));
+        }
+        let (free, all) = match fstatvfs(&file) {
+            Ok(stat) => (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize),
+            Err(error) => return Err(failed(&error.into())),
+        };
+        let (kept, lacking) = (state.reserve_bytes(all), of.saturating_sub(have));
+        if free.saturating_sub(kept) < lacking {
+            let words = std::format!(
+                "{lacking} bytes would not fit: {free} are free, of which {kept} stay so; make room \
+                 first"
+            );
+            return Err((Status::NO_ROOM, words));
+        }
+        Ok((self, file))
+    }
+}
+
+fn open(part: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(part)
+}
+
+fn failed(error: &io::Error) -> Objection {
+    let status = match error.kind() {
+        io::ErrorKind::AlreadyExists => Status::CONFLICT,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Status::NO_ROOM,
+        _ => Status::BUSY,
+    };
+    (status, std::format!("it could not be kept: {error}"))
+}
+
+fn said((status, words): Objection) -> Reply {
+    Reply::words(status, &words)
+}
+
+/// With `.` and `.part` around it, it is as long as a name may be.
+const NAME_BYTES_MAX: usize = 240;
