@@ -89,6 +89,32 @@ fn a_full_table_as_in_a_network_of_ten_million_costs_a_few_wake_ups_a_minute() {
 }
 
 #[test]
+fn a_hundred_torrents_announced_for_an_hour_wake_a_node_on_whole_minutes() {
+    for_seeds(1, |seed| {
+        let mut world = World::new(seed);
+        world.grow(Family::V4, 200);
+        world.nodes[100].torrents = (0..100).map(crate::world::hash).collect();
+        world.drain(100);
+        world.run_for(4 * HOUR_MS);
+        let node = &mut world.nodes[100];
+        node.woken.clear();
+        let before = node.dht.counts();
+        world.run_for(HOUR_MS);
+        let node = &world.nodes[100];
+        let (counts, woken) = (node.dht.counts(), node.woken.values().sum::<u32>());
+        println!(
+            "in an hour: {} searches, {} questions, woken {woken} times: {:?}",
+            counts.searches - before.searches,
+            counts.queries_out - before.queries_out,
+            node.woken,
+        );
+        assert!((200..=300).contains(&(counts.searches - before.searches)));
+        // Two families, and what else a box wakes for, stay under fifteen a minute.
+        assert!(woken <= 11 * 60 / 2, "woken {woken} times in an hour");
+    });
+}
+
+#[test]
 fn a_node_that_knows_nobody_does_not_wake_at_all() {
     let mut world = World::new(1);
     let place = world.add(Family::V6, crate::world::USUAL);
