@@ -167,6 +167,7 @@ fn seek_into(
     }
     info!("{}: looking for peers that know what it is", lead.name);
     service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file, fetch });
+    service.announce_next(info_hash);
     Ok(())
 }
 

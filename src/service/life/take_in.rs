@@ -56,6 +56,7 @@ pub(in crate::service) async fn take_in(
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
     service.fetched.hold(service);
     service.grounds.asked.ring();
+    service.announce_next(share.info_hash);
     Ok((slot, share))
 }
 
