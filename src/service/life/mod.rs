@@ -191,7 +191,7 @@ async fn serve(
     executor.spawn(rest::run(&service, keeper)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(grounds::run(&steward)).detach();
-    executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(discovery::run(&service, keeper)).detach();
     if options.map_port {
         executor.spawn(portmap::run(&service)).detach();
     }
