@@ -37,6 +37,8 @@ pub struct Node {
     why: &'static str,
     /// What it woke for by itself.
     pub woken: BTreeMap<&'static str, u32>,
+    /// When, in milliseconds.
+    pub woken_at: Vec<u64>,
     /// Bytes sent, and datagrams.
     pub sent: (u64, u64),
     begun: HashMap<u32, Instant>,
@@ -85,7 +87,7 @@ impl Node {
     /// Begins to announce the next torrent and says nothing, or says when there is one to begin: as
     /// the service does it.
     fn next_of_round(&mut self, now: Instant) -> Option<Deadline> {
-        if self.torrents.is_empty() || !self.dht.has_joined() {
+        if !self.dht.has_joined() {
             return Some(Deadline::NONE);
         }
         let after = |last: Option<[u8; 20]>| {
@@ -180,6 +182,7 @@ impl World {
             wake_at: Instant::NEVER,
             why: "nothing",
             woken: BTreeMap::new(),
+            woken_at: Vec::new(),
             sent: (0, 0),
             begun: HashMap::new(),
             found: HashMap::new(),
@@ -203,9 +206,9 @@ impl World {
         for _ in 0..count {
             let place = self.add(family, USUAL);
             // Entries that did not know each other would be entries to several networks.
-            self.loss_one_in = if place < 8 { u32::MAX } else { loss_one_in };
+            self.loss_one_in = if place < first + 8 { u32::MAX } else { loss_one_in };
             self.introduce(place);
-            self.run_for(if place < 8 { 1_000 } else { 200 });
+            self.run_for(if place < first + 8 { 1_000 } else { 200 });
         }
         for _ in 0..5 {
             self.run_for(5_000);
@@ -217,11 +220,14 @@ impl World {
         }
     }
 
-    /// Tells a node of another one.
+    /// Tells a node of one of the first three of its family.
     pub fn introduce(&mut self, place: usize) {
-        if place > 0 {
-            let other = self.prng.below(place.min(3) as u32) as usize;
-            let entry = self.nodes[other].address;
+        let family = Family::of(&self.nodes[place].address);
+        let before = self.nodes[..place].iter().map(|node| node.address);
+        let first: Vec<SocketAddr> =
+            before.filter(|address| Family::of(address) == family).take(3).collect();
+        if !first.is_empty() {
+            let entry = first[self.prng.below(first.len() as u32) as usize];
             self.nodes[place].dht.add_contact(entry);
             self.drain(place);
         }
@@ -236,6 +242,12 @@ impl World {
         node.found.insert(info_hash, Found::default());
         self.drain(place);
         true
+    }
+
+    /// Has a torrent announced before those that have their turn.
+    pub fn announce_soon(&mut self, place: usize, info_hash: [u8; 20]) {
+        self.nodes[place].round.announce_soon(info_hash).expect("there is room for news");
+        self.drain(place);
     }
 
     /// Searches until that has ended.
@@ -340,6 +352,7 @@ impl World {
         if node.wake_at == at {
             node.wake_at = Instant::NEVER;
             *node.woken.entry(node.why).or_default() += 1;
+            node.woken_at.push(at.as_millis());
             self.drain(place);
         }
     }
