@@ -206,7 +206,19 @@ impl<'m> State<'m> {
         facts_crc: u32,
         found: Option<&Found>,
     ) -> Result<(PathBuf, Known), Refusal> {
-        self.place(new_folder, info_hash, facts_crc, false, found)
+        self.place(new_folder, info_hash, facts_crc, (false, &[]), found)
+    }
+
+    /// The same in the place of others, which are no longer there: a cut leaves these or the new one.
+    pub fn admit_instead_of(
+        &mut self,
+        others: &[Entry],
+        new_folder: &Path,
+        info_hash: InfoHash,
+        facts_crc: u32,
+        found: &Found,
+    ) -> Result<(PathBuf, Known), Refusal> {
+        self.place(new_folder, info_hash, facts_crc, (false, others), Some(found))
     }
 
     /// The same of a torrent that is still to be fetched.
@@ -217,7 +229,7 @@ impl<'m> State<'m> {
         facts_crc: u32,
         found: &Found,
     ) -> Result<(PathBuf, Known), Refusal> {
-        self.place(new_folder, info_hash, facts_crc, true, Some(found))
+        self.place(new_folder, info_hash, facts_crc, (true, &[]), Some(found))
     }
 
     fn place(
@@ -225,7 +237,7 @@ impl<'m> State<'m> {
         new_folder: &Path,
         info_hash: InfoHash,
         facts_crc: u32,
-        fetching: bool,
+        (fetching, instead_of): (bool, &[Entry]),
         found: Option<&Found>,
     ) -> Result<(PathBuf, Known), Refusal> {
         let wrong = |folder: &Path| {
@@ -257,11 +269,15 @@ impl<'m> State<'m> {
         let before = self.get(&info_hash);
         let added_s = before.map_or_else(clock::unix_s, |entry| entry.added_s);
         let root_key = root_key_of(stored.as_os_str().as_encoded_bytes());
-        self.record(Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume })?;
-        let old = before.map(|entry| entry.facts_crc);
-        if let Some(old) = old.filter(|old| *old != facts_crc) {
+        let placed = Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume };
+        let gone = instead_of.iter().map(|other| Record::Forgotten { info_hash: other.info_hash });
+        let records: Vec<Record> = std::iter::once(placed).chain(gone).collect();
+        let recorded = self.catalog.record_all(&records);
+        recorded.map_err(|error| refused_catalog(&self.folder, error))?;
+        let before = before.filter(|entry| entry.facts_crc != facts_crc);
+        for old in before.iter().chain(instead_of) {
             // Should it stay for now, the next start clears it away.
-            let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
+            let _ = fs::remove_dir_all(self.torrent_folder(&old.info_hash, old.facts_crc));
         }
         let entry = self.get(&info_hash);
         let known = entry.and_then(|entry| self.load(&entry));
@@ -284,7 +300,8 @@ impl<'m> State<'m> {
                 draft::write_facts(&folder, &facts)
             });
             let Some(facts_crc) = made.transpose()? else { continue };
-            self.place(&folder, entry.info_hash, facts_crc, entry.fetching, Some(found))?;
+            let how = (entry.fetching, &[][..]);
+            self.place(&folder, entry.info_hash, facts_crc, how, Some(found))?;
             moved.extend(self.get(&entry.info_hash));
         }
         Ok(moved)
@@ -303,7 +320,7 @@ impl<'m> State<'m> {
             let problem = "has been removed, or shared anew, meanwhile";
             return Err(Refusal::new(entry.info_hash, problem, "delete what was copied of it"));
         }
-        self.place(folder, entry.info_hash, facts_crc, false, Some(found))?;
+        self.place(folder, entry.info_hash, facts_crc, (false, &[]), Some(found))?;
         Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
 

@@ -93,10 +93,8 @@ impl Steward<'_, '_> {
         loop {
             let many = left.clamp(1, OUTLINES_MAX);
             let page = self.keeper.archive.ask(move |state| outlines(state, after, many)).await;
-            if page.is_empty() {
-                self.list_hunts(&wanted, reply).await?;
-                return Ok(None);
-            }
+            // Of a library that one page holds a list is a snapshot.
+            let is_last = page.len() < many as usize;
             for (slot, entry, outline) in page {
                 after = Some(slot);
                 let item = self.item_of(&entry, outline.as_ref());
@@ -108,6 +106,10 @@ impl Steward<'_, '_> {
                 if left == 0 {
                     return Ok(after.map(u64::from));
                 }
+            }
+            if is_last {
+                self.list_hunts(&wanted, reply).await?;
+                return Ok(None);
             }
         }
     }
