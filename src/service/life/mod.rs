@@ -48,7 +48,7 @@ use charge::Charge;
 use make::{
     HashTable, cannot_listen, listen, make_service, no_signals, raise_descriptors, start_lanes,
 };
-use take_in::{take_in, tell};
+use take_in::{take_in, tell, withdraw};
 
 /// Shares and fetches what is asked for, until a signal comes.
 pub fn live(options: &Options, report: &mut Report) -> Result<(), Refusal> {
@@ -166,8 +166,13 @@ async fn serve(
     let announcer = keeper.announcer;
     service.fetched.says_pieces.set(report.is_json());
     let mut told = Vec::with_capacity(opened.taken.len());
-    for one in opened.taken {
-        told.push(take_in(&service, keeper, one).await?);
+    for mut one in opened.taken {
+        let (info_hash, made) = (one.share.info_hash, one.made.take());
+        let taken_in = take_in(&service, keeper, one).await;
+        if let (Err(_), Some(made)) = (&taken_in, made) {
+            withdraw(&service, keeper, info_hash, made).await;
+        }
+        told.push(taken_in?);
     }
     for lead in opened.leads {
         magnet::seek(&service, keeper, lead).await?;
