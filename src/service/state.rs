@@ -27,7 +27,7 @@ use super::clock;
 use super::control::what::What;
 use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
-use super::known::{Known, trackers_of};
+use super::known::{Known, Spoiled, trackers_of};
 use super::refusal::Refusal;
 use super::shelf_file::{self, ShelfFile};
 use super::volume::Found;
@@ -54,6 +54,8 @@ pub struct State<'m> {
     catalog: Catalog<'m, FlashFile, ShelfFile>,
     /// The volumes that content is on.
     pub(super) kept: Kept,
+    /// Torrents whose files are damaged.
+    pub(super) spoiled: Spoiled,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
     /// Torrents were lost to damage when it was opened.
@@ -90,7 +92,8 @@ impl<'m> State<'m> {
         let kept = Kept::open(&folder);
         let has_lost_torrents =
             opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
-        let state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
+        let spoiled = Spoiled::default();
+        let state = State { folder, catalog, kept, spoiled, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
         Ok(state)
     }
@@ -168,10 +171,12 @@ impl<'m> State<'m> {
         self.catalog.is_full()
     }
 
-    /// The files of a torrent, if they are what the journal vouches for.
+    /// The files of a torrent, if they are what the journal vouches for; that they are not is said.
     pub fn load(&self, entry: &Entry) -> Option<Known> {
         let folder = self.torrent_folder(&entry.info_hash, entry.facts_crc);
-        Known::load(&folder, entry.facts_crc, |stored| self.place_of(entry, stored))
+        let known = Known::load(&folder, entry.facts_crc, |stored| self.place_of(entry, stored));
+        self.spoiled.note(&entry.info_hash, &folder, known.is_none());
+        known
     }
 
     /// Where the files of a torrent with these facts are.

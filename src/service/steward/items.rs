@@ -15,7 +15,7 @@ use crate::service::control::answer::{
 use crate::service::control::message::{List, Show};
 use crate::service::control::server::{Reply, Unanswered};
 use crate::service::fetch::progress::Progress;
-use crate::service::known::Known;
+use crate::service::known::{DAMAGED, Known};
 use crate::service::lan::magnet;
 use crate::service::state::State;
 use crate::service::volume::kept::Told;
@@ -44,6 +44,8 @@ pub struct Outline {
     here_bytes: u64,
     /// The volume its content is on is away.
     asleep: bool,
+    /// Its files in the state folder have been found damaged.
+    damaged: bool,
 }
 
 impl State<'_> {
@@ -58,6 +60,7 @@ impl State<'_> {
             bytes: facts.layout.total_bytes,
             here_bytes: here_bytes(entry, facts, folder),
             asleep: self.is_asleep(entry),
+            damaged: self.spoiled.holds(&entry.info_hash),
         })
     }
 }
@@ -147,7 +150,8 @@ impl Steward<'_, '_> {
         };
         let trouble = match (goal.and_then(|goal| goal.trouble_words()), outline) {
             (Some(words), _) => Some(words),
-            (None, None) => Some("its files in the state folder are damaged: add it anew".into()),
+            (None, None) => Some(DAMAGED.into()),
+            (None, Some(outline)) if outline.damaged => Some(DAMAGED.into()),
             (None, Some(outline)) if outline.asleep => None,
             (None, Some(_)) if entry.fetching && slot.is_none() && !entry.paused => {
                 Some(self.service.fetched.why_put_off(&entry.info_hash).unwrap_or(WAITS.into()))
@@ -156,7 +160,7 @@ impl Steward<'_, '_> {
         };
         let state = match () {
             () if entry.paused => How::Paused,
-            () if outline.is_none() => How::Trouble,
+            () if outline.is_none_or(|outline| outline.damaged) => How::Trouble,
             () if outline.is_some_and(|outline| outline.asleep) => How::Asleep,
             () if goal.is_some_and(|goal| goal.trouble_words().is_some()) => How::Trouble,
             () if entry.fetching => How::Fetching,
@@ -221,9 +225,11 @@ impl Steward<'_, '_> {
             (known, state.wanted(&info_hash), volume)
         };
         let (known, wanted, volume) = self.keeper.archive.ask(find).await;
+        let is_known = known.is_some();
         let Some((entry, Some(known), outline)) = known else {
-            let wanted = wanted.ok_or_else(|| {
-                Refusal::new(info_hash, "is no torrent this box knows", "look at `perennial list`")
+            let wanted = wanted.ok_or_else(|| match is_known {
+                true => Refusal::new(info_hash, "has damaged files in the state folder", ANEW),
+                false => Refusal::new(info_hash, UNKNOWN, "look at `perennial list`"),
             })?;
             let lead = wanted.lead(info_hash);
             let link =
@@ -497,3 +503,7 @@ const OUTLINES_MAX: u32 = 100;
 
 /// Slots read between two questions of others.
 const ENTRIES_MAX: usize = 1_000;
+
+/// What is said of torrents that cannot be shown.
+const UNKNOWN: &str = "is no torrent this box knows";
+const ANEW: &str = "add it anew; until then they stay there as they are";
