@@ -270,6 +270,8 @@ impl Board {
                 "watched folders",
                 "watched_max",
                 Watch::memory_bytes(house::limits(pools.watched_max))
+                    + house::THING_FOLDERS_MAX as u64
+                        * Watch::memory_bytes(house::limits_of_things(1))
             ),
             line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),
             line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
