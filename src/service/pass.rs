@@ -162,7 +162,7 @@ fn pace(expected: u32) -> (u32, u64) {
     (at_once, (PASS_MS / turns).max(TICK_MS))
 }
 
-/// Goes on behind a slot, for [`PAGE_MAX`] torrents or until `most` have been found that are whole, on
+/// Goes on behind a slot, for `PAGE_MAX` torrents or until `most` have been found that are whole, on
 /// the air and `wanted`.
 pub fn page<T>(
     state: &mut State<'_>,
