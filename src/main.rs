@@ -78,6 +78,7 @@ fn get(args: GetArgs) -> Result<(), Refusal> {
         exit: args.exit,
         peers: args.peers,
         web_seeds: args.web_seeds,
+        trackers: Vec::new(),
         force: args.force,
     };
     if handed_over(named, &options, report)? {

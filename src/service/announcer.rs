@@ -51,16 +51,17 @@ struct Known {
 }
 
 impl Announcer {
-    /// Takes a torrent on. Addresses we cannot speak to are passed over and said.
+    /// Takes a torrent on, whose trackers are told from now on. Addresses we cannot speak to are
+    /// passed over and said.
     /// `named` is the tier (BEP 12) and address of each; those of the owner, `from_owner`, may be
     /// in our own network.
     pub fn add<'t>(
         &self,
+        service: &Service<'_>,
         torrent: TorrentSlot,
         named: impl Iterator<Item = (u8, &'t str)>,
         from_owner: bool,
         left: u64,
-        now: Instant,
     ) {
         let (mut tiers, mut trackers) = (Vec::new(), Vec::new());
         for (tier, address) in named {
@@ -72,12 +73,13 @@ impl Announcer {
                 Err(error) => warn!("tracker {}: {error}", address.escape_debug()),
             }
         }
-        let schedule = Schedule::new(tiers, random(), now);
+        let schedule = Schedule::new(tiers, random(), service.clock.now());
         let key = random();
         let number = self.count.get();
         self.count.set(number + 1);
         let one = Announced { number, torrent, schedule, trackers, from_owner, left, key };
         self.torrents.borrow_mut().push(one);
+        ring_workers(service);
     }
 
     /// A torrent's trackers are told no more.

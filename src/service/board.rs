@@ -274,6 +274,8 @@ impl Board {
                 "watched folders",
                 "watched_max",
                 Watch::memory_bytes(house::limits(pools.watched_max))
+                    + house::THING_FOLDERS_MAX as u64
+                        * Watch::memory_bytes(house::limits_of_things(1))
             ),
             line(
                 "the page",

@@ -3,9 +3,9 @@
 //! One UDP socket for each family that the box listens on, on the port where peers are heard too,
 //! and behind it one node of the engine ([`engine::dht`](crate::engine::dht)). What a node wants
 //! sent is tried once and never awaited: a datagram that the kernel does not take now is lost like
-//! any other. Each node goes round the torrents that may be spoken of, in the order of their
-//! info-hashes: every one is looked for and announced, a second apart, as many at a time as there
-//! is memory for, and a new round begins half an hour after the last one began.
+//! any other. Each node goes round the torrents that may be spoken of
+//! ([`engine::dht::round`](crate::engine::dht::round)): every one is looked for and announced, as
+//! many at a time as there is memory for.
 //!
 //! ```text
 //! socket -> handle_datagram --+-> poll_output -> socket, World::meet
@@ -22,6 +22,7 @@ use super::Service;
 use super::lanes::{Done, Job};
 use crate::engine::announce::Family;
 use crate::engine::bencode::Sink;
+use crate::engine::dht::round::Round;
 use crate::engine::dht::saved::saved_bytes;
 use crate::engine::dht::search::Search;
 use crate::engine::dht::store::StoredPeer;
@@ -62,6 +63,9 @@ pub trait World {
 
     /// The torrent that may be spoken of (BEP 27) whose info-hash comes next.
     fn next_torrent(&self, after: Option<[u8; 20]>) -> Option<[u8; 20]>;
+
+    /// How many of these there are.
+    fn torrent_count(&self) -> u32;
 
     /// Somebody is a peer of a torrent.
     fn meet(&self, info_hash: &[u8; 20], peer: SocketAddr);
@@ -120,19 +124,7 @@ pub struct Node<'m> {
 struct Side<'m> {
     socket: Option<Async<UdpSocket>>,
     dht: RefCell<Dht<'m>>,
-    round: Cell<Round>,
-    /// Torrents that are not active and wait for their turn, which comes first.
-    news: RefCell<heapless::Deque<[u8; 20], NEWS_MAX>>,
-}
-
-/// A walk through our torrents.
-#[derive(Clone, Copy, Default)]
-struct Round {
-    begun: Instant,
-    /// The torrent that was begun last.
-    last: Option<[u8; 20]>,
-    /// When the next may be begun.
-    next_at: Instant,
+    round: RefCell<Round>,
 }
 
 /// What the nodes have done so far, and what they know.
@@ -169,12 +161,7 @@ impl<'m> Node<'m> {
             let known;
             (known, rest) = dht.read_nodes(rest, now);
             debug!("DHT over {family:?}: {known} nodes known from before");
-            Side {
-                socket,
-                dht: RefCell::new(dht),
-                round: Cell::default(),
-                news: RefCell::default(),
-            }
+            Side { socket, dht: RefCell::new(dht), round: RefCell::default() }
         };
         let ([v4, v6], [seed_v4, seed_v6]) = (sockets, wish.seeds);
         let sides = [side(Family::V4, v4, seed_v4, of_v4), side(Family::V6, v6, seed_v6, of_v6)];
@@ -193,24 +180,21 @@ impl<'m> Node<'m> {
         world.ring_at(at_once(world));
     }
 
-    /// A torrent that is not active is to be announced.
+    /// A torrent is to be announced before others.
     ///
     /// # When full
-    /// It is not. Callers ask for room before.
+    /// It is not. Callers ask for room before, or have it announced in its turn.
     pub fn announce_soon(&self, world: &impl World, info_hash: [u8; 20]) {
         for side in self.open_sides() {
-            // There is room, or nobody asked whether there is.
-            let _ = side.news.borrow_mut().push_back(info_hash);
-            let (round, soon) = (side.round.get(), world.now().after(STAGGER_MS));
-            side.round.set(Round { next_at: round.next_at.min(soon), ..round });
+            // There is room, or it has its turn.
+            let _ = side.round.borrow_mut().announce_soon(info_hash);
         }
         world.ring_at(at_once(world));
     }
 
     /// How many more torrents [`Node::announce_soon`] takes now.
     pub fn room_for_news(&self) -> usize {
-        let room = |side: &Side<'_>| NEWS_MAX - side.news.borrow().len();
-        self.open_sides().map(room).min().unwrap_or(0)
+        self.open_sides().map(|side| side.round.borrow().room_for_news()).min().unwrap_or(0)
     }
 
     /// How many nodes answer, over both families.
@@ -297,32 +281,20 @@ impl Side<'_> {
 
     /// Begins the next torrent's search and says nothing, or says when there is one to begin.
     fn next_of_round(&self, world: &impl World, port: u16) -> Option<Deadline> {
-        let (now, mut round, mut dht) = (world.now(), self.round.get(), self.dht.borrow_mut());
+        let (now, mut round, mut dht) =
+            (world.now(), self.round.borrow_mut(), self.dht.borrow_mut());
         if !dht.has_joined() {
             return Some(Deadline::NONE);
         }
-        let why = "DHT: the next torrent";
-        if now < round.next_at {
-            return Some(Deadline { at: round.next_at, why });
-        }
-        let mut news = self.news.borrow_mut();
-        let next = news.front().copied().or_else(|| world.next_torrent(round.last));
-        let Some(info_hash) = next else {
-            let begun = if round.last.is_some() { round.begun } else { now };
-            let at = begun.after(ROUND_MS).max(now.after(STAGGER_MS));
-            self.round.set(Round { next_at: at, ..Round::default() });
-            return Some(Deadline { at, why });
+        let info_hash = match round.next(now, |last| world.next_torrent(last)) {
+            Ok(info_hash) => info_hash,
+            Err(deadline) => return Some(deadline),
         };
         if dht.search(info_hash, Some(port), now).is_err() {
             // When one ends this is asked again.
             return Some(Deadline::NONE);
         }
-        if news.pop_front().is_none() {
-            round.begun = if round.last.is_some() { round.begun } else { now };
-            round.last = Some(info_hash);
-        }
-        round.next_at = now.after(STAGGER_MS);
-        self.round.set(round);
+        round.handle_begun(info_hash, world.torrent_count(), now);
         None
     }
 }
@@ -441,9 +413,6 @@ fn at_once(world: &impl World) -> Deadline {
     Deadline { at: world.now(), why: "DHT: news" }
 }
 
-/// Torrents at rest that wait to be announced, over each family.
-const NEWS_MAX: usize = 16;
-
 /// The socket of one family, if the box listens on it and it can be had.
 fn open(family: Family, listen: SocketAddr) -> Option<Async<UdpSocket>> {
     let any = listen.ip().is_unspecified();
@@ -515,6 +484,11 @@ impl World for OnService<'_, '_> {
         hashes.filter(|hash| after.is_none_or(|after| *hash > after)).min()
     }
 
+    fn torrent_count(&self) -> u32 {
+        let swarm = self.service.swarm.borrow();
+        swarm.torrents().filter(|(_, torrent)| !torrent.private).count() as u32
+    }
+
     fn meet(&self, info_hash: &[u8; 20], peer: SocketAddr) {
         if let Some(torrent) = self.service.public(info_hash) {
             self.service.meet(torrent, peer);
@@ -563,12 +537,6 @@ pub const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// What a datagram is heard into, for each family, and the task around it.
 pub const TASK_BYTES: usize = 8 * 1024;
-
-/// From the beginning of one round to the next: others forget us after half an hour.
-const ROUND_MS: u64 = 27 * 60_000;
-
-/// Between two torrents' searches.
-const STAGGER_MS: u64 = 1_000;
 
 /// Between two looks whether entries are needed.
 const ENTRY_PAUSE_MS_MIN: u64 = 5_000;

@@ -6,9 +6,17 @@
 //!
 //! ```text
 //! configuration ─> a thing:   shared, tried again after RETRY_MS while it is not there
+//!                             Watch of it alone ─> anything: shared anew, if it is another
 //!               ─> a folder:  Watch ─> Rests: shared    Renamed: the same torrent elsewhere
 //!                                   ─> Gone: forgotten  Away: left as it is
 //! ```
+//!
+//! A thing that is gone stays in the library: the owner has named it, and it may come back. An entry
+//! that could not be shared is tried again when it changes, every hour, and when the configuration is
+//! read again.
+
+mod failures;
+mod things;
 
 use super::config::{Shared, Source};
 use super::lanes::{Done, Job};
@@ -20,6 +28,7 @@ use super::watch::{Change, Identity, Key, Limits, Watch, read_magnet};
 use super::{Refusal, Service, grounds};
 use crate::engine::library::{Entry, root_key};
 use crate::engine::units::{Deadline, Instant};
+use failures::Failures;
 use log::{info, warn};
 use smol::future;
 use std::boxed::Box;
@@ -28,20 +37,13 @@ use std::path::{Path, PathBuf};
 use std::string::String;
 use std::task::Poll;
 use std::vec::Vec;
+use things::Thing;
+pub use things::{THING_FOLDERS_MAX, limits_of_things};
 
 /// Everything that is looked after.
 pub struct House {
     things: Vec<Thing>,
     folders: Vec<Folder>,
-}
-
-/// One thing that is shared.
-struct Thing {
-    shared: Shared,
-    /// When it is next tried; never once it is shared.
-    due: Instant,
-    /// What was wrong, so that it is said once.
-    said: Option<String>,
 }
 
 /// A folder whose entries are looked after.
@@ -56,6 +58,7 @@ struct Folder {
     tidy_at: Instant,
     /// It has told what cannot be believed: what was mounted there is away.
     doubts: bool,
+    failures: Failures,
 }
 
 /// What has ended the wait, beside folders that have something to tell.
@@ -70,6 +73,8 @@ enum News {
 enum Purpose {
     Share(Shared),
     Fetch,
+    /// Some of its entries are things.
+    Things,
 }
 
 impl House {
@@ -83,9 +88,8 @@ impl House {
         let mut house = House { things: Vec::new(), folders: Vec::new() };
         for shared in shares {
             match &shared.source {
-                Source::Whole(_) => {
-                    let (shared, due, said) = (shared.clone(), Instant::default(), None);
-                    house.things.push(Thing { shared, due, said });
+                Source::Whole(path) => {
+                    house.things.push(Thing::new(shared, path));
                 }
                 Source::Entries(folder) => {
                     house.look_after(folder, Purpose::Share(shared.clone()), limits, state);
@@ -95,6 +99,7 @@ impl House {
         if let Some(links) = links {
             house.look_after(links, Purpose::Fetch, limits, state);
         }
+        house.look_after_things();
         house
     }
 
@@ -129,8 +134,12 @@ impl House {
             }
             for folder in &mut self.folders {
                 folder.turn(service).await;
+                folder.retry(steward).await;
                 while let Some(change) = folder.take_change() {
-                    folder.handle(change, steward).await;
+                    match folder.purpose {
+                        Purpose::Things => folder.hand_on(&change, &mut self.things),
+                        _ => folder.handle(change, steward).await,
+                    }
                     // Others want their turn while there is much to do.
                     future::yield_now().await;
                     if is_over(steward).await {
@@ -184,34 +193,11 @@ impl House {
             at: things.unwrap_or(Instant::NEVER),
             why: "something to share that is not there",
         };
-        let tidy = |folder: &Folder| Deadline { at: folder.tidy_at, why: "what folders held" };
         self.folders.iter().fold(retry, |first, folder| {
+            let tidy = Deadline { at: folder.tidy_at, why: "what folders held" };
             let watch = folder.watch.as_ref().map(|watch| watch.deadline());
-            first.or(tidy(folder)).or(watch.unwrap_or(tidy(folder)))
+            first.or(tidy).or(folder.failures.deadline()).or(watch.unwrap_or(tidy))
         })
-    }
-
-    /// Shares what is due; `false` when the configuration says something else.
-    async fn share_things(&mut self, steward: &Steward<'_, '_>) -> bool {
-        let clock = &steward.service.clock;
-        for thing in self.things.iter_mut().filter(|thing| thing.due <= clock.now()) {
-            let options = options_of(&thing.shared, steward);
-            match steward.share(thing.shared.source.path(), &options, &mut ()).await {
-                Ok(_) => (thing.due, thing.said) = (Instant::NEVER, None),
-                Err(refusal) => {
-                    thing.due = clock.now().after(RETRY_MS);
-                    let words = std::format!("{refusal}");
-                    if thing.said.as_ref() != Some(&words) {
-                        warn!("{words}");
-                        thing.said = Some(words);
-                    }
-                }
-            }
-            if is_over(steward).await {
-                return false;
-            }
-        }
-        true
     }
 }
 
@@ -219,14 +205,22 @@ impl Folder {
     fn open(folder: &Path, purpose: Purpose, limits: Limits) -> Result<Folder, Refusal> {
         // As the library names it, where it is there.
         let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
-        let watch = Some(Box::new(Watch::open(&path, limits)?));
+        let watch = Watch::open(&path, limits)?;
+        Ok(Folder::new(path, purpose, watch))
+    }
+
+    fn new(path: PathBuf, purpose: Purpose, watch: Watch) -> Folder {
         let key = Key(root_key(path.as_os_str().as_encoded_bytes()));
-        Ok(Folder { purpose, watch, path, key, tidy_at: Instant::NEVER, doubts: false })
+        let (watch, failures) = (Some(Box::new(watch)), Failures::default());
+        Folder { purpose, watch, path, key, tidy_at: Instant::NEVER, doubts: false, failures }
     }
 
     /// Recalls what it held when the box last ran.
     async fn recall(&mut self, steward: &Steward<'_, '_>) {
         let (key, are_shares) = (self.key, matches!(self.purpose, Purpose::Share(_)));
+        if matches!(self.purpose, Purpose::Things) {
+            return;
+        }
         let remembered = move |state: &mut State<'_>| state.remembered(key, are_shares);
         let Some(watch) = &mut self.watch else { return };
         for (key, identity) in steward.keeper.archive.ask(remembered).await {
@@ -276,11 +270,19 @@ impl Folder {
 
     async fn handle(&mut self, change: Change, steward: &Steward<'_, '_>) {
         let done = match change {
-            Change::Rests { name, identity } => self.take_up(&name, identity, steward).await,
-            Change::Renamed { from, to, identity } => {
-                self.rename(from, &to, identity, steward).await
+            Change::Rests { name, identity } => {
+                let done = self.take_up(&name, identity, steward).await;
+                return self.note(name, identity, done, steward.service.clock.now());
             }
-            Change::Gone { key } => self.forget(key, steward).await,
+            Change::Renamed { from, to, identity } => {
+                self.failures.forget(|name| Key::of(&self.path, name) == from);
+                let done = self.rename(from, &to, identity, steward).await;
+                return self.note(to, identity, done, steward.service.clock.now());
+            }
+            Change::Gone { key } => {
+                self.failures.forget(|name| Key::of(&self.path, name) == key);
+                self.forget(key, steward).await
+            }
             told => {
                 self.say(&told);
                 Ok(())
@@ -288,6 +290,23 @@ impl Folder {
         };
         if let Err(refusal) = done {
             warn!("{refusal}");
+        }
+    }
+
+    /// An entry has been taken up, or it is tried again.
+    fn note(&mut self, name: String, identity: Identity, done: Result<(), Refusal>, now: Instant) {
+        let wrong = done.err().map(|refusal| std::format!("{refusal}"));
+        if self.failures.note(name, identity, wrong.as_deref(), now) {
+            warn!("{}", wrong.unwrap_or_default());
+        }
+    }
+
+    /// Tries those again that could not be taken up, when that is due.
+    async fn retry(&mut self, steward: &Steward<'_, '_>) {
+        let clock = &steward.service.clock;
+        for (name, identity) in self.failures.take_due(clock.now()) {
+            let done = self.take_up(&name, identity, steward).await;
+            self.note(name, identity, done, clock.now());
         }
     }
 
@@ -309,6 +328,7 @@ impl Folder {
                 steward.share(&path, &options, &mut ()).await?;
             }
             Purpose::Fetch => steward.fetch_file(&path).await?,
+            Purpose::Things => return Ok(()),
         }
         self.remember(steward, Key::of(&self.path, name), Some(identity)).await
     }
@@ -324,7 +344,7 @@ impl Folder {
         // Of a link another name says nothing, unless it was none before.
         let is_known = match self.purpose {
             Purpose::Share(_) => steward.rename(from, &self.path.join(to)).await?,
-            Purpose::Fetch => false,
+            Purpose::Fetch | Purpose::Things => false,
         };
         if !is_known {
             self.take_up(to, identity, steward).await?;
@@ -449,8 +469,5 @@ const OBSERVED_MAX: u32 = 64;
 
 /// What folders held is written anew when nothing has happened for so long.
 const QUIET_MS: u64 = 60_000;
-
-/// Before what could not be shared is tried again.
-const RETRY_MS: u64 = 300_000;
 
 const BEYOND: &str = "those beyond are not shared: choose a larger board, or use several folders";

@@ -9,7 +9,9 @@ use crate::engine::library::extents::{EXTENT_BYTES, Stamp};
 use crate::engine::library::{Extent, ExtentMap, Facts};
 use crate::engine::metainfo::trackers;
 use crate::engine::units::InfoHash;
+use log::warn;
 use rustix::fs::{AtFlags, CWD, FileType};
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -187,6 +189,40 @@ impl Known {
         ExtentMap::new(&mut source, self.content.file_count).read(index).ok().flatten()
     }
 }
+
+/// Torrents whose files in the state folder were found not to be what the journal vouches for. They
+/// stay as they are until their torrent is added anew.
+#[derive(Default)]
+pub struct Spoiled(RefCell<heapless::Vec<InfoHash, SPOILED_MAX>>);
+
+impl Spoiled {
+    /// The files of a torrent, in that folder, have been read: whether they are damaged, which is
+    /// said once.
+    ///
+    /// # When full
+    /// No more is said of others, but to those who ask for them.
+    pub fn note(&self, info_hash: &InfoHash, folder: &Path, is_damaged: bool) {
+        let mut all = self.0.borrow_mut();
+        match all.iter().position(|known| known == info_hash) {
+            Some(at) if !is_damaged => drop(all.swap_remove(at)),
+            None if is_damaged && all.push(*info_hash).is_ok() => {
+                warn!("{}: {DAMAGED}", folder.display());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the files of a torrent were found damaged.
+    pub fn holds(&self, info_hash: &InfoHash) -> bool {
+        self.0.borrow().contains(info_hash)
+    }
+}
+
+/// What is said of a torrent whose files are damaged.
+pub const DAMAGED: &str = "its files in the state folder are damaged: add it anew";
+
+/// Torrents that this is remembered of.
+const SPOILED_MAX: usize = 64;
 
 /// The trackers a `.torrent` names.
 pub fn trackers_of(metainfo: &File) -> Vec<(u8, String)> {

@@ -176,6 +176,8 @@ pub struct FetchOptions {
     pub peers: Vec<SocketAddr>,
     /// Web seeds beside those that torrents name.
     pub web_seeds: Vec<String>,
+    /// Trackers of these links alone that the owner names.
+    pub trackers: Vec<String>,
     /// What lies in the target folder may be written over.
     pub force: bool,
 }
@@ -212,7 +214,7 @@ pub async fn open_all(
             warn!("{}: is shared already", path.display());
             continue;
         }
-        opened.taken.push(Taken { share, errand: None, peers: Vec::new() });
+        opened.taken.push(Taken { share, errand: None, peers: Vec::new(), made: None });
     }
     Ok(opened)
 }

@@ -67,12 +67,13 @@ pub struct Standing {
 }
 
 /// What a look into the library has found.
-struct Page<T> {
+pub struct Page<T> {
     /// Torrents to be told of, with what is needed for that.
-    found: Vec<(Entry, T)>,
+    pub found: Vec<(Entry, T)>,
     /// The slot it ended at; nothing at the end of the library.
-    after: Option<u32>,
-    looked_at: u32,
+    pub after: Option<u32>,
+    /// Torrents looked at.
+    pub looked_at: u32,
 }
 
 impl Pass {
@@ -87,10 +88,10 @@ impl Pass {
 }
 
 impl Service<'_> {
-    /// A torrent is new on the air: its turn to be announced comes first.
+    /// A torrent is new on the air, or wanted from now on: its turn to be announced comes first.
     ///
     /// # When full
-    /// The pass finds it in its turn.
+    /// It is found in its turn: by the pass, or by the DHT's round through those that are active.
     pub fn announce_next(&self, info_hash: InfoHash) {
         let mut news = self.pass.news.borrow_mut();
         if news.len() < NEWS_MAX {
@@ -161,7 +162,9 @@ fn pace(expected: u32) -> (u32, u64) {
     (at_once, (PASS_MS / turns).max(TICK_MS))
 }
 
-fn page<T>(
+/// Goes on behind a slot, for `PAGE_MAX` torrents or until `most` have been found that are whole, on
+/// the air and `wanted`.
+pub fn page<T>(
     state: &mut State<'_>,
     mut after: Option<u32>,
     most: u32,
@@ -229,7 +232,7 @@ pub async fn run(
     }
 }
 
-/// Tells everybody of a torrent that is new.
+/// Tells everybody of a torrent that is new. One that is fetched has its trackers told already.
 async fn tell_news(
     service: &Service<'_>,
     keeper: &Keeper<'_>,
@@ -237,16 +240,21 @@ async fn tell_news(
     dht: Option<(&OnService<'_, '_>, &Node<'_>)>,
     buffer: &mut [u8],
 ) {
+    let name = info_hash.on_the_wire();
     let find = move |state: &mut State<'_>| {
         let entry = state.get(&info_hash).filter(|entry| !entry.fetching && !entry.paused)?;
         Some((entry, state.trackers(&entry), state.is_private(&entry)))
     };
-    let Some((entry, named, is_private)) = keeper.archive.ask(find).await else { return };
-    if !keeper.options.lan {
-        tell_trackers(service, keeper, entry, named, buffer).await;
+    let resting = keeper.archive.ask(find).await;
+    let may_be_spoken_of = match &resting {
+        Some((.., is_private)) => !is_private,
+        None => service.public(&name).is_some(),
+    };
+    if let Some((world, node)) = dht.filter(|_| may_be_spoken_of) {
+        node.announce_soon(world, name);
     }
-    if let Some((world, node)) = dht.filter(|_| !is_private) {
-        tell_dht(service, &entry, world, node);
+    if let Some((entry, named, _)) = resting.filter(|_| !keeper.options.lan) {
+        tell_trackers(service, keeper, entry, named, buffer).await;
     }
 }
 

@@ -177,10 +177,10 @@ impl Workshop<'_> {
         }
         let (folder, root) = (folder.clone(), path.to_path_buf());
         let admit = move |state: &mut State<'_>| {
-            let (_, known) = state.admit(&folder, info_hash, crc, Some(&found))?;
-            // Nobody sees both.
-            forget_others(state, &root, info_hash)?;
-            Ok(known)
+            let others = others_at(state, &root, info_hash);
+            let admitted = state.admit_instead_of(&others, &folder, info_hash, crc, &found)?;
+            others.iter().for_each(|_| say_changed(&root));
+            Ok(admitted.1)
         };
         let known: Known = self.archive.ask(admit).await?;
         Ok(known.into_share(draft.left_out, bytes))
@@ -338,22 +338,29 @@ impl Known {
     }
 }
 
-/// Forgets what we made of the same folder when it held something else: those bytes are gone; but
-/// for what lay there on a disk that is away.
+/// What we made of the same folder when it held something else, whose bytes are gone; but for what
+/// lay there on a disk that is away.
+fn others_at(state: &mut State<'_>, path: &Path, info_hash: InfoHash) -> Vec<Entry> {
+    let mut others = state.at(path);
+    let lay_there = |known: &Known| !known.asleep && known.content.root == path;
+    others.retain(|other| {
+        let known = (other.info_hash != info_hash).then(|| state.load(other));
+        known.is_some_and(|known| known.is_none_or(|known| known.authored && lay_there(&known)))
+    });
+    others
+}
+
+/// Forgets all of that.
 fn forget_others(state: &mut State<'_>, path: &Path, info_hash: InfoHash) -> Result<(), Refusal> {
-    let others = state.at(path).into_iter().filter(|other| other.info_hash != info_hash);
-    for other in others {
-        let known = state.load(&other);
-        let lay_there = |known: &Known| !known.asleep && known.content.root == path;
-        if known.as_ref().is_none_or(|known| known.authored && lay_there(known)) {
-            if known.is_some() {
-                let root = path.display();
-                warn!("{root}: has changed since it was last shared: give out its new link");
-            }
-            state.forget(&other)?;
-        }
+    for other in others_at(state, path, info_hash) {
+        say_changed(path);
+        state.forget(&other)?;
     }
     Ok(())
+}
+
+fn say_changed(path: &Path) {
+    warn!("{}: has changed since it was last shared: give out its new link", path.display());
 }
 
 /// Which pieces of the content match the metainfo.

@@ -27,7 +27,7 @@ use super::clock;
 use super::control::what::What;
 use super::draft;
 use super::flash_file::{FlashFile, FlashFileError};
-use super::known::{Known, trackers_of};
+use super::known::{Known, Spoiled, trackers_of};
 use super::refusal::Refusal;
 use super::shelf_file::{self, ShelfFile};
 use super::volume::Found;
@@ -54,6 +54,8 @@ pub struct State<'m> {
     catalog: Catalog<'m, FlashFile, ShelfFile>,
     /// The volumes that content is on.
     pub(super) kept: Kept,
+    /// Torrents whose files are damaged.
+    pub(super) spoiled: Spoiled,
     /// Folders made so far: each is made under a name of its own.
     made: Cell<u32>,
     /// Torrents were lost to damage when it was opened.
@@ -90,7 +92,8 @@ impl<'m> State<'m> {
         let kept = Kept::open(&folder);
         let has_lost_torrents =
             opened.damaged_slots > 0 || opened.is_header_lost || opened.replay.lost_commits > 0;
-        let state = State { folder, catalog, kept, made, has_lost_torrents, _lock: lock };
+        let spoiled = Spoiled::default();
+        let state = State { folder, catalog, kept, spoiled, made, has_lost_torrents, _lock: lock };
         state.clear_new_folders();
         Ok(state)
     }
@@ -168,10 +171,12 @@ impl<'m> State<'m> {
         self.catalog.is_full()
     }
 
-    /// The files of a torrent, if they are what the journal vouches for.
+    /// The files of a torrent, if they are what the journal vouches for; that they are not is said.
     pub fn load(&self, entry: &Entry) -> Option<Known> {
         let folder = self.torrent_folder(&entry.info_hash, entry.facts_crc);
-        Known::load(&folder, entry.facts_crc, |stored| self.place_of(entry, stored))
+        let known = Known::load(&folder, entry.facts_crc, |stored| self.place_of(entry, stored));
+        self.spoiled.note(&entry.info_hash, &folder, known.is_none());
+        known
     }
 
     /// Where the files of a torrent with these facts are.
@@ -206,7 +211,19 @@ impl<'m> State<'m> {
         facts_crc: u32,
         found: Option<&Found>,
     ) -> Result<(PathBuf, Known), Refusal> {
-        self.place(new_folder, info_hash, facts_crc, false, found)
+        self.place(new_folder, info_hash, facts_crc, (false, &[]), found)
+    }
+
+    /// The same in the place of others, which are no longer there: a cut leaves these or the new one.
+    pub fn admit_instead_of(
+        &mut self,
+        others: &[Entry],
+        new_folder: &Path,
+        info_hash: InfoHash,
+        facts_crc: u32,
+        found: &Found,
+    ) -> Result<(PathBuf, Known), Refusal> {
+        self.place(new_folder, info_hash, facts_crc, (false, others), Some(found))
     }
 
     /// The same of a torrent that is still to be fetched.
@@ -217,7 +234,7 @@ impl<'m> State<'m> {
         facts_crc: u32,
         found: &Found,
     ) -> Result<(PathBuf, Known), Refusal> {
-        self.place(new_folder, info_hash, facts_crc, true, Some(found))
+        self.place(new_folder, info_hash, facts_crc, (true, &[]), Some(found))
     }
 
     fn place(
@@ -225,7 +242,7 @@ impl<'m> State<'m> {
         new_folder: &Path,
         info_hash: InfoHash,
         facts_crc: u32,
-        fetching: bool,
+        (fetching, instead_of): (bool, &[Entry]),
         found: Option<&Found>,
     ) -> Result<(PathBuf, Known), Refusal> {
         let wrong = |folder: &Path| {
@@ -257,11 +274,15 @@ impl<'m> State<'m> {
         let before = self.get(&info_hash);
         let added_s = before.map_or_else(clock::unix_s, |entry| entry.added_s);
         let root_key = root_key_of(stored.as_os_str().as_encoded_bytes());
-        self.record(Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume })?;
-        let old = before.map(|entry| entry.facts_crc);
-        if let Some(old) = old.filter(|old| *old != facts_crc) {
+        let placed = Record::Placed { info_hash, root_key, facts_crc, fetching, added_s, volume };
+        let gone = instead_of.iter().map(|other| Record::Forgotten { info_hash: other.info_hash });
+        let records: Vec<Record> = std::iter::once(placed).chain(gone).collect();
+        let recorded = self.catalog.record_all(&records);
+        recorded.map_err(|error| refused_catalog(&self.folder, error))?;
+        let before = before.filter(|entry| entry.facts_crc != facts_crc);
+        for old in before.iter().chain(instead_of) {
             // Should it stay for now, the next start clears it away.
-            let _ = fs::remove_dir_all(self.torrent_folder(&info_hash, old));
+            let _ = fs::remove_dir_all(self.torrent_folder(&old.info_hash, old.facts_crc));
         }
         let entry = self.get(&info_hash);
         let known = entry.and_then(|entry| self.load(&entry));
@@ -284,7 +305,8 @@ impl<'m> State<'m> {
                 draft::write_facts(&folder, &facts)
             });
             let Some(facts_crc) = made.transpose()? else { continue };
-            self.place(&folder, entry.info_hash, facts_crc, entry.fetching, Some(found))?;
+            let how = (entry.fetching, &[][..]);
+            self.place(&folder, entry.info_hash, facts_crc, how, Some(found))?;
             moved.extend(self.get(&entry.info_hash));
         }
         Ok(moved)
@@ -303,7 +325,7 @@ impl<'m> State<'m> {
             let problem = "has been removed, or shared anew, meanwhile";
             return Err(Refusal::new(entry.info_hash, problem, "delete what was copied of it"));
         }
-        self.place(folder, entry.info_hash, facts_crc, false, Some(found))?;
+        self.place(folder, entry.info_hash, facts_crc, (false, &[]), Some(found))?;
         Ok(self.get(&entry.info_hash).unwrap_or(*entry))
     }
 

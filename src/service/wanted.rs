@@ -34,6 +34,9 @@ pub struct Wanted {
     pub sequential: bool,
     /// Trackers that its link names.
     pub trackers: Vec<String>,
+    /// Trackers that the owner names: they may be in the house.
+    #[serde(default)]
+    pub own_trackers: Vec<String>,
     /// Web seeds that the owner names: they may be in the house.
     pub web_seeds: Vec<String>,
     /// Web seeds that its link names.
@@ -65,6 +68,7 @@ impl Wanted {
             files: fetch.files.clone(),
             sequential: fetch.sequential,
             trackers: Vec::new(),
+            own_trackers: fetch.trackers.clone(),
             web_seeds: fetch.web_seeds.clone(),
             told_web_seeds: Vec::new(),
             peers: fetch.peers.clone(),
@@ -93,9 +97,12 @@ impl Wanted {
             exit: false,
             peers: self.peers.clone(),
             web_seeds: self.web_seeds.clone(),
+            trackers: self.own_trackers.clone(),
             force: false,
         };
-        Options { fetch, ..of_box.clone() }
+        let own = self.own_trackers.iter().filter(|one| !of_box.trackers.contains(one));
+        let trackers = of_box.trackers.iter().chain(own).cloned().collect();
+        Options { fetch, trackers, ..of_box.clone() }
     }
 }
 
@@ -108,6 +115,20 @@ impl State<'_> {
             replace(&path, &serde_json::to_vec(wanted)?)
         };
         keep().map_err(|error| refused(&path, error))
+    }
+
+    /// The same of a torrent that is known by now; what its link has said before stays. Gives back
+    /// what is kept.
+    pub fn renew_wanted(
+        &self,
+        info_hash: &InfoHash,
+        mut wanted: Wanted,
+    ) -> Result<Wanted, Refusal> {
+        if let Some(before) = self.wanted(info_hash) {
+            (wanted.trackers, wanted.told_web_seeds) = (before.trackers, before.told_web_seeds);
+        }
+        self.keep_wanted(info_hash, &wanted)?;
+        Ok(wanted)
     }
 
     /// It has been fetched, or is wanted no more.

@@ -71,6 +71,10 @@ impl World for Small {
         torrents.iter().copied().filter(|hash| after.is_none_or(|after| *hash > after)).min()
     }
 
+    fn torrent_count(&self) -> u32 {
+        self.torrents.borrow().len() as u32
+    }
+
     fn meet(&self, info_hash: &[u8; 20], peer: SocketAddr) {
         look(&self.seen).met.push((*info_hash, peer));
     }

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use perennial::engine::announce::Family;
+use perennial::engine::dht::round::Round;
 use perennial::engine::dht::{Dht, DhtMemory, Output, SearchId, Settings};
-use perennial::engine::units::Instant;
+use perennial::engine::units::{Deadline, Instant};
 
 use crate::prng::Prng;
 
@@ -29,9 +30,15 @@ pub struct Found {
 pub struct Node {
     pub address: SocketAddr,
     pub dht: Dht<'static>,
+    /// Torrents it announces in turn, by name.
+    pub torrents: Vec<[u8; 20]>,
+    round: Round,
     wake_at: Instant,
+    why: &'static str,
     /// What it woke for by itself.
     pub woken: BTreeMap<&'static str, u32>,
+    /// When, in milliseconds.
+    pub woken_at: Vec<u64>,
     /// Bytes sent, and datagrams.
     pub sent: (u64, u64),
     begun: HashMap<u32, Instant>,
@@ -74,6 +81,28 @@ pub struct World {
 enum Datagram {
     On { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Wake(usize),
+}
+
+impl Node {
+    /// Begins to announce the next torrent and says nothing, or says when there is one to begin: as
+    /// the service does it.
+    fn next_of_round(&mut self, now: Instant) -> Option<Deadline> {
+        if !self.dht.has_joined() {
+            return Some(Deadline::NONE);
+        }
+        let after = |last: Option<[u8; 20]>| {
+            let later = self.torrents.iter().filter(|name| last.is_none_or(|last| **name > last));
+            later.min().copied()
+        };
+        match self.round.next(now, after) {
+            Ok(next) if self.dht.search(next, Some(6881), now).is_ok() => {
+                self.round.handle_begun(next, self.torrents.len() as u32, now);
+                None
+            }
+            Ok(_) => Some(Deadline::NONE),
+            Err(deadline) => Some(deadline),
+        }
+    }
 }
 
 impl World {
@@ -148,8 +177,12 @@ impl World {
         self.nodes.push(Node {
             address,
             dht: Dht::new(change(settings), memory),
+            torrents: Vec::new(),
+            round: Round::default(),
             wake_at: Instant::NEVER,
+            why: "nothing",
             woken: BTreeMap::new(),
+            woken_at: Vec::new(),
             sent: (0, 0),
             begun: HashMap::new(),
             found: HashMap::new(),
@@ -173,9 +206,9 @@ impl World {
         for _ in 0..count {
             let place = self.add(family, USUAL);
             // Entries that did not know each other would be entries to several networks.
-            self.loss_one_in = if place < 8 { u32::MAX } else { loss_one_in };
+            self.loss_one_in = if place < first + 8 { u32::MAX } else { loss_one_in };
             self.introduce(place);
-            self.run_for(if place < 8 { 1_000 } else { 200 });
+            self.run_for(if place < first + 8 { 1_000 } else { 200 });
         }
         for _ in 0..5 {
             self.run_for(5_000);
@@ -187,11 +220,14 @@ impl World {
         }
     }
 
-    /// Tells a node of another one.
+    /// Tells a node of one of the first three of its family.
     pub fn introduce(&mut self, place: usize) {
-        if place > 0 {
-            let other = self.prng.below(place.min(3) as u32) as usize;
-            let entry = self.nodes[other].address;
+        let family = Family::of(&self.nodes[place].address);
+        let before = self.nodes[..place].iter().map(|node| node.address);
+        let first: Vec<SocketAddr> =
+            before.filter(|address| Family::of(address) == family).take(3).collect();
+        if !first.is_empty() {
+            let entry = first[self.prng.below(first.len() as u32) as usize];
             self.nodes[place].dht.add_contact(entry);
             self.drain(place);
         }
@@ -206,6 +242,12 @@ impl World {
         node.found.insert(info_hash, Found::default());
         self.drain(place);
         true
+    }
+
+    /// Has a torrent announced before those that have their turn.
+    pub fn announce_soon(&mut self, place: usize, info_hash: [u8; 20]) {
+        self.nodes[place].round.announce_soon(info_hash).expect("there is room for news");
+        self.drain(place);
     }
 
     /// Searches until that has ended.
@@ -266,16 +308,19 @@ impl World {
                 Output::OtherFamily(address) => node.told_of.push(address),
                 Output::SearchEnded { search, info_hash, announced_to, .. } => {
                     let mut found = node.found.remove(&info_hash).unwrap_or_default();
-                    let begun = node.begun.remove(&search.0).expect("it was begun");
+                    // What is announced in turn nobody waits for.
+                    let Some(begun) = node.begun.remove(&search.0) else { continue };
                     found.announced_to = announced_to;
                     found.took_ms = self.now.since(begun);
                     node.ended.insert(info_hash, found);
                 }
                 Output::Wait(deadline) => {
+                    let Some(round) = node.next_of_round(self.now) else { continue };
+                    let deadline = deadline.or(round);
                     assert!(deadline.at > self.now, "{} is due again and again", deadline.why);
                     // As the service's clock does it: a deadline that moves later is rung early.
                     if deadline.at < node.wake_at {
-                        node.wake_at = deadline.at;
+                        (node.wake_at, node.why) = (deadline.at, deadline.why);
                         self.queue_at(deadline.at, Datagram::Wake(place));
                     }
                     return;
@@ -304,38 +349,12 @@ impl World {
 
     fn wake(&mut self, place: usize, at: Instant) {
         let node = &mut self.nodes[place];
-        if node.wake_at != at {
-            return;
+        if node.wake_at == at {
+            node.wake_at = Instant::NEVER;
+            *node.woken.entry(node.why).or_default() += 1;
+            node.woken_at.push(at.as_millis());
+            self.drain(place);
         }
-        node.wake_at = Instant::NEVER;
-        let why = match node.dht.poll_output(self.now) {
-            Output::Wait(deadline) => {
-                node.wake_at = deadline.at;
-                self.queue_at(deadline.at, Datagram::Wake(place));
-                "nothing that was due any more"
-            }
-            Output::Send { to, bytes } => {
-                node.sent.0 += bytes.len() as u64;
-                node.sent.1 += 1;
-                let (from, bytes) = (node.address, bytes.to_vec());
-                if !node.is_off {
-                    self.post(from, to, bytes);
-                }
-                self.drain(place);
-                "something to ask"
-            }
-            Output::SearchEnded { search, info_hash, announced_to, .. } => {
-                let mut found = node.found.remove(&info_hash).unwrap_or_default();
-                found.announced_to = announced_to;
-                let begun = node.begun.remove(&search.0).expect("it was begun");
-                found.took_ms = self.now.since(begun);
-                node.ended.insert(info_hash, found);
-                self.drain(place);
-                "the end of a search"
-            }
-            other => panic!("{other:?} out of nothing"),
-        };
-        *self.nodes[place].woken.entry(why).or_default() += 1;
     }
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {

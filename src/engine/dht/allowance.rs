@@ -35,9 +35,9 @@ impl Allowance {
         there
     }
 
-    /// When there will be one to spend.
-    pub fn ready_at(&self) -> Instant {
-        let missing = 1_000u64.saturating_sub(self.level);
+    /// When there will be so much to spend, at most all it holds.
+    pub fn ready_at(&self, amount: u32) -> Instant {
+        let missing = (u64::from(amount.min(self.most)) * 1_000).saturating_sub(self.level);
         self.filled.after(missing.div_ceil(self.per_s.max(1).into()))
     }
 }
@@ -76,7 +76,8 @@ mod tests {
         let mut allowance = Allowance::new(20, 5);
         let at = Instant::from_millis;
         assert!((0..5).all(|_| allowance.take(1, at(0))) && !allowance.take(1, at(0)));
-        assert_eq!(allowance.ready_at(), at(50));
+        assert_eq!((allowance.ready_at(1), allowance.ready_at(3)), (at(50), at(150)));
+        assert_eq!(allowance.ready_at(99), at(250));
         assert!(!allowance.take(1, at(49)) && allowance.take(1, at(50)));
         assert!(allowance.take(5, at(10_000)) && !allowance.take(1, at(10_000)));
     }

@@ -21,9 +21,10 @@ impl Dht<'_> {
             return Err(Deadline::NONE);
         }
         // Whether somebody is to be asked is seen when somebody can be.
-        let turn = Deadline { at: self.queries.ready_at(), why: "DHT: our turn to ask" };
-        if turn.at > now && self.has_questions(now) {
-            return Err(turn);
+        if self.queries.ready_at(1) > now && self.has_questions(now) {
+            // An answer that comes earlier has the next one asked; by itself it wakes for several.
+            let at = self.queries.ready_at(QUERIES_A_TURN);
+            return Err(Deadline { at, why: "DHT: our turn to ask" });
         }
         let searching = match self.next_of_searches(now) {
             Ok(next) => return Ok(next),
@@ -159,6 +160,9 @@ pub(super) fn allowance() -> Allowance {
 /// in mind for a minute.
 pub const QUERIES_S: u32 = 20;
 const QUERIES_MOST: u32 = 20;
+
+/// Questions that a node wakes for when it has asked all it may.
+const QUERIES_A_TURN: u32 = 15;
 
 /// Questions about the table under way at a time.
 const UPKEEP_MAX: usize = 8;

@@ -20,6 +20,7 @@
 //! | nodes worth knowing, kept over restarts | [`table`], [`saved`] |
 //! | our questions, who waits for the answers | `ask`, [`search`], [`inflight`], `listen` |
 //! | peers others announced | [`store`] |
+//! | when each of our torrents has its turn | [`round`] |
 //! | what strangers ask, and what it may cost | `answer`, [`allowance`], [`chance`] |
 //!
 //! # What a stranger can make it do
@@ -32,8 +33,8 @@
 //! Nothing grows: each table says what gives way in it.
 //!
 //! # When it wakes
-//! An idle node wakes on whole minutes only, and only if a contact is due: about two questions a
-//! minute, all sent at once.
+//! An idle node wakes on whole minutes only, and only if a contact or a torrent is due: about two
+//! questions a minute about the table, all sent at once.
 //!
 //! Journey 3: `service/dht` moves the datagrams; a peer that is found becomes a candidate of the
 //! swarm.
@@ -47,6 +48,7 @@ pub mod id;
 pub mod inflight;
 mod listen;
 pub mod message;
+pub mod round;
 pub mod saved;
 pub mod search;
 pub mod store;

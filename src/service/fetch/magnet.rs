@@ -159,14 +159,15 @@ fn seek_into(
     if !service.lan_only {
         let named = lead.trackers.iter().map(|tracker| (0, tracker.as_str()));
         // Nobody knows yet how much is left.
-        keeper.announcer.add(slot, named, false, 1, now);
+        keeper.announcer.add(service, slot, named, false, 1);
         for tracker in &keeper.options.trackers {
             let named = std::iter::once((0, tracker.as_str()));
-            keeper.announcer.add(slot, named, true, 1, now);
+            keeper.announcer.add(service, slot, named, true, 1);
         }
     }
     info!("{}: looking for peers that know what it is", lead.name);
     service.fetched.hunts.borrow_mut().push(Hunt { torrent: slot, lead, file, fetch });
+    service.announce_next(info_hash);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::service::content::{Content, FileSource, look, open_beneath};
 use crate::service::draft;
 use crate::service::grounds;
 use crate::service::known::{Known, WINDOW_BYTES, trackers_of};
-use crate::service::lanes::{Done, Job};
+use crate::service::lanes::{Done, Job, Lanes};
 use crate::service::options::FetchOptions;
 use crate::service::share::{BROKEN_TORRENT, Progress as Hashing, Share, Workshop, check};
 use crate::service::state::State;
@@ -72,6 +72,8 @@ pub struct Taken {
     pub errand: Option<Errand>,
     /// Peers to begin with.
     pub peers: Vec<SocketAddr>,
+    /// What has been made for it just now: nobody knew of it before.
+    pub made: Option<Box<Made>>,
 }
 
 /// Says what is wrong with a pattern.
@@ -106,7 +108,7 @@ impl Workshop<'_> {
             if !entry.fetching && known.have.is_none() && known.looks_the_same() {
                 info!("{}: is here already, in {}", summary.name, known.content.root.display());
                 let share = known.into_share(LeftOut::default(), 0);
-                return Ok(Taken { share, errand: None, peers: Vec::new() });
+                return Ok(Taken { share, errand: None, peers: Vec::new(), made: None });
             }
             if entry.fetching
                 && let Some(taken) = self.go_on(known, &summary, wish).await?
@@ -158,7 +160,7 @@ impl Workshop<'_> {
         if !self.archive.ask(has_room).await {
             return Err(self.full().await);
         }
-        let target = wish.fetch.output.join(summary.name.as_str());
+        let (target, is_new) = (wish.fetch.output.join(summary.name.as_str()), before.is_none());
         let found = grounds::take_up(self.archive, self.lanes, &target).await?;
         let folder = self.new_folder().await?;
         let space = found.space;
@@ -184,12 +186,16 @@ impl Workshop<'_> {
                 ));
             }
         };
-        let taken = self.admit_made(&made, (&folder, found), info_hash, wish, progress).await;
-        if taken.is_err() {
-            // Should no lane have a place, hollow files stay, which are in nobody's way.
-            let _ = self.lanes.run(Job::Unmake(Box::new(made))).await;
+        match self.admit_made(&made, (&folder, found), info_hash, wish, progress).await {
+            Ok(taken) => {
+                let made = is_new.then(|| Box::new(made));
+                Ok(Taken { made, ..taken })
+            }
+            Err(refusal) => {
+                unmake(self.lanes, Box::new(made)).await;
+                Err(refusal)
+            }
         }
-        taken
     }
 
     /// What has been made is looked at, and exists from then on.
@@ -251,6 +257,12 @@ impl Workshop<'_> {
     }
 }
 
+/// Removes what was made of a torrent's files.
+pub async fn unmake(lanes: &Lanes, made: Box<Made>) {
+    // Should no lane have a place, hollow files stay, which are in nobody's way.
+    let _ = lanes.run(Job::Unmake(made)).await;
+}
+
 /// What is there already of what lay in the target folder, checked piece by piece.
 async fn adopt_existing(
     workshop: &Workshop<'_>,
@@ -289,7 +301,7 @@ fn errand(share: Share, wanted: Vec<u8>, folder: PathBuf, progress: Progress) ->
         }
     }
     let errand = Errand { wanted, wanted_bytes, here_bytes, folder, progress };
-    Taken { share, errand: Some(errand), peers: Vec::new() }
+    Taken { share, errand: Some(errand), peers: Vec::new(), made: None }
 }
 
 /// Whether every file that a wanted piece reaches into is the one that was made for it.

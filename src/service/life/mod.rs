@@ -53,7 +53,7 @@ use make::{
     HashTable, cannot_listen, listen, listen_for_page, make_service, no_signals, raise_descriptors,
     start_lanes,
 };
-use take_in::{take_in, tell};
+use take_in::{take_in, tell, withdraw};
 
 /// Shares and fetches what is asked for, until a signal comes.
 pub fn live(options: &Options, report: &mut Report, web: &Web) -> Result<(), Refusal> {
@@ -188,8 +188,13 @@ async fn serve(
     let announcer = keeper.announcer;
     service.fetched.says_pieces.set(report.is_json());
     let mut told = Vec::with_capacity(opened.taken.len());
-    for one in opened.taken {
-        told.push(take_in(&service, keeper, one).await?);
+    for mut one in opened.taken {
+        let (info_hash, made) = (one.share.info_hash, one.made.take());
+        let taken_in = take_in(&service, keeper, one).await;
+        if let (Err(_), Some(made)) = (&taken_in, made) {
+            withdraw(&service, keeper, info_hash, made).await;
+        }
+        told.push(taken_in?);
     }
     for lead in opened.leads {
         magnet::seek(&service, keeper, lead).await?;
@@ -222,7 +227,7 @@ async fn serve(
     executor.spawn(rest::run(&service, keeper)).detach();
     executor.spawn(scrub::run(&service)).detach();
     executor.spawn(grounds::run(&steward)).detach();
-    executor.spawn(discovery::run(&service)).detach();
+    executor.spawn(discovery::run(&service, keeper)).detach();
     if options.map_port {
         executor.spawn(portmap::run(&service)).detach();
     }

@@ -2,16 +2,20 @@
 
 use crate::engine::swarm::fetch::FetchFull;
 use crate::engine::swarm::torrent::{Have, Torrent};
-use crate::engine::units::{PieceIndex, TorrentSlot, has_bit};
+use crate::engine::units::{InfoHash, PieceIndex, TorrentSlot, has_bit};
 use crate::service::announcer::{self, Announcer};
-use crate::service::fetch::open::Taken;
+use crate::service::fetch::make::Made;
+use crate::service::fetch::open::{Taken, unmake};
 use crate::service::fetch::{Goal, Keeper};
 use crate::service::lan::magnet;
 use crate::service::options::Options;
 use crate::service::report::Report;
 use crate::service::share::Share;
+use crate::service::state::State;
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service, rest};
+use log::warn;
+use std::boxed::Box;
 use std::net::SocketAddr;
 use std::string::String;
 use std::sync::Arc;
@@ -23,10 +27,12 @@ pub(in crate::service) async fn take_in(
     keeper: &Keeper<'_>,
     taken: Taken,
 ) -> Result<(TorrentSlot, Share), Refusal> {
-    let (options, Taken { share, errand, peers }) = (keeper.options, taken);
+    let (options, Taken { share, errand, peers, .. }) = (keeper.options, taken);
+    let mut told_web_seeds = Vec::new();
     if errand.is_some() {
         let (info_hash, wanted) = (share.info_hash, Wanted::new(&share.name, &options.fetch));
-        keeper.archive.ask(move |state| state.keep_wanted(&info_hash, &wanted)).await?;
+        let renew = move |state: &mut State<'_>| state.renew_wanted(&info_hash, wanted);
+        told_web_seeds = keeper.archive.ask(renew).await?.told_web_seeds;
     }
     rest::make_room(service, keeper).await;
     let active = service.swarm.borrow().find(&share.info_hash.on_the_wire());
@@ -52,11 +58,30 @@ pub(in crate::service) async fn take_in(
     }
     service.ring_nudged();
     let named = options.fetch.web_seeds.iter().map(|url| (url.as_str(), true));
-    service.webseeds.add_all(service, slot, &share.content, named);
+    let told = told_web_seeds.iter().map(|url| (url.as_str(), false));
+    service.webseeds.add_all(service, slot, &share.content, named.chain(told));
     service.fetched.goals.borrow_mut().push(Goal::new(slot, &share, errand));
     service.fetched.hold(service);
     service.grounds.asked.ring();
+    service.announce_next(share.info_hash);
     Ok((slot, share))
+}
+
+/// A torrent of which all this has been made is not fetched after all: nothing of it stays.
+pub(in crate::service) async fn withdraw(
+    service: &Service<'_>,
+    keeper: &Keeper<'_>,
+    info_hash: InfoHash,
+    made: Box<Made>,
+) {
+    let forget = move |state: &mut State<'_>| match state.get(&info_hash) {
+        Some(entry) => state.forget_wanted(&entry),
+        None => Ok(()),
+    };
+    if let Err(refusal) = keeper.archive.ask(forget).await {
+        return warn!("{refusal}");
+    }
+    unmake(&service.lanes, made).await;
 }
 
 /// Says what has been taken in.
@@ -132,14 +157,14 @@ pub(super) fn announce(
     options: &Options,
 ) {
     if !options.lan {
-        let now = service.clock.now();
         let (own, named): (Vec<_>, Vec<_>) =
             share.trackers.iter().partition(|(_, address)| options.trackers.contains(address));
         let named = named.iter().map(|(tier, address)| (*tier, address.as_str()));
-        announcer.add(slot, named, false, left, now);
+        announcer.add(service, slot, named, false, left);
         // Each tracker the owner names is told; BEP 12 would stop at the first that answers.
         for (_, address) in own {
-            announcer.add(slot, std::iter::once((0, address.as_str())), true, left, now);
+            let named = std::iter::once((0, address.as_str()));
+            announcer.add(service, slot, named, true, left);
         }
     }
 }

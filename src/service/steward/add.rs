@@ -9,7 +9,7 @@ use crate::service::control::server::{Reply, Unanswered};
 use crate::service::fetch::magnet::Lead;
 use crate::service::fetch::open::Taken;
 use crate::service::fetch::{Keeper, magnet, open};
-use crate::service::life::take_in::{magnet_of, take_in};
+use crate::service::life::take_in::{magnet_of, take_in, withdraw};
 use crate::service::options::{FetchOptions, Opened, Options, open_link};
 use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
 use crate::service::state::State;
@@ -95,6 +95,7 @@ impl Steward<'_, '_> {
             exit: false,
             peers: add.peers.clone(),
             web_seeds: add.web_seeds.clone(),
+            trackers: add.trackers.clone(),
             force: add.force,
         };
         let mut trackers = of_box.trackers.clone();
@@ -214,7 +215,7 @@ impl Steward<'_, '_> {
         waits
     }
 
-    async fn take_up(&self, keeper: &Keeper<'_>, taken: Taken) -> Result<(), Refusal> {
+    async fn take_up(&self, keeper: &Keeper<'_>, mut taken: Taken) -> Result<(), Refusal> {
         let info_hash = taken.share.info_hash;
         self.service.fetched.take_up_again(Some(&info_hash));
         if self.is_active(&info_hash) {
@@ -223,11 +224,15 @@ impl Steward<'_, '_> {
         if taken.errand.is_none() {
             return self.put_on_the_air(info_hash).await;
         }
-        let name = taken.share.name.clone();
-        match take_in(self.service, keeper, taken).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => self.wait_for_a_place(&name, &refusal),
+        let (name, made) = (taken.share.name.clone(), taken.made.take());
+        let Err(refusal) = take_in(self.service, keeper, taken).await else { return Ok(()) };
+        let waits = self.wait_for_a_place(&name, &refusal);
+        if waits.is_err()
+            && let Some(made) = made
+        {
+            withdraw(self.service, keeper, info_hash, made).await;
         }
+        waits
     }
 
     /// What cannot be begun while others are fetched waits; alone it never could be.

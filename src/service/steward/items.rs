@@ -15,7 +15,7 @@ use crate::service::control::answer::{
 use crate::service::control::message::{List, Show};
 use crate::service::control::server::{Reply, Unanswered};
 use crate::service::fetch::progress::Progress;
-use crate::service::known::Known;
+use crate::service::known::{DAMAGED, Known};
 use crate::service::lan::magnet;
 use crate::service::state::State;
 use crate::service::volume::kept::Told;
@@ -36,6 +36,8 @@ pub struct Outline {
     here_bytes: u64,
     /// The volume its content is on is away.
     asleep: bool,
+    /// Its files in the state folder have been found damaged.
+    damaged: bool,
 }
 
 impl State<'_> {
@@ -50,6 +52,7 @@ impl State<'_> {
             bytes: facts.layout.total_bytes,
             here_bytes: here_bytes(entry, facts, folder),
             asleep: self.is_asleep(entry),
+            damaged: self.spoiled.holds(&entry.info_hash),
         })
     }
 }
@@ -85,10 +88,8 @@ impl Steward<'_, '_> {
         loop {
             let many = left.clamp(1, OUTLINES_MAX);
             let page = self.keeper.archive.ask(move |state| outlines(state, after, many)).await;
-            if page.is_empty() {
-                self.list_hunts(&wanted, reply).await?;
-                return Ok(None);
-            }
+            // Of a library that one page holds a list is a snapshot.
+            let is_last = page.len() < many as usize;
             for (slot, entry, outline) in page {
                 after = Some(slot);
                 let item = self.item_of(&entry, outline.as_ref());
@@ -100,6 +101,10 @@ impl Steward<'_, '_> {
                 if left == 0 {
                     return Ok(after.map(u64::from));
                 }
+            }
+            if is_last {
+                self.list_hunts(&wanted, reply).await?;
+                return Ok(None);
             }
         }
     }
@@ -137,7 +142,8 @@ impl Steward<'_, '_> {
         };
         let trouble = match (goal.and_then(|goal| goal.trouble_words()), outline) {
             (Some(words), _) => Some(words),
-            (None, None) => Some("its files in the state folder are damaged: add it anew".into()),
+            (None, None) => Some(DAMAGED.into()),
+            (None, Some(outline)) if outline.damaged => Some(DAMAGED.into()),
             (None, Some(outline)) if outline.asleep => None,
             (None, Some(_)) if entry.fetching && slot.is_none() && !entry.paused => {
                 Some(self.service.fetched.why_put_off(&entry.info_hash).unwrap_or(WAITS.into()))
@@ -146,7 +152,7 @@ impl Steward<'_, '_> {
         };
         let state = match () {
             () if entry.paused => How::Paused,
-            () if outline.is_none() => How::Trouble,
+            () if outline.is_none_or(|outline| outline.damaged) => How::Trouble,
             () if outline.is_some_and(|outline| outline.asleep) => How::Asleep,
             () if goal.is_some_and(|goal| goal.trouble_words().is_some()) => How::Trouble,
             () if entry.fetching => How::Fetching,
@@ -211,9 +217,11 @@ impl Steward<'_, '_> {
             (known, state.wanted(&info_hash), volume)
         };
         let (known, wanted, volume) = self.keeper.archive.ask(find).await;
+        let is_known = known.is_some();
         let Some((entry, Some(known), outline)) = known else {
-            let wanted = wanted.ok_or_else(|| {
-                Refusal::new(info_hash, "is no torrent this box knows", "look at `perennial list`")
+            let wanted = wanted.ok_or_else(|| match is_known {
+                true => Refusal::new(info_hash, "has damaged files in the state folder", ANEW),
+                false => Refusal::new(info_hash, UNKNOWN, "look at `perennial list`"),
             })?;
             let lead = wanted.lead(info_hash);
             let link =
@@ -477,3 +485,7 @@ const OUTLINES_MAX: u32 = 100;
 
 /// Slots read between two questions of others.
 const ENTRIES_MAX: usize = 1_000;
+
+/// What is said of torrents that cannot be shown.
+const UNKNOWN: &str = "is no torrent this box knows";
+const ANEW: &str = "add it anew; until then they stay there as they are";

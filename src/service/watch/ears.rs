@@ -29,6 +29,8 @@ pub struct Ears {
     /// The same descriptor again, for whoever waits until there is something to read.
     ready: Async<OwnedFd>,
     folder: WatchDescriptor,
+    /// Files in the folder itself are listened to one by one.
+    each: bool,
     watches: Vec<Watched>,
     watches_max: u32,
     free: Vec<u32>,
@@ -68,17 +70,20 @@ pub struct News {
 }
 
 impl Ears {
-    /// For the folder at that path. Fails with why there is nothing to be heard.
-    pub fn open(folder: &Path, watches_max: u32) -> Result<Ears, Why> {
+    /// For the folder at that path; when `each` file in it is listened to by itself, only what comes
+    /// and goes there is heard. Fails with why there is nothing to be heard.
+    pub fn open(folder: &Path, each: bool, watches_max: u32) -> Result<Ears, Why> {
         let inotify = Inotify::init().map_err(|error| why(&error))?;
-        let mask = MASK | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF;
+        let mask = if each { NAMES } else { MASK };
+        let mask = mask | WatchMask::DELETE_SELF | WatchMask::MOVE_SELF;
         let folder = inotify.watches().add(folder, mask).map_err(|error| why(&error))?;
         let again = inotify.as_fd().try_clone_to_owned().map_err(|error| why(&error))?;
         let ready = Async::new_nonblocking(again).map_err(|error| why(&error))?;
         let buffer = std::vec![0; BUFFER_BYTES].into_boxed_slice();
         let by_id = Index::new(watches_max);
         let (watches, free) = (Vec::new(), Vec::new());
-        Ok(Ears { inotify, ready, folder, watches, watches_max, free, by_id, buffer, spent: None })
+        let spent = None;
+        Ok(Ears { inotify, ready, folder, each, watches, watches_max, free, by_id, buffer, spent })
     }
 
     /// What one holds, in bytes.
@@ -98,12 +103,21 @@ impl Ears {
         let _ = self.ready.readable().await;
     }
 
+    /// Listens to an entry that is a file, if files are listened to one by one.
+    pub fn listen_to_file(&mut self, file: &Path, entry: Entry) -> Heard {
+        if self.each { self.add(file, FILE, entry) } else { Heard::Already }
+    }
+
     /// Listens to a folder below an entry, for that entry.
     pub fn listen(&mut self, folder: &Path, entry: Entry) -> Heard {
+        self.add(folder, MASK, entry)
+    }
+
+    fn add(&mut self, path: &Path, mask: WatchMask, entry: Entry) -> Heard {
         if self.spent.is_some() {
             return Heard::Never;
         }
-        let descriptor = match self.inotify.watches().add(folder, MASK) {
+        let descriptor = match self.inotify.watches().add(path, mask) {
             Ok(descriptor) => descriptor,
             Err(error) => {
                 self.spent = (error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()))
@@ -271,6 +285,17 @@ const MASK: WatchMask = WatchMask::CREATE
     .union(WatchMask::MOVE)
     .union(WatchMask::DELETE)
     .union(WatchMask::ONLYDIR)
+    .union(WatchMask::DONT_FOLLOW);
+
+/// What is heard of a folder in which each file is listened to by itself, and of such a file.
+const NAMES: WatchMask = WatchMask::CREATE
+    .union(WatchMask::MOVE)
+    .union(WatchMask::DELETE)
+    .union(WatchMask::ONLYDIR)
+    .union(WatchMask::DONT_FOLLOW);
+const FILE: WatchMask = WatchMask::MODIFY
+    .union(WatchMask::ATTRIB)
+    .union(WatchMask::CLOSE_WRITE)
     .union(WatchMask::DONT_FOLLOW);
 
 /// A name that was not there before.

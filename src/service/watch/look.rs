@@ -128,7 +128,11 @@ impl Look {
         let stat = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW)?;
         self.identity.inode = if self.inodes_last { stat.st_ino } else { 0 };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.take_in(&stat)?,
+            FileType::RegularFile => {
+                let heard = ears.as_mut().map(|ears| ears.listen_to_file(&self.path, entry));
+                self.was_silent |= heard.is_some_and(|heard| heard != Heard::Already);
+                self.take_in(&stat)?;
+            }
             FileType::Directory => self.enter(entry, ears)?,
             _ => return Ok(false),
         }

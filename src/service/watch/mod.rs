@@ -54,6 +54,7 @@ use std::fs::{DirEntry, ReadDir};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
+use std::vec::Vec;
 use table::{Entry, Table};
 
 /// What has happened.
@@ -172,6 +173,8 @@ pub struct Counts {
 pub struct Watch {
     folder: PathBuf,
     limits: Limits,
+    /// Not all of its entries are watched, and so each file by itself.
+    is_of_some: bool,
     rests: Rests,
     ears: Option<Ears>,
     /// What the folder stands on, or stood on when it was last there.
@@ -203,10 +206,21 @@ impl Watch {
     /// # Work
     /// A few calls to its file system, which can sleep.
     pub fn open(folder: &Path, limits: Limits) -> Result<Watch, Refusal> {
+        Watch::open_for(folder, None, limits)
+    }
+
+    /// The same of `only` some of its entries: what happens to others wakes nobody, but for their
+    /// coming and going.
+    pub fn open_for(
+        folder: &Path,
+        only: Option<Vec<String>>,
+        limits: Limits,
+    ) -> Result<Watch, Refusal> {
         let mut watch = Watch {
             folder: folder.to_path_buf(),
             limits,
-            rests: Rests::new(folder.to_path_buf(), limits),
+            is_of_some: only.is_some(),
+            rests: Rests::new(folder.to_path_buf(), only, limits),
             ears: None,
             ground: None,
             is_away: true,
@@ -426,7 +440,7 @@ impl Watch {
         self.ground = Some(ground);
         let silent = ground.kind.silent.map(Why::FileSystem);
         let heard = match self.limits.listens {
-            true => Ears::open(&self.folder, self.limits.watches_max),
+            true => Ears::open(&self.folder, self.is_of_some, self.limits.watches_max),
             false => Err(Why::Asked),
         };
         let why = heard.as_ref().err().copied().or(silent);

@@ -21,6 +21,7 @@ use super::{Change, Limits};
 use crate::engine::units::{Deadline, Instant};
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::string::String;
 use std::vec::Vec;
 
 /// See the module.
@@ -47,13 +48,16 @@ pub struct Rests {
     /// Entries there was no record for, in the last reading or since.
     refused: u32,
     full_said: bool,
+    /// The names that are watched, when not all are.
+    only: Option<Vec<String>>,
 }
 
 impl Rests {
-    /// Of a folder nothing is known of; its names are wanted.
-    pub fn new(folder: PathBuf, limits: Limits) -> Rests {
+    /// Of a folder nothing is known of; its names are wanted, or `only` some.
+    pub fn new(folder: PathBuf, only: Option<Vec<String>>, limits: Limits) -> Rests {
         Rests {
             folder,
+            only,
             table: Table::new(limits.entries_max),
             places: Places::new(limits.observed_max),
             limits,
@@ -93,7 +97,12 @@ impl Rests {
 
     /// Says something itself.
     pub fn say(&mut self, change: Change) {
-        self.changes.push_back(change);
+        let is_anothers = matches!(&change, Change::LeftOut { name, .. } if !self.is_meant(name));
+        (!is_anothers).then(|| self.changes.push_back(change));
+    }
+
+    fn is_meant(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|one| one == name))
     }
 
     /// Whether there is room for more changes.
@@ -120,7 +129,7 @@ impl Rests {
     /// An event names an entry of the folder.
     pub fn handle_named(&mut self, name: &str, touch: Touch, now: Instant) {
         let key = Key::of(&self.folder, name);
-        let Some(entry) = self.table.find(key).or_else(|| self.admit(key)) else { return };
+        let Some(entry) = self.table.find(key).or_else(|| self.admit(key, name)) else { return };
         self.note_there(entry);
         self.stir(entry, name, touch, now);
     }
@@ -165,6 +174,9 @@ impl Rests {
         let Some(entry) = self.parted.take(cookie) else {
             return self.handle_named(name, touch, now);
         };
+        if !self.is_meant(name) {
+            return self.lose(entry, now);
+        }
         let key = Key::of(&self.folder, name);
         if let Some(replaced) = self.table.find(key) {
             // Two that changed their names with each other look like this too: it must be seen.
@@ -270,7 +282,7 @@ impl Rests {
                 entry
             }
             None => {
-                let Some(entry) = self.admit(key) else { return true };
+                let Some(entry) = self.admit(key, name) else { return true };
                 self.table[entry].fresh = true;
                 self.fresh += 1;
                 self.make_stale(entry);
@@ -450,13 +462,14 @@ impl Rests {
         (record.vague, record.crowded, record.open, record.stale) = (false, false, false, false);
     }
 
-    /// Takes a name in.
+    /// Takes a name in that is watched.
     ///
     /// # When full
     /// It is said once, and the name is looked for again when another goes.
-    fn admit(&mut self, key: Key) -> Option<Entry> {
-        let entry = self.table.insert(key);
-        if entry.is_none() {
+    fn admit(&mut self, key: Key, name: &str) -> Option<Entry> {
+        let is_meant = self.is_meant(name);
+        let entry = if is_meant { self.table.insert(key) } else { None };
+        if entry.is_none() && is_meant {
             if !std::mem::replace(&mut self.full_said, true) {
                 self.say(Change::Full { entries_max: self.limits.entries_max });
             }

@@ -51,7 +51,7 @@ impl Stage {
             poll_ms: poll_ms.unwrap_or(0),
             listens: poll_ms.is_none(),
         };
-        let mut rests = Rests::new(FOLDER.into(), limits);
+        let mut rests = Rests::new(FOLDER.into(), None, limits);
         rests.handle_there(poll_ms.is_some(), Instant::default());
         Stage {
             rests,
@@ -426,7 +426,7 @@ fn more_entries_than_there_is_room_for_are_said_once_and_come_when_others_go() {
     let mut stage = Stage::new(4, None);
     let limits =
         Limits { entries_max: 10, observed_max: 4, watches_max: 0, poll_ms: 0, listens: true };
-    stage.rests = Rests::new(FOLDER.into(), limits);
+    stage.rests = Rests::new(FOLDER.into(), None, limits);
     for inode in 1..=15 {
         stage.drop_file(&inode.to_string(), file(inode));
     }

@@ -1,13 +1,14 @@
 //! Entries of a watched folder that come, change, are renamed and go, while the box runs and while
 //! it does not.
 
-use super::{Home, answers, assert_served, hashed, settle, strays, wait_until_gone};
+use super::{ALONE, Home, answers, assert_served, hashed, settle, strays, wait_until_gone};
 use crate::bytes;
 use crate::leecher::{Leecher, MODERN};
-use crate::program::{PATIENCE, wait_until};
+use crate::program::{Call, PATIENCE, wait_until};
 use crate::torrent::Metainfo;
 use std::fs::{self, File};
 use std::io::Write;
+use std::thread;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -19,7 +20,7 @@ fn it_is_ready_and_answers_before_anything_is_hashed_and_ends_in_the_middle_of_t
     let program = home.start();
     assert!(program.list().is_empty(), "it is ready first");
     assert!(!program.ask(&["stats"]).is_empty());
-    std::thread::sleep(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(700));
     assert!(program.list().is_empty(), "{}", program.log());
     let asked = Instant::now();
     program.end();
@@ -39,7 +40,7 @@ fn a_dropped_file_is_served_within_two_seconds_of_its_last_byte() {
     let mut file = File::create(&path).unwrap();
     for part in content.chunks(1 << 18) {
         file.write_all(part).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
     }
     assert!(program.find("dropped.bin").is_none(), "it is not taken half-copied");
     drop(file);
@@ -218,5 +219,69 @@ fn an_entry_that_could_not_be_shared_is_when_its_name_is_better() {
     // Long rests are for what has just been begun.
     fs::write(&path, bytes(1, 1_000)).unwrap();
     assert_served(&program, "empty", &path);
+    program.end();
+}
+
+#[test]
+fn a_thing_that_changes_is_shared_as_it_is_now_and_its_neighbours_wake_nobody() {
+    let home = Home::new("run-things");
+    let film = home.drop_file("films/film.mkv", &bytes(1, 100_000));
+    home.drop_file("films/season/one", &bytes(2, 50_000));
+    let season = home.at("films/season");
+    let config = format!(
+        "{ALONE}[[share]]\npath = \"{}\"\n[[share]]\npath = \"{}\"\n",
+        film.display(),
+        season.display()
+    );
+    let program = Call::run_box(&home.0, &config).start();
+    let first = program.wait_for_share("film.mkv");
+    program.wait_for_share("season");
+    assert_eq!(hashed(&program), 2);
+    // What else is written there is nobody's business.
+    thread::sleep(Duration::from_secs(3));
+    let woken = || program.proc_number("status", "voluntary_ctxt_switches");
+    let (before, asked) = (woken(), woken());
+    for _ in 0..20 {
+        home.drop_file("films/film.mkv.part", &bytes(3, 10_000));
+        thread::sleep(Duration::from_millis(60));
+    }
+    assert!(woken() - asked <= 12 + (asked - before), "{} times", woken() - asked);
+    let is_of = |bytes: u64| move |detail: &serde_json::Value| detail["torrent"]["bytes"] == bytes;
+    // Written over, replaced by another, and with one more in it.
+    home.drop_file("films/film.mkv", &bytes(4, 100_001));
+    program.wait_for("film.mkv", is_of(100_001));
+    assert!(!answers(&program, first.info_hash));
+    fs::rename(home.drop_file("films/new.part", &bytes(5, 100_002)), &film).unwrap();
+    program.wait_for("film.mkv", is_of(100_002));
+    home.drop_file("films/season/two", &bytes(6, 60_000));
+    program.wait_for("season", is_of(110_000));
+    assert_served(&program, "film.mkv", &film);
+    assert_served(&program, "season", &season);
+    // Gone it stays known, and is served when it is back.
+    let aside = home.at("films/aside");
+    fs::rename(&season, &aside).unwrap();
+    program.wait_for_words("season: ");
+    assert!(program.find("season").is_some());
+    fs::rename(&aside, &season).unwrap();
+    assert_served(&program, "season", &season);
+    assert_eq!(hashed(&program), 5, "{}", program.log());
+    program.end();
+}
+
+#[test]
+fn an_entry_that_could_not_be_shared_is_tried_again_when_the_configuration_is_read_again() {
+    let home = Home::new("run-again");
+    // More torrents than this board knows: the last waits for a place in the library.
+    let program = home.call().board(Some("test-tiny")).start();
+    for number in 0..6 {
+        let song = home.drop_file(&format!("song-{number}"), &bytes(number, 1_000));
+        program.ask(&["add", song.to_str().unwrap()]);
+    }
+    let late = home.drop_file("shared/late", &bytes(9, 1_000));
+    program.wait_for_words("is full");
+    program.ask(&["remove", "song-0"]);
+    assert!(program.find("late").is_none());
+    program.signal(rustix::process::Signal::HUP);
+    assert_served(&program, "late", &late);
     program.end();
 }

@@ -10,10 +10,12 @@
 //! | `kill -9` in the middle of everything | [`killed`] |
 //! | content that is put elsewhere | [`moves`] |
 //! | state that was damaged, and places that are wrong | [`damage`] |
+//! | the order in which a torrent reaches the disk, and what its files are worth after a cut | [`durable`] |
 //! | disks that are unplugged, full, locked, copied and slow | [`disks`] |
 
 mod damage;
 mod disks;
+mod durable;
 mod ends;
 mod folders;
 mod killed;

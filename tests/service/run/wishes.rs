@@ -1,11 +1,14 @@
 //! What a box fetches: from a folder of links, in its turn, and not again.
 
 use super::{Home, assert_served, foreign, settle, strays, wait_until_gone};
+use crate::author::Torrent;
 use crate::bytes;
 use crate::program::{Call, PATIENCE, Program, digits, wait_until};
 use crate::seeder::{Habits, Seeder};
+use crate::tracker_server::{Announce, Event, Introduces, Tracker, Transport};
 use serde_json::Value;
 use std::fs;
+use std::time::Instant;
 
 #[test]
 fn what_is_dropped_into_the_folder_of_links_is_fetched_once() {
@@ -116,4 +119,62 @@ fn a_link_whose_place_is_wrong_is_put_off_and_the_next_has_its_turn() {
     assert_served(&program, "song.ogg", &home.at("fetched/song.ogg"));
     assert_eq!(strays(&program), [""; 0]);
     program.end();
+}
+
+#[test]
+fn a_fetch_that_is_refused_leaves_nothing_behind() {
+    let home = Home::new("run-refused");
+    let call = || Call::run_box(&home.0, &home.config("")).board(Some("test-tiny"));
+    let program = call().start();
+    // More pieces than the board has bits for, whatever else is fetched.
+    let torrent = Torrent::zeros("film.mkv", 16 << 10, 40_000 * (16 << 10));
+    let path = torrent.write(home.0.path(), "film.torrent");
+    let ended = program.tell(&["add", path.to_str().unwrap()]);
+    assert!(!ended.status.success() && ended.stderr.contains("larger board"), "{}", ended.stderr);
+    let is_clean = || {
+        assert!(program.list().is_empty(), "{:?}", program.list());
+        for (folder, what) in [("state/wanted", "a wish"), ("state/torrents", "a torrent")] {
+            let names = fs::read_dir(home.at(folder)).into_iter().flatten().flatten();
+            assert_eq!(names.count(), 0, "{what} is left in {folder}");
+        }
+        assert!(!home.at("fetched/film.mkv").exists());
+    };
+    is_clean();
+    program.end();
+    // Nor is it begun by a command that runs alone.
+    let line = Call::get(&home.0, &[&path]).board(Some("test-tiny")).refusal();
+    assert!(line.contains("larger board") && !home.at("got/film.mkv").exists(), "{line}");
+    let program = call().start();
+    assert!(program.list().is_empty(), "{:?}", program.list());
+    assert_eq!(fs::read_dir(home.at("state/wanted")).into_iter().flatten().count(), 0);
+    program.end();
+}
+
+#[test]
+fn trackers_that_the_owner_names_for_a_fetch_outlast_restarts() {
+    let home = Home::new("run-own-trackers");
+    let heard_at = |ip: [u8; 4]| Tracker::start(&[(ip, 0).into()], Introduces::Everyone).unwrap();
+    let (first, second) = (heard_at([127, 0, 0, 1]), heard_at([127, 0, 0, 1]));
+    let torrent = foreign("film.mkv", 1, 400_000);
+    let path = torrent.write(home.0.path(), "film.torrent");
+    let link = "magnet:?xt=urn:btih:0123456789abcdef0123456789abcdef01234567&dn=song";
+    let are_told = |program: &Program, since: Instant| {
+        for tracker in [&first, &second] {
+            let is_told = |one: &Announce| one.at > since && one.event == Event::Started;
+            let told = || tracker.heard().iter().any(is_told).then_some(());
+            wait_until("its tracker is told", PATIENCE, told, || program.log());
+        }
+    };
+    let (begun, program) = (Instant::now(), home.start());
+    for (link, tracker) in [(path.to_str().unwrap(), &first), (link, &second)] {
+        program.ask(&["add", link, "--tracker", &tracker.url(Transport::Http, 0)]);
+    }
+    // At once, though the box had no tracker to wake for.
+    are_told(&program, begun);
+    program.end();
+    for _ in 0..2 {
+        let (begun, program) = (Instant::now(), home.start());
+        are_told(&program, begun);
+        program.end();
+    }
 }
