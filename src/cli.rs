@@ -178,6 +178,8 @@ pub enum Tell {
     },
     /// Show how the box is
     Stats(BoxArgs),
+    /// Print where the box's page is, and open it where there is a browser
+    Open(BoxArgs),
     /// Print the secret that the box is claimed with on its page
     Claim {
         /// Make a new one, and let every browser go that has claimed it
@@ -371,6 +373,7 @@ impl Tell {
                 let wish = Move { what: What::new(what), to: message::absolute(&to)? };
                 at.teller(&mut std::io::stdout())?.ask(Request::Move(wish))
             }
+            Tell::Open(at) => at.teller(&mut std::io::stdout())?.open_page(),
             Tell::Claim { reset, at } => {
                 at.teller(&mut std::io::stdout())?.ask(Request::Claim(Claim { reset }))
             }

@@ -17,19 +17,16 @@
 use super::Service;
 use super::fetch::Keeper;
 use super::lan::Lan;
+use super::multicast::Ear;
 use super::pass::page;
 use super::state::State;
 use crate::engine::announce::Family;
 use crate::engine::announce::local::{self, Beacon, Cookie, DATAGRAM_BYTES_MAX, HASHES_MAX};
 use crate::engine::library::Entry;
 use crate::engine::units::TorrentSlot;
-use async_io::Async;
-use log::{debug, info};
+use log::info;
 use smol::future;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::cell::RefCell;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::vec::Vec;
 
 /// Speaks and listens for ever, over the families there are.
@@ -44,9 +41,9 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>) {
     future::zip(listening, speak(service, keeper, [v4, v6], cookie, &beacon)).await;
 }
 
-fn hear(service: &Service<'_>, family: Family) -> Option<Async<UdpSocket>> {
-    match open(family, &service.lan(), service.listen.ip()) {
-        Ok(socket) => Some(socket),
+fn hear(service: &Service<'_>, family: Family) -> Option<Ear> {
+    match Ear::open(local::group(family), &service.lan(), service.listen.ip()) {
+        Ok(ear) => Some(ear),
         Err(error) => {
             info!("no local discovery over {family:?}: {error}");
             None
@@ -58,7 +55,7 @@ fn hear(service: &Service<'_>, family: Family) -> Option<Async<UdpSocket>> {
 async fn speak(
     service: &Service<'_>,
     keeper: &Keeper<'_>,
-    sockets: [Option<&Async<UdpSocket>>; 2],
+    ears: [Option<&Ear>; 2],
     cookie: Cookie,
     beacon: &RefCell<Beacon>,
 ) {
@@ -75,11 +72,10 @@ async fn speak(
             false => Vec::new(),
         };
         let lan = service.lan().clone();
-        for (family, socket) in [Family::V4, Family::V6].into_iter().zip(sockets) {
-            let Some(socket) = socket else { continue };
-            // Interfaces come and go: a group joined twice is an error that means nothing.
-            join(socket, family, &lan, service.listen.ip());
-            say(service, socket, family, cookie, (&lan, &resting));
+        for (family, ear) in [Family::V4, Family::V6].into_iter().zip(ears) {
+            let Some(ear) = ear else { continue };
+            ear.join(&lan);
+            say(service, ear, family, cookie, (&lan, &resting));
         }
     }
 }
@@ -113,12 +109,11 @@ async fn next_of_library(
 
 fn say(
     service: &Service<'_>,
-    socket: &Async<UdpSocket>,
+    ear: &Ear,
     family: Family,
     cookie: Cookie,
     (lan, resting): (&Lan, &[[u8; 20]]),
 ) {
-    let listen = service.listen.ip();
     let swarm = service.swarm.borrow();
     let port = swarm.identity().listen_port;
     let spoken_of = swarm.torrents().filter(|(_, torrent)| !torrent.private);
@@ -130,26 +125,21 @@ fn say(
         if written.is_err() || datagram.is_empty() {
             return;
         }
-        for (ip, index) in lan.interfaces(listen) {
-            // An interface that takes nothing now is spoken on again in five minutes.
-            if let Err(error) = send_on(socket, family, ip, index, &datagram) {
-                debug!("local discovery on {ip}: {error}");
-            }
-        }
+        ear.say(lan, &datagram);
     }
 }
 
 /// Hears others and takes note of what they look for.
 async fn listen(
     service: &Service<'_>,
-    socket: Option<&Async<UdpSocket>>,
+    ear: Option<&Ear>,
     cookie: Cookie,
     beacon: &RefCell<Beacon>,
 ) {
-    let Some(socket) = socket else { return };
+    let Some(ear) = ear else { return };
     let mut datagram = [0; DATAGRAM_BYTES_MAX];
     loop {
-        let Ok((length, from)) = socket.recv_from(&mut datagram).await else {
+        let Ok((length, from)) = ear.hear(&mut datagram).await else {
             service.clock.sleep(FAULT_PAUSE_MS, "local discovery again").await;
             continue;
         };
@@ -177,64 +167,6 @@ impl Service<'_> {
         let swarm = self.swarm.borrow();
         swarm.find(on_the_wire).filter(|slot| !swarm.torrent(*slot).private)
     }
-}
-
-/// A socket that hears the group. Other programs may listen too.
-fn open(family: Family, lan: &Lan, listen: IpAddr) -> io::Result<Async<UdpSocket>> {
-    let group = local::group(family);
-    let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    let any: IpAddr = match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => {
-            socket.set_only_v6(true)?;
-            Ipv6Addr::UNSPECIFIED.into()
-        }
-    };
-    socket.bind(&SocketAddr::new(any, group.port()).into())?;
-    let socket = Async::new(UdpSocket::from(socket))?;
-    join(&socket, family, lan, listen);
-    Ok(socket)
-}
-
-fn join(socket: &Async<UdpSocket>, family: Family, lan: &Lan, listen: IpAddr) {
-    for (ip, index) in lan.interfaces(listen) {
-        let joined = match (family, ip) {
-            (Family::V4, IpAddr::V4(ip)) => {
-                socket.get_ref().join_multicast_v4(&local::GROUP_V4, &ip)
-            }
-            (Family::V6, IpAddr::V6(_)) => {
-                socket.get_ref().join_multicast_v6(&local::GROUP_V6, index)
-            }
-            _ => continue,
-        };
-        if let Err(error) = joined {
-            debug!("local discovery on {ip}: {error}");
-        }
-    }
-}
-
-fn send_on(
-    socket: &Async<UdpSocket>,
-    family: Family,
-    ip: IpAddr,
-    index: u32,
-    datagram: &[u8],
-) -> io::Result<()> {
-    let raw = SockRef::from(socket);
-    let group: SockAddr = match (family, ip) {
-        (Family::V4, IpAddr::V4(ip)) => {
-            raw.set_multicast_if_v4(&ip)?;
-            local::group(family).into()
-        }
-        (Family::V6, IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
-            raw.set_multicast_if_v6(index)?;
-            local::group(family).into()
-        }
-        _ => return Ok(()),
-    };
-    raw.send_to(datagram, &group).map(|_| ())
 }
 
 /// Torrents at rest that are spoken of at a time: four datagrams, so that with those of what is

@@ -13,7 +13,7 @@
 //! | torrents at rest | [`rest`] (awake when somebody asks for them), [`pass`] (announced in turn) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`], [`shelf_file`] |
 //! | shares for microcontrollers | [`image`] |
-//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`], [`lan`] |
+//! | peers to be found | [`announcer`], [`tracker`], [`http`], [`dht`], [`discovery`] over [`multicast`], [`lan`] |
 //! | peers that come from outside | [`portmap`]: the router is asked to let them in |
 //! | content from web servers | [`webseed`] |
 //! | what the page above needs | [`handout`] (files), [`owner`] (who may change things), [`qr`] |
@@ -52,6 +52,7 @@ pub mod live;
 pub mod lobby;
 pub mod log_lines;
 pub mod moving;
+pub mod multicast;
 pub mod notify;
 pub mod options;
 pub mod owner;

@@ -81,6 +81,8 @@ pub struct WebOptions {
     pub readers: Readers,
     /// Whoever has claimed it may change things from outside the house too.
     pub owner_outside: bool,
+    /// Nothing is said of it on the LAN, and other boxes are not looked for.
+    pub hidden: bool,
     /// What it is called beside its own name and its addresses.
     pub names: Vec<String>,
     /// What people know the box by, when that is not the name of the machine.

@@ -26,7 +26,7 @@ use std::vec::Vec;
 /// See the module.
 pub struct Gate {
     options: WebOptions,
-    /// What the box is called, in small letters.
+    /// What the box is called.
     name: String,
     guessers: RefCell<Vec<Guesser>>,
 }
@@ -66,9 +66,8 @@ impl Visitor {
 
 impl Gate {
     /// For a box of that name.
-    pub fn new(options: &WebOptions, machine: &str) -> Gate {
-        let name = options.name.as_deref().unwrap_or(machine).to_lowercase();
-        Gate { options: options.clone(), name, guessers: RefCell::default() }
+    pub fn new(options: &WebOptions, name: &str) -> Gate {
+        Gate { options: options.clone(), name: name.to_string(), guessers: RefCell::default() }
     }
 
     /// What the box is called.
@@ -76,8 +75,8 @@ impl Gate {
         &self.name
     }
 
-    /// Whether a request is for us.
-    pub fn is_ours(&self, host: &str) -> bool {
+    /// Whether a request is for us. `known_as` is what the box is called on the LAN.
+    pub fn is_ours(&self, host: &str, known_as: &str) -> bool {
         let host = without_port(host).trim_end_matches('.').to_ascii_lowercase();
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let is_address = match inner {
@@ -85,7 +84,7 @@ impl Gate {
             None => host.is_empty() || host.parse::<IpAddr>().is_ok(),
         };
         let bare = host.strip_suffix(".local").unwrap_or(&host);
-        let is_name = bare == self.name || host == "localhost";
+        let is_name = bare == known_as || bare == self.name.to_lowercase() || host == "localhost";
         is_address || is_name || self.options.names.iter().any(|name| name.to_lowercase() == host)
     }
 
@@ -267,6 +266,7 @@ mod tests {
         let gate = gate(WebOptions { names, ..WebOptions::default() });
         for ours in [
             "attic",
+            "attic-2.local",
             "ATTIC.local:8080",
             "attic.local.",
             "localhost",
@@ -277,7 +277,7 @@ mod tests {
             "films.example.org:80",
             "",
         ] {
-            assert!(gate.is_ours(ours), "{ours}");
+            assert!(gate.is_ours(ours, "attic-2"), "{ours}");
         }
         for other in [
             "evil.example",
@@ -289,7 +289,7 @@ mod tests {
             "0x7f.1",
             "attic:evil",
         ] {
-            assert!(!gate.is_ours(other), "{other}");
+            assert!(!gate.is_ours(other, "attic-2"), "{other}");
         }
     }
 

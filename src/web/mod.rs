@@ -12,6 +12,7 @@
 //! | a share: its page, files, `.torrent`, `.zip` and so on | [`shares`], [`file`], [`range`], [`media`], [`zip`] |
 //! | the owner's wishes, from forms and programs | [`actions`], [`api`], [`upload`] |
 //! | what happens, as it happens | [`events`] |
+//! | other boxes in the house | [`neighbours`] |
 //! | words and markup | [`pages`], `assets` |
 //!
 //! # Memory
@@ -38,6 +39,7 @@ mod file;
 mod gate;
 mod head;
 mod media;
+mod neighbours;
 mod pages;
 mod range;
 mod reply;
@@ -50,6 +52,7 @@ use crate::service::steward::Steward;
 use async_io::Async;
 use gate::Gate;
 use log::warn;
+use neighbours::Neighbours;
 use smol::LocalExecutor;
 use std::boxed::Box;
 use std::cell::Cell;
@@ -62,6 +65,7 @@ pub struct Web<'w, 's, 'm> {
     /// Who does what is wanted.
     steward: &'w Steward<'s, 'm>,
     gate: Gate,
+    neighbours: Neighbours,
     connections: Cell<usize>,
     pages: Places,
     transits: Places,
@@ -105,18 +109,34 @@ pub fn run<'a>(
     Box::pin(answer_all(steward, listener))
 }
 
+/// Says so when the page goes.
+struct Leaving<'a, 'w, 's, 'm>(&'a Web<'w, 's, 'm>);
+
+impl Drop for Leaving<'_, '_, '_, '_> {
+    fn drop(&mut self) {
+        self.0.say_goodbye();
+    }
+}
+
 async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
     let pools = steward.keeper.options.board.pools;
+    let options = &steward.keeper.options.web;
+    let name = options.name.clone().unwrap_or_else(gate::machine_name);
     let web = Web {
         steward,
-        gate: Gate::new(&steward.keeper.options.web, &gate::machine_name()),
+        gate: Gate::new(options, &name),
+        neighbours: Neighbours::new(&name),
         connections: Cell::new(0),
         pages: Places::new(pools.web_pages_max.into()),
         transits: Places::new(pools.web_pages_max.into()),
         streams: Places::new(events::STREAMS_MAX),
     };
     let connections_max = usize::from(pools.web_connections_max);
+    let _leaving = Leaving(&web);
     let executor = LocalExecutor::new();
+    if let Some(page) = &steward.page {
+        executor.spawn(web.run_neighbours(page.at)).detach();
+    }
     let accept = async {
         loop {
             let stream = match listener.accept().await {

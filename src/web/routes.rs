@@ -30,7 +30,7 @@ pub struct Ask {
 impl Web<'_, '_, '_> {
     /// What is answered to a request.
     pub async fn answer(&self, connection: &mut Connection, mut head: Head) -> Reply {
-        if !self.gate.is_ours(&head.host) {
+        if !self.gate.is_ours(&head.host, &self.neighbours.host()) {
             let words = "this box has another name: use its address, or write this name below \
                          [web] names";
             return Reply::words(Status::MISDIRECTED, words).last();

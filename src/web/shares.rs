@@ -37,6 +37,7 @@ impl Web<'_, '_, '_> {
             here,
             token: ask.visitor.form_token(),
             host: &ask.head.host,
+            neighbours: self.neighbours.look(self.steward.service.clock.now()),
         }
     }
 

@@ -334,10 +334,11 @@ fn read_web(mut section: Section<'_, '_>) -> WebOptions {
     let at = section.text("listen", "\"[::]:8080\"", WebAt::parse).unwrap_or_default();
     let readers = section.text("readers", "\"house\"", Readers::parse).unwrap_or_default();
     let owner_outside = section.flag("owner-outside").unwrap_or_default();
+    let hidden = section.flag("hidden").unwrap_or_default();
     let names = section.list("names", "[\"films.example.org\"]", values::parse_name);
     let names = names.map(|(_, names)| names).unwrap_or_default();
     section.end();
-    WebOptions { at, readers, owner_outside, names, ..WebOptions::default() }
+    WebOptions { at, readers, owner_outside, hidden, names, ..WebOptions::default() }
 }
 
 fn read_caps(mut section: Section<'_, '_>) -> CapOptions {
@@ -445,7 +446,7 @@ fn set(name: &str) -> Option<PathBuf> {
 const KEYS: Keys = &[
     ("", &["name", "board", "state", "network", "web", "caps", "share", "fetch", "log"]),
     ("[network]", &["listen", "lan-only", "dht", "dht-nodes", "trackers", "map-port"]),
-    ("[web]", &["listen", "readers", "owner-outside", "names"]),
+    ("[web]", &["listen", "readers", "owner-outside", "hidden", "names"]),
     ("[caps]", &["up", "down", "torrent-up", "torrent-down", "lan"]),
     ("[[share]]", &["folder", "path", "piece-size", "trackers"]),
     ("[fetch]", &["into", "watch", "sequential", "reserve"]),

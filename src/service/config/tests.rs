@@ -85,6 +85,7 @@ fn a_file_means_what_it_says() {
         web.listen = "[::1]:80"
         web.readers = "everybody"
         web.owner-outside = true
+        web.hidden = true
         web.names = ["films.example.org"]
         [[share]]
         path = "/srv/film.mkv"
@@ -119,6 +120,7 @@ fn a_file_means_what_it_says() {
             at: WebAt::Here("[::1]:80".parse().unwrap()),
             readers: Readers::Everybody,
             owner_outside: true,
+            hidden: true,
             names: [String::from("films.example.org")].to_vec(),
             ..WebOptions::default()
         },

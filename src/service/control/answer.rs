@@ -210,6 +210,9 @@ pub struct Stats {
     /// Nodes of the DHT that are known; left out when the box takes no part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dht_nodes: Option<u32>,
+    /// Where its page is, for whoever is in the house.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<String>,
     /// Content sent since the start.
     pub sent_bytes: u64,
     /// Content read from others since the start.

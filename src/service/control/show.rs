@@ -225,6 +225,9 @@ fn stats_words(stats: &Stats) -> String {
     let outside = reach.outside.map(|at| format!(", others see {at}")).unwrap_or_default();
     let router = reach.router.as_ref().map(|said| format!(", {}", clean(said)));
     text += &row("reached", format!("port {}{outside}{}", reach.port, router.unwrap_or_default()));
+    if let Some(page) = stats.pages.first() {
+        text += &row("page", clean(page));
+    }
     let nodes = stats.dht_nodes.map(|nodes| count(nodes.into(), "node"));
     text + &row("DHT", nodes.unwrap_or_else(|| "off".into()))
 }

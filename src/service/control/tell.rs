@@ -6,7 +6,7 @@
 use super::Request;
 use super::answer::{Answer, Detail, Done, Progress, State};
 use super::client::{Client, Heard};
-use super::message::{Add, Remove, Show};
+use super::message::{Add, Claim, Remove, Show};
 use super::show::{self, Table};
 use super::what::What;
 use crate::engine::units::InfoHash;
@@ -15,6 +15,7 @@ use crate::service::options::{DhtOptions, Options};
 use crate::service::{Refusal, report};
 use indicatif::ProgressBar;
 use std::io::{self, IsTerminal, Write};
+use std::process::Command;
 use std::string::String;
 use std::thread;
 use std::time::Duration;
@@ -69,6 +70,31 @@ impl<'o> Teller<'o> {
         // What was shown goes, and not what has taken its name meanwhile.
         let what = What::of(&detail.torrent.info_hash);
         self.ask(Request::Remove(Remove { what, delete }))
+    }
+
+    /// Says where the page is, and opens it where there is a desktop.
+    pub fn open_page(&mut self) -> Result<(), Refusal> {
+        let (page, _) = self.client.page(&Request::Claim(Claim::default()))?;
+        let claim = page.into_iter().find_map(|heard| match heard.answer {
+            Answer::Claim(claim) => Some(claim),
+            _ => None,
+        });
+        let pages = claim.map(|claim| claim.pages).unwrap_or_default();
+        let Some(first) = pages.first() else {
+            let problem = "has no address that others in the house can reach";
+            return Err(Refusal::new("the page", problem, "look at this machine's network"));
+        };
+        if self.out.json {
+            self.out.put(&std::format!("{}\n", serde_json::json!({ "pages": pages })));
+            return Ok(());
+        }
+        self.out.put(&std::format!("{}\n", pages.join("\n")));
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if is_set("DISPLAY") || is_set("WAYLAND_DISPLAY") {
+            // Without a browser the address has been said.
+            let _ = Command::new("xdg-open").arg(first).spawn();
+        }
+        Ok(())
     }
 
     /// Hands over what `share` or `get` is to do; with `--exit` until all of it is there.

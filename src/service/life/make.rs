@@ -270,10 +270,11 @@ const WEB_PORTS: RangeInclusive<u16> = 8080..=8089;
 /// Jobs for bodies of the page's, at a time; more wait.
 const WEB_JOBS: usize = 8;
 
-/// How many may sleep at a time: whoever comes to the page waits for it, and for what it asks.
+/// How many may sleep at a time: whoever comes to the page waits for it, and for what it asks; and
+/// other boxes are looked for.
 fn sleepers(board: &Board) -> usize {
     let pools = &board.pools;
-    SLEEPERS + usize::from(pools.web_seeds_max) + 2 * usize::from(pools.web_connections_max)
+    SLEEPERS + usize::from(pools.web_seeds_max) + 2 * usize::from(pools.web_connections_max) + 4
 }
 
 /// An announce sleeps up to five times at once (two families, two bounds each, and the whole);

@@ -368,6 +368,7 @@ impl Steward<'_, '_> {
                 router: Some(reach.to_string()),
             },
             dht_nodes: self.dht_nodes.map(|count| count() as u32),
+            pages: self.pages(),
             sent_bytes: swarm.sent_bytes,
             received_bytes: service.fetched.verified_bytes.get(),
         }

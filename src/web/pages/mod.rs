@@ -13,9 +13,11 @@ use super::reply::Status;
 use crate::service::control::answer::State;
 use crate::service::lan::percent_encoded;
 use crate::service::steward::pulse::Pulse;
+use crate::web::neighbours::Neighbour;
 use maud::{DOCTYPE, Markup, html};
 use std::format;
 use std::string::{String, ToString};
+use std::vec::Vec;
 
 /// What every page has around it.
 pub struct Frame<'f> {
@@ -31,6 +33,8 @@ pub struct Frame<'f> {
     pub token: String,
     /// Where the box was asked: `attic.local:8080`.
     pub host: &'f str,
+    /// Other boxes in the house.
+    pub neighbours: Vec<Neighbour>,
 }
 
 impl Frame<'_> {
@@ -78,6 +82,15 @@ impl Frame<'_> {
                     footer.foot {
                         div."wrap row" {
                             p { "perennial " (env!("CARGO_PKG_VERSION")) ", board " (self.board) }
+                            @if !self.neighbours.is_empty() {
+                                p {
+                                    "Also in this house: "
+                                    @for (at, other) in self.neighbours.iter().enumerate() {
+                                        @if at > 0 { ", " }
+                                        a href={ "http://" (other.at) "/" } { (other.name) }
+                                    }
+                                }
+                            }
                         }
                     }
                     p #said.vh role="status" {}
