@@ -34,8 +34,7 @@ impl Ear {
         Ok(ear)
     }
 
-    /// Hears it on interfaces that have come since. A group joined twice is an error that means
-    /// nothing.
+    /// Hears it on interfaces that have come since.
     pub fn join(&self, lan: &Lan) {
         for (ip, index) in lan.interfaces(self.listen) {
             let socket = self.socket.get_ref();
@@ -44,7 +43,7 @@ impl Ear {
                 (IpAddr::V6(group), IpAddr::V6(_)) => socket.join_multicast_v6(&group, index),
                 _ => continue,
             };
-            if let Err(error) = joined {
+            if let Err(error) = joined.or_else(joined_already) {
                 debug!("{} on {ip}: {error}", self.group);
             }
         }
@@ -82,4 +81,9 @@ impl Ear {
     pub async fn hear(&self, datagram: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.socket.recv_from(datagram).await
     }
+}
+
+/// A group that is joined twice is an error that means nothing.
+fn joined_already(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AddrInUse { Ok(()) } else { Err(error) }
 }

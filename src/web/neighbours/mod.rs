@@ -205,7 +205,10 @@ impl Web<'_, '_, '_> {
             }
             if answers {
                 self.learn(&entries, from, is_own, page);
-            } else if self.is_asked(&entries) && self.neighbours.may_answer(service.clock.now()) {
+            } else if self.neighbours.is_settled.get()
+                && self.is_asked(&entries)
+                && self.neighbours.may_answer(service.clock.now())
+            {
                 let to_one = from.port() != PORT
                     || entries.iter().all(|entry| !matches!(entry, Entry::Question(_, _, false)));
                 match to_one {
