@@ -50,7 +50,12 @@
 //!    at rest: a peer that asks for one has `service::rest` wake it, then journey 2; `service::pass`
 //!    announces them in turn. `service::watch` tells what happens to a folder's entries,
 //!    `service::house` and `service::control` what the owner wants, and `service::steward` does it.
-//! 6. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
+//! 6. **One link.** `service::life` (listens) -> `web::run` -> `web::connection` (a task each) ->
+//!    `web::head` -> `web::gate` (who comes) -> `web::routes` -> `web::shares` (wakes the torrent as
+//!    journey 5 does) -> `web::file` and `service::handout` (page cache to socket, else a lane; what is
+//!    being fetched is waited for, and fetched first) -> the socket. A wish of the owner's ->
+//!    `web::actions` -> `service::steward`.
+//! 7. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
 //!

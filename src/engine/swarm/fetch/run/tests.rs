@@ -109,6 +109,21 @@ fn a_run_takes_pieces_in_a_row_and_no_peer_is_asked_for_them() {
 }
 
 #[test]
+fn what_somebody_waits_for_comes_first_and_then_what_is_behind_it() {
+    let mut memory = Memory::new(16);
+    let mut fetcher = memory.fetcher(Order::Rarest);
+    fetcher.await_piece(TORRENT, Some(6));
+    let pieces: Vec<u32> = asked(&mut fetcher).iter().map(|(piece, _)| *piece).collect();
+    assert_eq!(pieces, [6, 6]);
+    let run = fetcher.begin_run(SEED, 3 * PIECE, None).unwrap();
+    assert_eq!((run.at, run.end), (7 * PIECE, LAYOUT.total_bytes));
+    let run = fetcher.begin_run(OTHER, PIECE, None).unwrap();
+    assert_eq!((run.at, run.end), (0, PIECE), "and round to the front");
+    fetcher.await_piece(TORRENT, None);
+    assert_eq!(fetcher.fetches[0].as_ref().unwrap().front(), None);
+}
+
+#[test]
 fn half_of_the_table_is_left_to_peers() {
     let mut memory = Memory::new(4);
     let mut fetcher = memory.fetcher(Order::Sequential);
