@@ -1,7 +1,7 @@
 //! What happens, as it happens (server-sent events).
 //!
 //! Every [`BEAT_MS`] the pulse of the box, and of the torrents on the air those that changed, no more
-//! than [`TORRENTS_MAX`]: so nobody who looks costs more than a few kilobytes a second.
+//! than [`TORRENTS_MAX`], and once more those that are not on the air any more: so nobody who looks costs more than a few kilobytes a second.
 
 use super::Web;
 use super::reply::{Answer, Body, Reply, Status};
@@ -31,9 +31,13 @@ impl Web<'_, '_, '_> {
         loop {
             let mut text = String::new();
             event(&mut text, "pulse", &self.steward.pulse().await);
-            let now = self.steward.on_air(TORRENTS_MAX);
+            let now = self.steward.on_air(TORRENTS_MAX).await;
             for torrent in now.iter().filter(|torrent| !told.contains(torrent)) {
                 event(&mut text, "torrent", torrent);
+            }
+            let is_there = |hash| now.iter().any(|torrent| torrent.info_hash == hash);
+            for torrent in told.iter().filter(|torrent| !is_there(torrent.info_hash)) {
+                event(&mut text, "torrent", &torrent.at_rest());
             }
             told = now;
             self.write(stream, text.as_bytes()).await?;

@@ -177,11 +177,13 @@ impl Reply {
     }
 }
 
-/// A page of ours runs our one script, shows what is ours, and is shown in nobody's frame.
+/// A page of ours runs our one script, shows what is ours, and is shown in nobody's frame. No other
+/// site is told where somebody comes from; ours is: with `no-referrer`, browsers send forms with
+/// `Origin: null`, and `gate` could not tell that they are from here.
 const OF_PAGES: &str = "Content-Security-Policy: default-src 'none'; style-src 'self'; \
     script-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'\r\n\
-    X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+    X-Content-Type-Options: nosniff\r\nReferrer-Policy: same-origin\r\n\
     Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Resource-Policy: same-origin\r\n";
 
 /// A file is somebody's: a page among them may not do anything in our name.

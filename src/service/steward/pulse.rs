@@ -5,6 +5,7 @@ use super::items::resident_bytes;
 use crate::engine::swarm::fetch::Fetching as _;
 use crate::engine::units::{InfoHash, Instant};
 use crate::service::control::answer::{State as How, hex};
+use crate::service::state::State;
 use serde::Serialize;
 use std::cell::Cell;
 use std::vec::Vec;
@@ -42,8 +43,17 @@ pub struct OnAir {
     pub bytes: u64,
     /// How much of that is here.
     pub here_bytes: u64,
+    /// How much of it was ever sent.
+    pub sent_bytes: u64,
     /// Who is connected for it.
     pub peers: u32,
+}
+
+impl OnAir {
+    /// What is said of it once it is not on the air any more.
+    pub fn at_rest(self) -> OnAir {
+        OnAir { state: How::Resting, peers: 0, ..self }
+    }
 }
 
 /// What had gone and come at some moment: the next one shows how fast.
@@ -95,7 +105,24 @@ impl Steward<'_, '_> {
     }
 
     /// Torrents that are fetched, or that somebody is connected for: no more than `most`.
-    pub fn on_air(&self, most: usize) -> Vec<OnAir> {
+    pub async fn on_air(&self, most: usize) -> Vec<OnAir> {
+        let mut found = self.active(most);
+        let hashes: Vec<InfoHash> = found.iter().map(|torrent| torrent.info_hash).collect();
+        let sent_of = |state: &mut State<'_>, info_hash: &InfoHash| {
+            state.get(info_hash).map_or(0, |entry| entry.sent_bytes)
+        };
+        let sent = move |state: &mut State<'_>| -> Vec<u64> {
+            hashes.iter().map(|info_hash| sent_of(state, info_hash)).collect()
+        };
+        let sent = self.keeper.archive.ask(sent).await;
+        for (torrent, before) in found.iter_mut().zip(sent) {
+            torrent.sent_bytes += before;
+        }
+        found
+    }
+
+    /// The same, with what was sent of them since they are active.
+    fn active(&self, most: usize) -> Vec<OnAir> {
         let (swarm, goals) = (self.service.swarm.borrow(), self.service.fetched.goals.borrow());
         let all = swarm.torrents().filter_map(|(slot, torrent)| {
             let peers = swarm.members().filter(|member| member.torrent == slot).count() as u32;
@@ -110,7 +137,8 @@ impl Steward<'_, '_> {
             let all = torrent.layout.total_bytes;
             let (bytes, here_bytes) =
                 goal.map_or((all, all), |goal| (goal.wanted_bytes, goal.here_bytes));
-            Some(OnAir { info_hash: torrent.info_hash, state, bytes, here_bytes, peers })
+            let (info_hash, sent_bytes) = (torrent.info_hash, torrent.sent_bytes);
+            Some(OnAir { info_hash, state, bytes, here_bytes, sent_bytes, peers })
         });
         all.take(most).collect()
     }

@@ -39,7 +39,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
     };
     frame.page(&html! {
         main #main data-hash=(hash) data-state=(state_word(item.state)) {
-            section."canopy hero" {
+            section."canopy hero".under[page.played.is_some()] {
                 (fern("fern"))
                 div.wrap {
                     h1 { (item.name) }
@@ -75,10 +75,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                         h2 #ways-head { "How to get this" }
                         details open {
                             summary { "In a browser" }
-                            p {
-                                "Press Play above, if there is one: it starts at once, and you can jump \
-                                about in it. Or press Download and keep it."
-                            }
+                            p { (in_a_browser(page)) }
                         }
                         details {
                             summary { "In VLC, or on a TV" }
@@ -114,6 +111,18 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
             @if frame.is_owners() { (tend(frame, item, &base)) }
         }
     })
+}
+
+fn in_a_browser(page: &Page<'_>) -> &'static str {
+    match page.played {
+        Some((_, Show::Image)) => "Look at it above, or press Download and keep it.",
+        Some(_) => {
+            "Press Play above: it starts at once, and you can jump about in it. Or press Download \
+             and keep it."
+        }
+        None if page.detail.torrent.bytes == 0 => "As soon as it is known what it is.",
+        None => "Press Download and keep it.",
+    }
 }
 
 fn health(detail: &Detail, whole: bool) -> Markup {
