@@ -23,7 +23,7 @@
 //!
 //! # When full
 //! The last few places for connections are for the owner; everybody else is answered 503. So is who
-//! wants a page while all of those are on their way.
+//! wants a page while all of those are on their way. One address has half of the places at most.
 //!
 //! # Journey
 //!
@@ -55,10 +55,11 @@ use log::warn;
 use neighbours::Neighbours;
 use smol::LocalExecutor;
 use std::boxed::Box;
-use std::cell::Cell;
-use std::net::TcpListener;
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, TcpListener};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::vec::Vec;
 
 /// What all connections share.
 pub struct Web<'w, 's, 'm> {
@@ -66,7 +67,8 @@ pub struct Web<'w, 's, 'm> {
     steward: &'w Steward<'s, 'm>,
     gate: Gate,
     neighbours: Neighbours,
-    connections: Cell<usize>,
+    /// Who is connected, an address for each connection.
+    connected: RefCell<Vec<IpAddr>>,
     pages: Places,
     transits: Places,
     streams: Places,
@@ -126,7 +128,7 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         steward,
         gate: Gate::new(options, &name),
         neighbours: Neighbours::new(&name),
-        connections: Cell::new(0),
+        connected: RefCell::default(),
         pages: Places::new(pools.web_pages_max.into()),
         transits: Places::new(pools.web_pages_max.into()),
         streams: Places::new(events::STREAMS_MAX),
@@ -141,7 +143,11 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, address)) => {
-                    if web.connections.get() == connections_max {
+                    let address = address.ip().to_canonical();
+                    let connected = web.connected.borrow();
+                    let of_its = connected.iter().filter(|other| **other == address).count();
+                    let is_greedy = !address.is_loopback() && of_its >= connections_max / 2;
+                    if connected.len() == connections_max || is_greedy {
                         // Closed without a word: there is no room to hear what it wants.
                         continue;
                     }
@@ -153,12 +159,14 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
                     continue;
                 }
             };
-            web.connections.set(web.connections.get() + 1);
-            let is_crowded = web.connections.get() + OWNERS_PLACES > connections_max;
             let (web, (stream, address)) = (&web, stream);
+            web.connected.borrow_mut().push(address);
+            let is_crowded = web.connected.borrow().len() + OWNERS_PLACES > connections_max;
             let connection = async move {
-                web.attend(stream, address.ip(), is_crowded).await;
-                web.connections.set(web.connections.get() - 1);
+                web.attend(stream, address, is_crowded).await;
+                let mut connected = web.connected.borrow_mut();
+                let at = connected.iter().position(|other| *other == address);
+                at.map(|at| connected.swap_remove(at));
             };
             executor.spawn(connection).detach();
         }

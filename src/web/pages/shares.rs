@@ -223,6 +223,8 @@ fn row(frame: &Frame<'_>, item: &Item) -> Markup {
                             " of " (size(item.wanted_bytes))
                         }
                         span data-live="percent" { (percent) " %" }
+                    } @else if item.bytes == 0 {
+                        span { "not known yet what it is" }
                     } @else {
                         span { (size(item.bytes)) }
                     }

@@ -122,13 +122,13 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                             tr {
                                 th scope="row" { (volume.name) }
                                 td.code { (volume.path) } td { (volume.state) }
-                                td {
+                                td data-th="free" {
                                     @match volume.free_bytes {
                                         Some(free) => { (size(free)) }
                                         None => "not known",
                                     }
                                 }
-                                td { (volume.torrents) }
+                                td data-th="shares" { (volume.torrents) }
                             }
                         }
                     }
