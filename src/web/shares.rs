@@ -12,7 +12,7 @@ use crate::engine::units::{InfoHash, Span};
 use crate::service::Refusal;
 use crate::service::board::PAGE_BYTES_MAX;
 use crate::service::control::Request;
-use crate::service::control::answer::FileItem;
+use crate::service::control::answer::{Detail, FileItem};
 use crate::service::control::message::List;
 use crate::service::lan::percent_encoded;
 use crate::service::qr;
@@ -144,13 +144,14 @@ impl Web<'_, '_, '_> {
         };
         let played = chosen.and_then(|at| answered.files.get(at)).map(|file| (file, shown(file)));
         let magnet = self.magnet(ask, &detail.magnet, info_hash);
+        let magnet = Some(magnet).filter(|_| may_hand_on(ask, detail));
         let page = share::Page {
             detail,
             files: &answered.files,
             first,
             next: answered.next,
             played: played.filter(|(_, show)| *show != Show::Nothing),
-            magnet: &magnet,
+            magnet: magnet.as_deref(),
         };
         let title = format!("{}, on {}", detail.torrent.name, self.gate.name());
         Ok(Reply::page(Status::OK, share::render(&self.frame(ask, &title), &page)).holding(place))
@@ -201,6 +202,7 @@ impl Web<'_, '_, '_> {
         let Some(detail) = answered.details.first() else { return Err(gone(info_hash)) };
         let magnet = self.magnet(ask, &detail.magnet, info_hash);
         let reply = match end {
+            "magnet" if !may_hand_on(ask, detail) => return Err(private()),
             "magnet" => Reply::new(Status::OK, TEXT, Body::Text(magnet + "\n")),
             "m3u8" => {
                 let kind = "application/vnd.apple.mpegurl";
@@ -219,7 +221,10 @@ impl Web<'_, '_, '_> {
 
     /// The `.torrent`, with this box as web seed.
     async fn torrent_file(&self, ask: &Ask, info_hash: InfoHash) -> Answer {
-        let (content, name) = self.open_to_read(info_hash).await?;
+        let (content, name, is_private) = self.open_to_read(info_hash).await?;
+        if is_private && !ask.visitor.is_owner() {
+            return Err(private());
+        }
         let Ok(metadata) = content.metainfo.metadata() else { return Err(unreadable()) };
         let (length, end) = (metadata.len(), content.info.end());
         // Keys stand in order, and nothing that may follow `info` follows it: ours does.
@@ -240,10 +245,10 @@ impl Web<'_, '_, '_> {
     async fn open_to_read(
         &self,
         info_hash: InfoHash,
-    ) -> Result<(crate::service::Content, String), Reply> {
+    ) -> Result<(crate::service::Content, String, bool), Reply> {
         let read = move |state: &mut crate::service::state::State<'_>| {
             let entry = state.get(&info_hash)?;
-            Some((state.load(&entry)?.content, state.name(&entry)))
+            Some((state.load(&entry)?.content, state.name(&entry), state.is_private(&entry)))
         };
         self.steward.keeper.archive.ask(read).await.ok_or_else(|| gone(info_hash))
     }
@@ -254,7 +259,7 @@ impl Web<'_, '_, '_> {
             let words = "as many are fetched as .zip as this box has memory for: try again later";
             return Err(Reply::words(Status::BUSY, words).with("Retry-After: 60"));
         };
-        let (_, name) = self.open_to_read(info_hash).await?;
+        let (_, name, _) = self.open_to_read(info_hash).await?;
         let torrent = self.on_air(info_hash).await?;
         let zip = self.zip(torrent, name.clone())?;
         let name = disposition("attachment", &format!("{name}.zip"));
@@ -342,6 +347,17 @@ pub(super) fn gone(info_hash: InfoHash) -> Reply {
     Reply::words(Status::GONE, &words)
 }
 
+/// Whether somebody is given what leads to a torrent's trackers: those of a private one (BEP 27) know
+/// its owner by it.
+fn may_hand_on(ask: &Ask, detail: &Detail) -> bool {
+    ask.visitor.is_owner() || !detail.private
+}
+
+fn private() -> Reply {
+    let words = "this torrent is private: its link is its owner's own, and only he hands it on";
+    Reply::words(Status::FORBIDDEN, words)
+}
+
 fn unreadable() -> Reply {
     Reply::words(Status::BUSY, "it cannot be read now: try again")
 }
@@ -360,6 +376,9 @@ impl Answered {
             detail.torrent_file = None;
             detail.volume = None;
             detail.moving = None;
+            if detail.private {
+                detail.magnet.clear();
+            }
         }
         self.torrents.iter_mut().for_each(|item| item.path.clear());
         self.volumes.iter_mut().for_each(|volume| volume.path.clear());

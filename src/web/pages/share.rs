@@ -19,8 +19,8 @@ pub struct Page<'p> {
     pub next: Option<u64>,
     /// Which of its files is in the player, if any can be.
     pub played: Option<(&'p FileItem, Show)>,
-    /// The magnet link, with this box in it.
-    pub magnet: &'p str,
+    /// The magnet link, with this box in it; nothing for whom it is not.
+    pub magnet: Option<&'p str>,
 }
 
 /// The page of a share.
@@ -58,9 +58,13 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     }
                     @if is_known {
                         a.button href={ (base) ".m3u8" } { "Playlist for VLC or a TV" }
+                    }
+                    @if is_known && page.magnet.is_some() {
                         a.button href={ (base) ".torrent" } { ".torrent" }
                     }
-                    a.button href=(page.magnet) { "Magnet link" }
+                    @if let Some(magnet) = page.magnet {
+                        a.button href=(magnet) { "Magnet link" }
+                    }
                     button type="button" data-copy=(frame.absolute(&format!("{base}/"))) data-js hidden {
                         "Copy this page\u{2019}s link"
                     }
@@ -107,15 +111,17 @@ fn ways(
                         p { "If it is cut off, the same command goes on where it was." }
                         (copied(&curl, "Copy the command"))
                     }
-                    details {
-                        summary { "With a BitTorrent app" }
-                        p {
-                            "Best for large things and for many people: each who fetches helps the \
-                            next. Open the " a href=(page.magnet) { "magnet link" } " or the "
-                            a href={ (base) ".torrent" } { ".torrent file" }
-                            " in Transmission, qBittorrent or any other."
+                    @if let Some(magnet) = page.magnet {
+                        details {
+                            summary { "With a BitTorrent app" }
+                            p {
+                                "Best for large things and for many people: each who fetches helps the \
+                                next. Open the " a href=(magnet) { "magnet link" } " or the "
+                                a href={ (base) ".torrent" } { ".torrent file" }
+                                " in Transmission, qBittorrent or any other."
+                            }
+                            (copied(magnet, "Copy the magnet link"))
                         }
-                        (copied(page.magnet, "Copy the magnet link"))
                     }
                 }
                 figure {
