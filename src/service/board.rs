@@ -93,6 +93,7 @@ pub struct Pools {
     pub watched_max: u32,
     pub web_connections_max: u16,
     pub web_pages_max: u16,
+    pub password_mib: u8,
 }
 
 /// Numbers under `[disk]`.
@@ -283,6 +284,7 @@ impl Board {
                 each(pools.web_connections_max.into(), WEB_CONNECTION_BYTES)
                     + each(pools.web_pages_max.into(), PAGE_BYTES_MAX + TRANSIT_BYTES)
             ),
+            line("a password", "password_mib", u64::from(pools.password_mib) << 20),
             line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),
             line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
             line(

@@ -7,7 +7,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | connections: heads in, replies out | [`connection`], [`head`], [`reply`] |
-//! | who comes, and what that one may do | [`gate`] |
+//! | who comes, and what that one may do | [`gate`], [`claims`] |
 //! | what an address means | [`routes`] |
 //! | a share: its page, files, `.torrent`, `.zip` and so on | [`shares`], [`file`], [`range`], [`media`], [`zip`] |
 //! | the owner's wishes, from forms and programs | [`actions`], [`api`], [`upload`] |
@@ -33,6 +33,7 @@
 
 mod actions;
 mod api;
+mod claims;
 mod connection;
 mod events;
 mod file;
@@ -71,6 +72,7 @@ pub struct Web<'w, 's, 'm> {
     connected: RefCell<Vec<IpAddr>>,
     pages: Places,
     transits: Places,
+    passwords: Places,
     streams: Places,
 }
 
@@ -131,6 +133,7 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         connected: RefCell::default(),
         pages: Places::new(pools.web_pages_max.into()),
         transits: Places::new(pools.web_pages_max.into()),
+        passwords: Places::new(1),
         streams: Places::new(events::STREAMS_MAX),
     };
     let connections_max = usize::from(pools.web_connections_max);

@@ -98,6 +98,11 @@ impl Web<'_, '_, '_> {
             caps: [words(caps.up.all), words(caps.down.all)],
             log: crate::service::log_lines::recent(),
             devices,
+            password: self.steward.page.as_ref().and_then(|page| {
+                let is_chosen = page.owner.borrow().password().is_some();
+                let mib = self.steward.keeper.options.board.pools.password_mib;
+                (mib > 0).then_some(is_chosen)
+            }),
         };
         let title = format!("How {} is", self.gate.name());
         Ok(Reply::page(Status::OK, state::render(&self.frame(ask, &title), &page)).holding(place))
