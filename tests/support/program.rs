@@ -137,8 +137,13 @@ impl Call {
     }
 
     /// With a page, at any port of loopback.
-    pub fn with_page(mut self) -> Call {
-        self.web = Some("127.0.0.1:0".into());
+    pub fn with_page(self) -> Call {
+        self.with_page_at("127.0.0.1:0")
+    }
+
+    /// With a page there.
+    pub fn with_page_at(mut self, address: &str) -> Call {
+        self.web = Some(address.into());
         self
     }
 
@@ -204,7 +209,8 @@ impl Call {
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let state = self.state;
         let (shares, added) = (Vec::new(), Vec::new());
-        Program { child, events, log, state, shares, added, address, ready_at: None }
+        let (page, ready_at) = (Value::Null, None);
+        Program { child, events, log, state, shares, added, address, page, ready_at }
     }
 
     /// Runs it to its end.
@@ -284,6 +290,8 @@ pub struct Program {
     pub added: Vec<Added>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it said of its page, if it has one.
+    pub page: Value,
     ready_at: Option<Instant>,
 }
 
@@ -336,12 +344,13 @@ impl Program {
             match event["event"].as_str() {
                 Some("share") => self.shares.push(Share::from(&event)),
                 Some("added") => self.added.push(Added::from(&event)),
+                Some("page") => self.page = event,
                 Some("ready") => {
                     let listen = event["listen"][0].as_str().expect("it says where it listens");
                     self.address = listen.parse().expect("it listens at an address");
                     self.ready_at = Some(Instant::now());
                 }
-                _ => panic!("neither a share nor ready: {event}"),
+                _ => panic!("neither a share, a page nor ready: {event}"),
             }
         }
     }
