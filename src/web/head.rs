@@ -150,8 +150,8 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
             "authorization" => head.bearer = value.strip_prefix("Bearer ").map(str::to_string),
             "cookie" => head.cookie = own_cookie(&value).or(head.cookie),
             "expect" => head.expects = value.eq_ignore_ascii_case("100-continue"),
+            // What an older program would have to be told to stay, it is not told.
             "connection" if has_word(&value, "close") => head.keep_alive = false,
-            "connection" if has_word(&value, "keep-alive") => head.keep_alive = true,
             _ => {}
         }
     }

@@ -7,12 +7,12 @@ use super::media::{self, Show};
 use super::pages::{self, Frame, share, shares, state};
 use super::range::{self, Wanted};
 use super::reply::{Answer, Body, Reply, Status, TEXT};
-use super::routes::{Ask, hash_of, no_such_page};
+use super::routes::{Ask, hash_of, no_such_page, not_here};
 use crate::engine::units::{InfoHash, Span};
 use crate::service::Refusal;
 use crate::service::board::PAGE_BYTES_MAX;
 use crate::service::control::Request;
-use crate::service::control::answer::{Detail, FileItem};
+use crate::service::control::answer::{Detail, FileItem, Item};
 use crate::service::control::message::List;
 use crate::service::lan::percent_encoded;
 use crate::service::qr;
@@ -47,11 +47,12 @@ impl Web<'_, '_, '_> {
         let filter = ask.head.asked("q").unwrap_or_default().trim().to_string();
         let after = ask.head.asked("after").and_then(|after| after.parse().ok());
         let list = List { filter: filter.clone(), after, max: SHARES_A_PAGE };
+        let is_owner = ask.visitor.is_owner();
         let answered = match self.ask(Request::List(list)).await {
-            Ok(answered) => answered,
+            Ok(answered) if is_owner => answered,
+            Ok(answered) => answered.for_visitors(),
             Err(refusal) => return Err(Reply::refused(Status::REFUSED, &refusal)),
         };
-        let is_owner = ask.visitor.is_owner();
         let volumes = match is_owner {
             true => self.steward.keeper.archive.ask(|state| state.volumes_told()).await,
             false => std::vec::Vec::new(),
@@ -131,7 +132,8 @@ impl Web<'_, '_, '_> {
         let after = after.or(play.map(|play| play - play % u64::from(FILES_A_PAGE)));
         let after = after.filter(|after| *after > 0);
         let answered = match self.detail(info_hash, after, FILES_A_PAGE).await {
-            Ok(answered) => answered,
+            Ok(answered) if ask.visitor.is_owner() => answered,
+            Ok(answered) => answered.for_visitors(),
             Err(refusal) => return Err(self.gone_page(ask, info_hash, &refusal)),
         };
         let Some(detail) = answered.details.first() else {
@@ -276,11 +278,22 @@ impl Web<'_, '_, '_> {
     pub(super) async fn share_file(&self, ask: &Ask, info_hash: InfoHash, path: String) -> Answer {
         let torrent = self.on_air(info_hash).await?;
         let name = ask.head.parts().and_then(|mut parts| parts.pop()).unwrap_or_default();
+        // A single file is found by any name, and is of the kind that it has on the disk: whoever
+        // makes a link does not say what it is.
+        let own = torrent.content.root.file_name().map(|own| own.to_string_lossy().into_owned());
+        let own = own.filter(|_| path.is_empty()).unwrap_or_else(|| name.clone());
+        if own != name && WISHES.contains(&&*name) {
+            return Err(not_here("POST"));
+        }
         let found = self.find(&torrent, path).await?;
         let bytes = found.opened.span.length;
         let tag = format!("\"{info_hash}.{}\"", found.index);
         let head = &ask.head;
-        let is_known = |tags: &String| tags.split(',').any(|one| one.trim() == tag || one == "*");
+        let is_known = |tags: &String| {
+            let mut tags = tags.split(',').map(str::trim);
+            // One that somebody on the way has made a weak one is the same here (RFC 9110, 13.1.2).
+            tags.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+        };
         if head.if_none_match.as_ref().is_some_and(is_known) {
             let reply = Reply::new(Status::NOT_MODIFIED, TEXT, Body::Empty);
             return Ok(reply.with(&format!("ETag: {tag}")));
@@ -307,7 +320,7 @@ impl Web<'_, '_, '_> {
         }
         let way = if head.is_asked("download") { "attachment" } else { "inline" };
         let sent = Sent::of(torrent, found.opened, part);
-        let mut reply = Reply::file(status, media::type_of(&name), sent)
+        let mut reply = Reply::file(status, media::type_of(&own), sent)
             .with(&format!("ETag: {tag}"))
             .with("Cache-Control: no-cache")
             .with(&disposition(way, &name));
@@ -375,9 +388,8 @@ fn disposition(way: &str, name: &str) -> String {
 impl Answered {
     /// Without what is nobody's business but the owner's: where things lie on the box.
     pub(super) fn for_visitors(mut self) -> Answered {
-        let details = self.details.iter_mut();
-        for detail in details {
-            detail.torrent.path.clear();
+        for detail in &mut self.details {
+            without_places(&mut detail.torrent);
             detail.torrent_file = None;
             detail.volume = None;
             detail.moving = None;
@@ -385,7 +397,7 @@ impl Answered {
                 detail.magnet.clear();
             }
         }
-        self.torrents.iter_mut().for_each(|item| item.path.clear());
+        self.torrents.iter_mut().for_each(without_places);
         self.volumes.iter_mut().for_each(|volume| volume.path.clear());
         if let Some(stats) = &mut self.stats {
             stats.state.clear();
@@ -394,6 +406,17 @@ impl Answered {
         self
     }
 }
+
+fn without_places(item: &mut Item) {
+    item.path.clear();
+    // What is wrong may be wrong with some folder.
+    if item.trouble.as_ref().is_some_and(|words| words.contains('/')) {
+        item.trouble = Some("its owner is told what is wrong with it".to_string());
+    }
+}
+
+/// What forms below a share's address do.
+const WISHES: [&str; 4] = ["pause", "resume", "move", "remove"];
 
 /// Torrents of the front page.
 const SHARES_A_PAGE: u32 = 50;
