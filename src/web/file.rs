@@ -164,13 +164,19 @@ impl Web<'_, '_, '_> {
 
     async fn send_part(&self, stream: &Arc<Async<TcpStream>>, sent: &Sent) -> io::Result<()> {
         let (mut at, end) = (sent.part.at, sent.part.end());
-        let mut looked = at;
+        let (mut looked, mut cached_to) = (at, at);
         while at < end {
             let mut bytes = (end - at).min(CHUNK_BYTES);
             if let Some(torrent) = &sent.of {
                 bytes = self.wait_for(torrent, sent.file.span.at + at, bytes).await?;
             }
-            let taken = match handout::is_cached(&sent.file, at, bytes as usize) {
+            if at >= cached_to && handout::is_cached(&sent.file, at, bytes as usize) {
+                cached_to = at + bytes;
+            }
+            // What was found in the cache is not looked for again each time the socket has room.
+            let is_cached = at < cached_to;
+            bytes = if is_cached { bytes.min(cached_to - at) } else { bytes };
+            let taken = match is_cached {
                 true => handout::send(stream, &sent.file, at, bytes as usize),
                 false => {
                     let (stream, file) = (Arc::clone(stream), Arc::clone(&sent.file));
@@ -181,14 +187,15 @@ impl Web<'_, '_, '_> {
                     }
                 }
             };
-            match taken {
+            let is_full = match taken {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(taken) => at += taken as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_for_room(stream, sent).await?;
+                Ok(taken) => {
+                    at += taken as u64;
+                    (taken as u64) < bytes
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(error) => return Err(error),
-            }
+            };
             // What was hashed and what lies there now are not mixed.
             if at - looked >= LOOK_BYTES || at == end {
                 looked = at;
@@ -196,6 +203,9 @@ impl Web<'_, '_, '_> {
                     return Err(io::Error::other("the file has changed meanwhile"));
                 }
                 smol::future::yield_now().await;
+            }
+            if is_full && at < end {
+                self.wait_for_room(stream, sent).await?;
             }
         }
         Ok(())
