@@ -59,16 +59,12 @@ pub fn send(stream: &Async<TcpStream>, file: &Opened, at: u64, bytes: usize) -> 
     }
 }
 
-/// Whether a run of a file can be read without waiting for a disk, as far as its two ends tell: what
-/// is read ahead lies there in one piece.
-pub fn is_cached(file: &Opened, at: u64, bytes: usize) -> bool {
-    let is_there = |at| {
-        let mut byte = [0];
-        let mut room = [IoSliceMut::new(&mut byte)];
-        let read = rustix::io::preadv2(&file.file, &mut room, at, ReadWriteFlags::NOWAIT);
-        read.is_ok_and(|read| read == 1)
-    };
-    bytes > 0 && is_there(at) && is_there(at + bytes as u64 - 1)
+/// Whether a byte of a file can be read without waiting for a disk.
+pub fn is_cached(file: &Opened, at: u64) -> bool {
+    let mut byte = [0];
+    let mut room = [IoSliceMut::new(&mut byte)];
+    let read = rustix::io::preadv2(&file.file, &mut room, at, ReadWriteFlags::NOWAIT);
+    read.is_ok_and(|read| read == 1)
 }
 
 /// Whether a file still looks as it did when it was opened.

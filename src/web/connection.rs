@@ -173,13 +173,17 @@ impl Web<'_, '_, '_> {
             return Err(Reply::words(Status::TOO_LARGE, &words).last());
         }
         let mut body = std::vec![0; connection.left as usize];
-        let mut filled = 0;
-        while filled < body.len() {
-            let read = self.read_body(connection, &mut body[filled..]).await;
-            let short = |_| Reply::words(Status::TIMEOUT, "not all of it came in time").last();
-            filled += read.map_err(short)?;
-        }
-        Ok(body)
+        let whole = async {
+            let mut filled = 0;
+            while filled < body.len() {
+                filled += self.read_body(connection, &mut body[filled..]).await?;
+            }
+            Ok(())
+        };
+        // All of it together: bytes that drip in hold no place.
+        let came = self.in_time(whole, WHOLE_BODY_MS).await;
+        let short = |_| Reply::words(Status::TIMEOUT, "not all of it came in time").last();
+        came.map_err(short).map(|()| body)
     }
 
     /// Sends an answer.
@@ -203,8 +207,9 @@ impl Web<'_, '_, '_> {
         match &reply.body {
             _ if is_head => Ok(()),
             Body::File(sent) => self.send_file(stream, sent).await,
-            Body::Zip(zip) => self.send_zip(stream, zip).await,
-            Body::Events => self.send_events(stream).await,
+            // Each has a place of its own, so that who is sent a file holds no room for them.
+            Body::Zip(zip) => Box::pin(self.send_zip(stream, zip)).await,
+            Body::Events => Box::pin(self.send_events(stream)).await,
             Body::Empty | Body::Text(_) | Body::Fixed(_) => Ok(()),
         }
     }
@@ -261,6 +266,9 @@ const PARTING_MS: u64 = 1_000;
 
 /// For the rest of a head.
 const HEAD_MS: u64 = 10_000;
+
+/// For a form, or what a program sends instead.
+const WHOLE_BODY_MS: u64 = 60_000;
 
 /// For the next bytes of a body.
 const BODY_MS: u64 = 30_000;

@@ -170,7 +170,10 @@ impl Web<'_, '_, '_> {
             if let Some(torrent) = &sent.of {
                 bytes = self.wait_for(torrent, sent.file.span.at + at, bytes).await?;
             }
-            if at >= cached_to && handout::is_cached(&sent.file, at, bytes as usize) {
+            // As far as the ends of a run tell: what is read ahead lies there in one piece.
+            let is_next = at > sent.part.at && at == cached_to;
+            let is_next = is_next || handout::is_cached(&sent.file, at);
+            if at >= cached_to && is_next && handout::is_cached(&sent.file, at + bytes - 1) {
                 cached_to = at + bytes;
             }
             // What was found in the cache is not looked for again each time the socket has room.

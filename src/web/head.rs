@@ -205,8 +205,8 @@ pub fn value_of(form: &[u8], name: &str) -> Option<String> {
 /// Our cookie's name.
 pub const COOKIE: &str = "perennial";
 
-/// A head at most.
-pub const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// A head at most: with what an allocator keeps beside it, 4 KiB.
+pub const HEAD_BYTES_MAX: usize = 4 * 1024 - 24;
 
 /// Header lines of one head at most.
 const HEADERS_MAX: usize = 64;

@@ -6,14 +6,14 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | connections: heads in, replies out | [`connection`], [`head`], [`reply`] |
-//! | who comes, and what that one may do | [`gate`], [`claims`] |
-//! | what an address means | [`routes`] |
-//! | a share: its page, files, `.torrent`, `.zip` and so on | [`shares`], [`file`], [`range`], [`media`], [`zip`] |
-//! | the owner's wishes, from forms and programs | [`actions`], [`api`], [`upload`] |
-//! | what happens, as it happens | [`events`] |
-//! | other boxes in the house | [`neighbours`] |
-//! | words and markup | [`pages`], `assets` |
+//! | connections: heads in, replies out | `connection`, `head`, `reply` |
+//! | who comes, and what that one may do | `gate`, `claims` |
+//! | what an address means | `routes` |
+//! | a share: its page, files, `.torrent`, `.zip` and so on | `shares`, `file`, `range`, `media`, `zip` |
+//! | the owner's wishes, from forms and programs | `actions`, `api`, `upload` |
+//! | what happens, as it happens | `events` |
+//! | other boxes in the house | `neighbours` |
+//! | words and markup | `pages`, `assets` |
 //!
 //! # Memory
 //!
@@ -27,8 +27,8 @@
 //!
 //! # Journey
 //!
-//! `service::life` (listens) -> [`run`] -> [`connection`] (a task each) -> [`head`] -> [`gate`] ->
-//! [`routes`] -> a [`reply`] -> the socket; wishes go to `service::steward`, as those of the command
+//! `service::life` (listens) -> [`run`] -> `connection` (a task each) -> `head` -> `gate` ->
+//! `routes` -> a `reply` -> the socket; wishes go to `service::steward`, as those of the command
 //! line do.
 
 mod actions;

@@ -111,6 +111,9 @@ impl Web<'_, '_, '_> {
 
     /// Where the box is claimed.
     pub(super) fn claim_page(&self, ask: &Ask) -> Reply {
+        if ask.visitor.is_owner() {
+            return Reply::redirect(Status::SEE_OTHER, "/");
+        }
         let title = format!("Sign in to {}", self.gate.name());
         Reply::page(Status::OK, pages::claim(&self.frame(ask, &title), None))
     }
