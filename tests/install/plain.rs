@@ -49,6 +49,23 @@ fn it_brings_everything_once_and_takes_all_of_it_away_again() {
     }
 }
 
+/// The unit forbids to run anything but the program, which one that is not static is not alone.
+#[test]
+fn a_program_with_libraries_may_load_them() {
+    let folder = Folder::new("libraries");
+    let line = |binary: &Path| {
+        let mut command = script("install");
+        command.arg("--root").arg(folder.path()).args(["--service", "systemd", "--binary"]);
+        done(command.arg(binary));
+        let unit = folder.path().join("etc/systemd/system/perennial.service");
+        let text = fs::read_to_string(unit).unwrap();
+        text.lines().find(|line| line.starts_with("ExecPaths=")).unwrap().to_string()
+    };
+    assert_eq!(line(&own()), "ExecPaths=/usr/local/bin/perennial");
+    let linked = line(Path::new(env!("CARGO_BIN_EXE_perennial")));
+    assert_eq!(linked, "ExecPaths=/usr/local/bin/perennial -/lib -/lib64 -/usr/lib -/usr/lib64");
+}
+
 #[test]
 fn a_configuration_that_was_changed_and_what_the_box_remembers_stay() {
     let folder = Folder::new("kept");
