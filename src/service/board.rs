@@ -238,6 +238,8 @@ impl Board {
         let (pools, disk) = (&self.pools, &self.disk);
         let (pumps, links) = (u64::from(self.pumps()), u64::from(self.links()));
         let web_seeds = u64::from(pools.web_seeds_max);
+        let pages = u64::from(pools.web_pages_max);
+        let transits = if pages > 0 { pages.max(2) } else { 0 };
         let lanes = u64::from(disk.lanes);
         let kib = |kib: u32| u64::from(kib) * 1024;
         let each = |count: u64, bytes: usize| count * bytes as u64;
@@ -282,7 +284,9 @@ impl Board {
                 "the page",
                 "web_connections_max, web_pages_max",
                 each(pools.web_connections_max.into(), WEB_CONNECTION_BYTES)
-                    + each(pools.web_pages_max.into(), PAGE_BYTES_MAX + TRANSIT_BYTES)
+                    + each(pools.web_pages_max.into(), PAGE_BYTES_MAX)
+                        // A zip and an upload at least.
+                        + each(transits, TRANSIT_BYTES)
             ),
             line("a password", "password_mib", u64::from(pools.password_mib) << 20),
             line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),

@@ -8,13 +8,16 @@ use super::Refusal;
 use super::content::{Content, ContentError, FileSource, Opened, look};
 use super::lanes::Buffer;
 use super::owner::Password;
+use super::state::sync_folder;
 use crate::engine::library::{Extent, ExtentMap};
 use async_io::Async;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
 
@@ -112,6 +115,17 @@ pub enum Errand {
         /// Memory for it.
         mib: u8,
     },
+    /// Keep a file that is whole under its own name, if nobody else has that.
+    Keep {
+        /// It.
+        file: Arc<File>,
+        /// How long it is.
+        bytes: u64,
+        /// What it is called so far.
+        part: PathBuf,
+        /// What it is to be called, in the same folder.
+        whole: PathBuf,
+    },
     /// Write what somebody sends to a file that is being made.
     Put {
         /// The file.
@@ -135,6 +149,8 @@ pub enum Outcome {
     Chosen(Result<Password, Refusal>),
     /// Of [`Errand::Password`], brought: whether it is the one.
     Is(Result<bool, Refusal>),
+    /// Of [`Errand::Keep`].
+    Kept(io::Result<()>),
     /// Of [`Errand::Read`] and [`Errand::Put`]: the buffer comes back.
     Moved(Buffer, io::Result<()>),
 }
@@ -158,12 +174,23 @@ impl Errand {
             Errand::Password { text, is: None, mib } => {
                 Outcome::Chosen(Password::choose(&text, mib))
             }
+            Errand::Keep { file, bytes, part, whole } => {
+                Outcome::Kept(keep(&file, bytes, &part, &whole))
+            }
             Errand::Put { file, at, bytes, buffer } => {
                 let put = file.write_all_at(&buffer[..bytes], at);
                 Outcome::Moved(buffer, put)
             }
         }
     }
+}
+
+fn keep(file: &File, bytes: u64, part: &Path, whole: &Path) -> io::Result<()> {
+    file.set_len(bytes)?;
+    file.sync_all()?;
+    renameat_with(CWD, part, CWD, whole, RenameFlags::NOREPLACE)?;
+    // Whoever is told that it is here may throw its own away.
+    whole.parent().map_or(Ok(()), sync_folder)
 }
 
 fn as_it_is(error: ContentError) -> io::Error {

@@ -207,7 +207,8 @@ pub async fn open_all(
         return Err(Refusal::new("paths", most, "name fewer, or choose a larger board"));
     }
     for link in &fetch.links {
-        open_link(workshop, options, link, &mut opened, report).await?;
+        let brought = bring_link(workshop, link).await?;
+        open_link(workshop, options, (link, brought), &mut opened, report).await?;
     }
     for path in &options.paths {
         let wish = Wish::of(path, options);
@@ -221,12 +222,26 @@ pub async fn open_all(
     Ok(opened)
 }
 
+/// Brings the `.torrent` behind a URL into a new folder; nothing when `link` is none.
+pub async fn bring_link(
+    workshop: &mut Workshop<'_>,
+    link: &Path,
+) -> Result<Option<PathBuf>, Refusal> {
+    let text = link.to_str().unwrap_or_default();
+    if !download::is_url(text) {
+        return Ok(None);
+    }
+    let folder = workshop.new_folder().await?;
+    download::download(workshop.lanes, text, &folder.join(BROUGHT)).await?;
+    Ok(Some(folder))
+}
+
 /// Takes up one link: what is known already, what lies in a file or on the web; or leaves what is
 /// only a name.
 pub async fn open_link(
     workshop: &mut Workshop<'_>,
     options: &Options,
-    link: &Path,
+    (link, brought): (&Path, Option<PathBuf>),
     opened: &mut Opened,
     progress: &mut impl Progress,
 ) -> Result<(), Refusal> {
@@ -236,7 +251,6 @@ pub async fn open_link(
         Some(lead) => workshop.known(&lead.info_hash).await.and_then(|(_, known)| known),
         None => None,
     };
-    let mut brought = None;
     let torrent = match (&lead, known) {
         (_, Some(known)) => known.torrent,
         (Some(lead), None) => {
@@ -246,14 +260,10 @@ pub async fn open_link(
             }
             return Ok(());
         }
-        (None, None) if download::is_url(text) => {
-            let folder = workshop.new_folder().await?;
-            let path = folder.join("brought.torrent");
-            brought = Some(folder);
-            download::download(workshop.lanes, text, &path).await?;
-            path
-        }
-        (None, None) => link.to_path_buf(),
+        (None, None) => match &brought {
+            Some(folder) => folder.join(BROUGHT),
+            None => link.to_path_buf(),
+        },
     };
     let wish = open::Wish { torrent: &torrent, fetch: &options.fetch };
     let mut taken = workshop.fetch(wish, progress).await?;
@@ -279,3 +289,6 @@ pub async fn open_link(
 fn is_among(all: &[Taken], share: &Share) -> bool {
     all.iter().any(|other| other.share.info_hash == share.info_hash)
 }
+
+/// What a `.torrent` that is brought is called.
+const BROUGHT: &str = "brought.torrent";

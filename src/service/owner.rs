@@ -20,6 +20,7 @@ use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use smol::lock::Mutex;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -34,6 +35,8 @@ pub struct Page {
     pub at: SocketAddr,
     /// Who may change things over it.
     pub owner: RefCell<Owner>,
+    /// Held from a change of that until it is kept, so that what is kept last is what is so.
+    pub turn: Mutex<()>,
 }
 
 /// The box's secret, and who has brought it.
@@ -101,7 +104,7 @@ impl Owner {
     pub fn open(folder: &Path) -> Result<Owner, Refusal> {
         let path = folder.join(FILE);
         match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(bytes) => match Owner::parse(&bytes) {
                 Ok(owner) => Ok(owner),
                 Err(error) => {
                     let kept = folder.join(DAMAGED);
@@ -116,6 +119,21 @@ impl Owner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Owner::reset(folder),
             Err(error) => Err(refused(&path, error)),
         }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Owner, String> {
+        let owner: Owner =
+            serde_json::from_slice(bytes).map_err(|error| std::format!("{error}"))?;
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        match owner.secret.len() == SECRET_DIGITS && owner.secret.bytes().all(is_digit) {
+            true => Ok(owner),
+            false => Err(String::from("its secret is none")),
+        }
+    }
+
+    /// What is kept in a state folder, if anything that can be read is.
+    pub fn kept(folder: &Path) -> Option<Owner> {
+        Owner::parse(&fs::read(folder.join(FILE)).ok()?).ok()
     }
 
     /// Makes a new secret; nobody has brought it yet.
@@ -148,16 +166,13 @@ impl Owner {
         &self.devices
     }
 
-    /// Takes the secret and gives a token of 32 hex digits for it; `None` when it is another.
-    pub fn claim(&mut self, secret: &str, name: &str) -> Result<Option<String>, Refusal> {
-        let brought: String = secret.chars().filter(char::is_ascii_hexdigit).collect();
-        if hash(&brought.to_ascii_lowercase()) != hash(&self.secret) {
-            return Ok(None);
-        }
-        self.admit(name).map(Some)
+    /// Whether that is the secret, however it was typed.
+    pub fn is_secret(&self, text: &str) -> bool {
+        let brought: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        hash(&brought.to_ascii_lowercase()) == hash(&self.secret)
     }
 
-    /// Gives a token to whoever has brought the secret, or the password.
+    /// Gives a token of 32 hex digits to whoever has brought the secret, or the password.
     pub fn admit(&mut self, name: &str) -> Result<String, Refusal> {
         let token = new_secret()?;
         if self.devices.len() == DEVICES_MAX {
@@ -238,6 +253,9 @@ pub fn claim_link(page: &str, secret: &str) -> String {
     std::format!("{page}claim#{secret}")
 }
 
+/// Of a secret, and of a token.
+const SECRET_DIGITS: usize = 32;
+
 /// Its name in the state folder.
 const FILE: &str = "owner.json";
 
@@ -257,16 +275,15 @@ const NAME_CHARS_MAX: usize = 40;
 mod tests {
     use super::*;
     use crate::service::test_folder::TestFolder;
-    use std::string::ToString as _;
 
     #[test]
     fn whoever_brings_the_secret_is_known_from_then_on_and_after_a_restart() {
         let folder = TestFolder::new("owner");
         let mut owner = Owner::open(folder.path()).unwrap();
         assert!(owner.is_new && !owner.is_claimed() && owner.secret().len() == 32);
-        assert_eq!(owner.claim("0123", "x").unwrap(), None);
-        let typed = in_fours(&owner.secret().to_ascii_uppercase());
-        let token = owner.claim(&typed, " phone\u{7} ").unwrap().unwrap();
+        assert!(!owner.is_secret("0123") && !owner.is_secret(""));
+        assert!(owner.is_secret(&in_fours(&owner.secret().to_ascii_uppercase())));
+        let token = owner.admit(" phone\u{7} ").unwrap();
         assert!(owner.knows(&token) && !owner.knows(owner.secret()) && !owner.knows(""));
         assert_eq!(owner.devices()[0].name, "phone");
         owner.save(folder.path()).unwrap();
@@ -278,6 +295,18 @@ mod tests {
         assert!(!again.knows(&token));
         let reset = Owner::reset(folder.path()).unwrap();
         assert!(reset.secret() != owner.secret() && !reset.knows(&token));
+    }
+
+    #[test]
+    fn what_is_no_secret_is_put_aside_and_lets_nobody_in() {
+        for kept in ["{", "{\"secret\":\"\",\"devices\":[]}", "{\"secret\":\"zz\",\"devices\":[]}"]
+        {
+            let folder = TestFolder::new("owner-damaged");
+            fs::write(folder.path().join(FILE), kept).unwrap();
+            let owner = Owner::open(folder.path()).unwrap();
+            assert!(owner.is_new && owner.secret().len() == SECRET_DIGITS && !owner.is_secret(""));
+            assert_eq!(fs::read_to_string(folder.path().join(DAMAGED)).unwrap(), kept);
+        }
     }
 
     #[test]
@@ -299,8 +328,7 @@ mod tests {
     fn of_too_many_devices_the_first_is_let_go() {
         let folder = TestFolder::new("owner-many");
         let mut owner = Owner::open(folder.path()).unwrap();
-        let secret = owner.secret().to_string();
-        let mut claim = || owner.claim(&secret, "one").unwrap().unwrap();
+        let mut claim = || owner.admit("one").unwrap();
         let first = claim();
         let last = (0..DEVICES_MAX).map(|_| claim()).last().unwrap();
         assert_eq!(owner.devices().len(), DEVICES_MAX);

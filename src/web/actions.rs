@@ -1,6 +1,7 @@
 //! The owner's wishes as forms send them, and what is asked of the steward.
 
 use super::Web;
+use super::api::CLAIM_BYTES_MAX;
 use super::connection::Connection;
 use super::head::value_of;
 use super::pages;
@@ -19,7 +20,7 @@ use crate::service::control::what::What;
 use crate::service::units::parse_rate;
 use serde::Serialize;
 use std::boxed::Box;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;
 
@@ -79,6 +80,14 @@ impl Web<'_, '_, '_> {
         if let Some(objection) = request.objection() {
             return Err(objection);
         }
+        let is_add = matches!(request, Request::Add(_));
+        let _place = match self.adds.take() {
+            None if is_add => {
+                let problem = "waits for as many others as may be taken up at a time";
+                return Err(Refusal::new("this link", problem, "try again in a minute"));
+            }
+            place => place.filter(|_| is_add),
+        };
         let mut reply = Reply::Kept(Vec::new());
         let next = self.steward.answer(request, &mut reply).await;
         let Reply::Kept(lines) = reply else { unreachable!("it is kept") };
@@ -99,8 +108,17 @@ impl Web<'_, '_, '_> {
         if let ["api", "v1", rest @ ..] = parts {
             return self.api_change(connection, ask, rest).await;
         }
-        let body = self.whole_body(connection, FORM_BYTES_MAX).await?;
-        if *parts == ["claim"] {
+        let is_claim = *parts == ["claim"];
+        if !is_claim && !ask.visitor.is_owner() {
+            // Nothing of what a visitor sends is read.
+            return Err(self
+                .gate
+                .bars_change(&ask.visitor, &ask.head, None)
+                .unwrap_or_else(no_such_page));
+        }
+        let most = if is_claim { CLAIM_BYTES_MAX } else { FORM_BYTES_MAX };
+        let body = self.whole_body(connection, most).await?;
+        if is_claim {
             return Ok(self.claim(ask, &body).await);
         }
         let brought = value_of(&body, "token");
@@ -134,6 +152,9 @@ impl Web<'_, '_, '_> {
                     "resume" => (Request::Resume(Which { what }), back),
                     "move" => {
                         let to = PathBuf::from(value("to").unwrap_or_default().trim());
+                        if let Some(refusal) = self.bars_move(&to) {
+                            return Err(self.refused_page(ask, &refusal));
+                        }
                         (Request::Move(Move { what, to }), back)
                     }
                     "remove" => {
@@ -180,6 +201,19 @@ impl Web<'_, '_, '_> {
         let up = Rates { all: up, ..now.up };
         let down = Rates { all: down, ..now.down };
         service.set_caps(CapOptions { up, down, ..now });
+    }
+
+    /// Why nothing is put there over the page: it is none of the places for content that the
+    /// configuration names. Whoever gets hold of a token could put a file anywhere otherwise.
+    pub(super) fn bars_move(&self, to: &Path) -> Option<Refusal> {
+        let given = self.steward.given.borrow();
+        let mut places = given.drop_folder.iter().chain([&given.fetch.output]);
+        let is_plain = to.components().all(|part| part != Component::ParentDir);
+        let may =
+            is_plain && places.any(|place| !place.as_os_str().is_empty() && to.starts_with(place));
+        let problem = "lies in no folder that the box shares or fetches into";
+        let remedy = "name one of those, or say `perennial move` on the box";
+        (!may).then(|| Refusal::new(to.display(), problem, remedy))
     }
 
     /// The one torrent that `info_hash` names, with a page of its files.

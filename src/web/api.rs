@@ -119,7 +119,10 @@ impl Web<'_, '_, '_> {
                 match wish {
                     "pause" => Ok(Request::Pause(Which { what })),
                     "resume" => Ok(Request::Resume(Which { what })),
-                    "move" => read::<To>(&body).map(|To { to }| Request::Move(Move { what, to })),
+                    "move" => read::<To>(&body).and_then(|To { to }| match self.bars_move(&to) {
+                        None => Ok(Request::Move(Move { what, to })),
+                        Some(refusal) => Err(refused(Status::REFUSED, &refusal)),
+                    }),
                     "remove" if body.is_empty() => {
                         Ok(Request::Remove(Remove { what, delete: false }))
                     }
@@ -150,7 +153,7 @@ impl Web<'_, '_, '_> {
         if let Some(barred) = self.gate.bars_claim(&ask.visitor, &ask.head, now) {
             return Err(barred);
         }
-        let body = self.whole_body(connection, BODY_BYTES_MAX).await?;
+        let body = self.whole_body(connection, CLAIM_BYTES_MAX).await?;
         let claim = read::<Secret>(&body)?;
         let device = if claim.device.is_empty() { "a program" } else { &claim.device };
         let taken = self.take_claim(ask.visitor.address, &claim.secret, device).await;
@@ -195,6 +198,9 @@ const OPENAPI: &str = include_str!("assets/openapi.json");
 
 /// Torrents or files of one answer at most.
 const ITEMS_MAX: u64 = 100;
+
+/// What a visitor may send, who has no token yet.
+pub(super) const CLAIM_BYTES_MAX: u64 = 1024;
 
 /// A request's body at most.
 const BODY_BYTES_MAX: u64 = 64 * 1024;

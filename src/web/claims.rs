@@ -6,6 +6,7 @@ use super::reply::{Reply, Status};
 use super::routes::Ask;
 use crate::service::handout::{Errand, Outcome};
 use crate::service::{Refusal, owner};
+use std::net::IpAddr;
 use std::string::{String, ToString as _};
 
 impl Web<'_, '_, '_> {
@@ -35,31 +36,39 @@ impl Web<'_, '_, '_> {
         }
     }
 
-    /// A token for the secret, if it is the right one.
+    /// A token for the secret, if it is the right one. One claim at a time is looked at, with all that
+    /// follows from it.
     pub(super) async fn take_claim(
         &self,
-        address: std::net::IpAddr,
+        address: IpAddr,
         secret: &str,
         device: &str,
     ) -> Result<Option<String>, Refusal> {
         let Some(page) = &self.steward.page else { return Ok(None) };
+        let _turn = page.turn.lock().await;
         let now = self.steward.service.clock.now();
-        let mut claimed = page.owner.borrow_mut().claim(secret, device)?;
-        if claimed.is_none() && self.is_password(secret).await? {
-            claimed = Some(page.owner.borrow_mut().admit(device)?);
+        if self.gate.wait_ms(address, now) > 0 {
+            let remedy = "try again in a while";
+            return Err(Refusal::new("the secret", "came too soon after wrong ones", remedy));
         }
-        match claimed {
-            None => self.gate.note_wrong(address, now),
-            Some(_) => {
-                self.gate.note_right(address);
-                self.keep_owner().await?;
-            }
+        let is_right = page.owner.borrow().is_secret(secret) || self.is_password(secret).await?;
+        if !is_right {
+            self.gate.note_wrong(address, now);
+            return Ok(None);
         }
-        Ok(claimed)
+        self.gate.note_right(address);
+        let token = page.owner.borrow_mut().admit(device)?;
+        if let Err(refusal) = self.keep_owner().await {
+            // Nobody is told of it.
+            page.owner.borrow_mut().leave(&token);
+            return Err(refusal);
+        }
+        Ok(Some(token))
     }
 
     pub(super) async fn leave(&self, ask: &Ask) -> Reply {
         if let (Some(page), Some(token)) = (&self.steward.page, &ask.visitor.token) {
+            let _turn = page.turn.lock().await;
             page.owner.borrow_mut().leave(token);
             if let Err(refusal) = self.keep_owner().await {
                 return self.refused_page(ask, &refusal);
@@ -69,7 +78,7 @@ impl Web<'_, '_, '_> {
         Reply::redirect(Status::SEE_OTHER, "/").with(&gone)
     }
 
-    /// Whether that is the password that was chosen, if one was. One at a time is looked at.
+    /// Whether that is the password that was chosen, if one was.
     async fn is_password(&self, text: &str) -> Result<bool, Refusal> {
         let mib = self.steward.keeper.options.board.pools.password_mib;
         let chosen = self.steward.page.as_ref().and_then(|page| {
@@ -78,10 +87,6 @@ impl Web<'_, '_, '_> {
         });
         let Some(password) = chosen.filter(|_| mib > 0 && text.len() <= PASSWORD_BYTES_MAX) else {
             return Ok(false);
-        };
-        let Some(_place) = self.passwords.take() else {
-            let problem = "is being looked at for somebody else";
-            return Err(Refusal::new("the password", problem, "try again in a second"));
         };
         let (text, is) = (text.to_string(), Some(password));
         match self.hand_out(Errand::Password { text, is, mib }).await {
@@ -105,20 +110,22 @@ impl Web<'_, '_, '_> {
             let remedy = "choose another, or claim the box with its secret";
             return self.refused_page(ask, &Refusal::new("the password", problem, remedy));
         }
-        match self.choose_password(text, mib).await {
+        match self.choose_password(ask, text, mib).await {
             Ok(()) => Reply::redirect(Status::SEE_OTHER, "/box"),
             Err(refusal) => self.refused_page(ask, &refusal),
         }
     }
 
-    async fn choose_password(&self, text: String, mib: u8) -> Result<(), Refusal> {
+    async fn choose_password(&self, ask: &Ask, text: String, mib: u8) -> Result<(), Refusal> {
         let Some(page) = &self.steward.page else { return Ok(()) };
+        let _turn = page.turn.lock().await;
+        let token = ask.visitor.token.as_deref();
+        if !token.is_some_and(|token| page.owner.borrow().knows(token)) {
+            let remedy = "bring the new one, from /claim";
+            return Err(Refusal::new("the secret", "has been made anew meanwhile", remedy));
+        }
         let mut chosen = None;
         if !text.is_empty() {
-            let Some(_place) = self.passwords.take() else {
-                let problem = "is being looked at for somebody else";
-                return Err(Refusal::new("the password", problem, "try again in a second"));
-            };
             chosen = match self.hand_out(Errand::Password { text, is: None, mib }).await {
                 Outcome::Chosen(password) => Some(password?),
                 _ => unreachable!("a lane answers what it was asked"),
@@ -128,6 +135,7 @@ impl Web<'_, '_, '_> {
         self.keep_owner().await
     }
 
+    /// Keeps what has changed; in the turn of whoever has changed it.
     async fn keep_owner(&self) -> Result<(), Refusal> {
         let Some(page) = &self.steward.page else { return Ok(()) };
         let owner: owner::Owner = page.owner.borrow().clone();

@@ -1,6 +1,7 @@
 //! Files of a torrent, as a body.
 
 use super::Web;
+use super::gate::Visitor;
 use super::reply::{Body, Reply, Status};
 use crate::engine::swarm::fetch::Fetching as _;
 use crate::engine::units::{InfoHash, PieceIndex, Span, TorrentSlot};
@@ -23,6 +24,8 @@ pub struct OnAir {
     pub slot: TorrentSlot,
     /// Its name on the network.
     pub info_hash: InfoHash,
+    /// Caps hold for whom it is sent to.
+    pub is_capped: bool,
     /// Where its content is.
     pub content: Arc<Content>,
 }
@@ -59,7 +62,7 @@ impl Sent {
 
 impl Web<'_, '_, '_> {
     /// Has a torrent be active. `Err` is what is answered when it cannot be had.
-    pub async fn on_air(&self, info_hash: InfoHash) -> Result<OnAir, Reply> {
+    pub async fn on_air(&self, visitor: &Visitor, info_hash: InfoHash) -> Result<OnAir, Reply> {
         let (service, keeper) = (self.steward.service, self.steward.keeper);
         let active = service.swarm.borrow().find_open(&info_hash.on_the_wire());
         let slot = match active {
@@ -77,7 +80,8 @@ impl Web<'_, '_, '_> {
             let words = "nobody has told yet what is in it: try again when somebody has";
             Reply::words(Status::CONFLICT, words)
         })?;
-        Ok(OnAir { slot, info_hash, content })
+        let is_capped = service.caps.get().hold_for(visitor.in_house);
+        Ok(OnAir { slot, info_hash, is_capped, content })
     }
 
     async fn why_not_on_air(&self, info_hash: InfoHash) -> Reply {
@@ -169,6 +173,7 @@ impl Web<'_, '_, '_> {
             let mut bytes = (end - at).min(CHUNK_BYTES);
             if let Some(torrent) = &sent.of {
                 bytes = self.wait_for(torrent, sent.file.span.at + at, bytes).await?;
+                bytes = self.allowance(torrent, bytes).await;
             }
             // As far as the ends of a run tell: what is read ahead lies there in one piece.
             let is_next = at > sent.part.at && at == cached_to;
@@ -194,6 +199,7 @@ impl Web<'_, '_, '_> {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(taken) => {
                     at += taken as u64;
+                    sent.of.iter().for_each(|torrent| self.note_sent(torrent, taken));
                     (taken as u64) < bytes
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
@@ -242,6 +248,33 @@ impl Web<'_, '_, '_> {
             clock.sleep(STALLED_LOOK_MS, "somebody at the page").await;
         }
         Err(off_the_air())
+    }
+
+    /// Waits until some of so many bytes may go; how many.
+    pub async fn allowance(&self, torrent: &OnAir, bytes: u64) -> u64 {
+        if !torrent.is_capped {
+            return bytes;
+        }
+        let service = self.steward.service;
+        loop {
+            let now = service.clock.now();
+            match service.up.allowance(torrent.slot, now) {
+                Ok(allowed) => return allowed.min(bytes),
+                Err(deadline) => service.clock.sleep(deadline.at.since(now), deadline.why).await,
+            }
+        }
+    }
+
+    /// So many bytes of a torrent went.
+    pub fn note_sent(&self, torrent: &OnAir, bytes: usize) {
+        let service = self.steward.service;
+        if torrent.is_capped {
+            service.up.take(torrent.slot, bytes, service.clock.now());
+        }
+        let mut swarm = service.swarm.borrow_mut();
+        if swarm.find(&torrent.info_hash.on_the_wire()) == Some(torrent.slot) {
+            swarm.count_handed_out(torrent.slot, bytes as u64);
+        }
     }
 
     /// Waits until something of a run is here and verified; how much of it.

@@ -76,12 +76,12 @@ impl Gate {
     }
 
     /// Whether a request is for us. `known_as` is what the box is called on the LAN.
-    pub fn is_ours(&self, host: &str, known_as: &str) -> bool {
-        let host = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+    pub fn is_ours(&self, whole: &str, known_as: &str) -> bool {
+        let host = without_port(whole).trim_end_matches('.').to_ascii_lowercase();
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let is_address = match inner {
             Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
-            None => host.is_empty() || host.parse::<IpAddr>().is_ok(),
+            None => whole.is_empty() || host.parse::<IpAddr>().is_ok(),
         };
         let bare = host.strip_suffix(".local").unwrap_or(&host);
         let is_name = bare == known_as || bare == self.name.to_lowercase() || host == "localhost";
@@ -217,7 +217,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// Who can change an address at will within is one: of IPv6 a network.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 => v4,

@@ -147,7 +147,7 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
             "if-none-match" => head.if_none_match = Some(value),
             "content-type" => once(&mut head.content_type)?,
             "x-token" => once(&mut head.token)?,
-            "authorization" => head.bearer = value.strip_prefix("Bearer ").map(str::to_string),
+            "authorization" => head.bearer = bearer(&value),
             "cookie" => head.cookie = own_cookie(&value).or(head.cookie),
             "expect" => head.expects = value.eq_ignore_ascii_case("100-continue"),
             // What an older program would have to be told to stay, it is not told.
@@ -166,6 +166,11 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
         head.body_bytes = bytes.ok_or(bad("Content-Length is no number"))?;
     }
     Ok(head)
+}
+
+fn bearer(value: &str) -> Option<String> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_string())
 }
 
 fn has_word(value: &str, word: &str) -> bool {

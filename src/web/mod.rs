@@ -19,7 +19,7 @@
 //!
 //! A connection has room for one head, and nothing else while it is idle or sends a file: those go
 //! from the page cache by `sendfile`. Pages are made in memory, as many at a time as the board's
-//! `web_pages_max`; zips and uploads go through as many buffers.
+//! `web_pages_max`; zips and uploads, half each and one at least, go through a buffer each.
 //!
 //! # When full
 //! The last few places for connections are for the owner; everybody else is answered 503. So is who
@@ -58,6 +58,7 @@ use smol::LocalExecutor;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::vec::Vec;
@@ -68,11 +69,14 @@ pub struct Web<'w, 's, 'm> {
     steward: &'w Steward<'s, 'm>,
     gate: Gate,
     neighbours: Neighbours,
-    /// Who is connected, an address for each connection.
+    /// Who is connected: for each connection where that one lives.
     connected: RefCell<Vec<IpAddr>>,
     pages: Places,
-    transits: Places,
-    passwords: Places,
+    zips: Places,
+    uploads: Places,
+    adds: Places,
+    /// Files that are being sent here.
+    under_way: RefCell<Vec<PathBuf>>,
     streams: Places,
 }
 
@@ -126,14 +130,17 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
     let pools = steward.keeper.options.board.pools;
     let options = &steward.keeper.options.web;
     let name = options.name.clone().unwrap_or_else(gate::machine_name);
+    let transits = usize::from(pools.web_pages_max);
     let web = Web {
         steward,
         gate: Gate::new(options, &name),
         neighbours: Neighbours::new(&name),
         connected: RefCell::default(),
         pages: Places::new(pools.web_pages_max.into()),
-        transits: Places::new(pools.web_pages_max.into()),
-        passwords: Places::new(1),
+        zips: Places::new((transits / 2).max(1)),
+        uploads: Places::new((transits - transits / 2).max(1)),
+        adds: Places::new(ADDS_MAX),
+        under_way: RefCell::default(),
         streams: Places::new(events::STREAMS_MAX),
     };
     let connections_max = usize::from(pools.web_connections_max);
@@ -146,15 +153,15 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, address)) => {
-                    let address = address.ip().to_canonical();
+                    let (address, from) = (address.ip(), gate::neighbourhood(address.ip()));
                     let connected = web.connected.borrow();
-                    let of_its = connected.iter().filter(|other| **other == address).count();
+                    let of_its = connected.iter().filter(|other| **other == from).count();
                     let is_greedy = !address.is_loopback() && of_its >= connections_max / 2;
                     if connected.len() == connections_max || is_greedy {
                         // Closed without a word: there is no room to hear what it wants.
                         continue;
                     }
-                    (stream, address)
+                    (stream, address, from)
                 }
                 Err(error) => {
                     warn!("the page: {error}; it is tried again");
@@ -162,13 +169,13 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
                     continue;
                 }
             };
-            let (web, (stream, address)) = (&web, stream);
-            web.connected.borrow_mut().push(address);
+            let (web, (stream, address, from)) = (&web, stream);
+            web.connected.borrow_mut().push(from);
             let is_crowded = web.connected.borrow().len() + OWNERS_PLACES > connections_max;
             let connection = async move {
                 web.attend(stream, address, is_crowded).await;
                 let mut connected = web.connected.borrow_mut();
-                let at = connected.iter().position(|other| *other == address);
+                let at = connected.iter().position(|other| *other == from);
                 at.map(|at| connected.swap_remove(at));
             };
             executor.spawn(connection).detach();
@@ -176,6 +183,9 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
     };
     executor.run(accept).await
 }
+
+/// Links that are taken up at a time.
+const ADDS_MAX: usize = 8;
 
 /// Kept for the owner.
 const OWNERS_PLACES: usize = 2;

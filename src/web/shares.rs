@@ -37,7 +37,10 @@ impl Web<'_, '_, '_> {
             here,
             token: ask.visitor.form_token(),
             host: &ask.head.host,
-            neighbours: self.neighbours.look(self.steward.service.clock.now()),
+            neighbours: match self.gate.bars_reading(&ask.visitor) {
+                None => self.neighbours.look(self.steward.service.clock.now()),
+                Some(_) => std::vec::Vec::new(),
+            },
         }
     }
 
@@ -57,7 +60,7 @@ impl Web<'_, '_, '_> {
             true => self.steward.keeper.archive.ask(|state| state.volumes_told()).await,
             false => std::vec::Vec::new(),
         };
-        let drop_folder = self.steward.keeper.options.web.drop_folder.as_ref();
+        let drop_folder = self.steward.given.borrow().drop_folder.clone();
         let drop_folder = drop_folder.map(|folder| folder.display().to_string());
         let page = shares::Page {
             pulse: self.steward.pulse().await,
@@ -150,7 +153,9 @@ impl Web<'_, '_, '_> {
         let chosen = match play {
             Some(play) => usize::try_from(play.saturating_sub(first)).ok(),
             None if first > 0 => None,
-            None => answered.files.iter().position(|file| shown(file) != Show::Nothing),
+            None => [Show::Video, Show::Audio, Show::Image]
+                .into_iter()
+                .find_map(|wanted| answered.files.iter().position(|file| shown(file) == wanted)),
         };
         let played = chosen.and_then(|at| answered.files.get(at)).map(|file| (file, shown(file)));
         let magnet = self.magnet(ask, &detail.magnet, info_hash);
@@ -195,7 +200,7 @@ impl Web<'_, '_, '_> {
                 Ok(Reply::new(Status::OK, "image/svg+xml", Body::Text(svg)))
             }
             "torrent" => self.torrent_file(ask, info_hash).await,
-            "zip" => self.zip_of(info_hash).await,
+            "zip" => self.zip_of(ask, info_hash).await,
             "json" | "magnet" | "m3u8" => self.share_words(ask, info_hash, end).await,
             _ => Err(no_such_page()),
         }
@@ -264,13 +269,13 @@ impl Web<'_, '_, '_> {
     }
 
     /// All of it in one file.
-    async fn zip_of(&self, info_hash: InfoHash) -> Answer {
-        let Some(place) = self.transits.take() else {
+    async fn zip_of(&self, ask: &Ask, info_hash: InfoHash) -> Answer {
+        let Some(place) = self.zips.take() else {
             let words = "as many are fetched as .zip as this box has memory for: try again later";
             return Err(Reply::words(Status::BUSY, words).with("Retry-After: 60"));
         };
         let (_, name, _) = self.open_to_read(info_hash).await?;
-        let torrent = self.on_air(info_hash).await?;
+        let torrent = self.on_air(&ask.visitor, info_hash).await?;
         let zip = self.zip(torrent, name.clone())?;
         let name = disposition("attachment", &format!("{name}.zip"));
         let reply = Reply::new(Status::OK, "application/zip", Body::Zip(Box::new(zip)));
@@ -279,7 +284,7 @@ impl Web<'_, '_, '_> {
 
     /// A file of a share.
     pub(super) async fn share_file(&self, ask: &Ask, info_hash: InfoHash, path: String) -> Answer {
-        let torrent = self.on_air(info_hash).await?;
+        let torrent = self.on_air(&ask.visitor, info_hash).await?;
         let name = ask.head.parts().and_then(|mut parts| parts.pop()).unwrap_or_default();
         // A single file is found by any name, and is of the kind that it has on the disk: whoever
         // makes a link does not say what it is.

@@ -1,11 +1,12 @@
 //! Files dropped into a browser: they go to the box's folder in slices, and are shared from there.
 //!
 //! ```text
-//! HEAD /upload/NAME                 -> X-Have: how much of it is here
-//! PUT  /upload/NAME?at=A&of=SIZE    -> a slice, from where the last one ended
+//! HEAD /upload/NAME?of=SIZE&tag=T       -> X-Have: how much of it is here
+//! PUT  /upload/NAME?at=A&of=SIZE&tag=T  -> a slice, from where the last one ended
 //! ```
 //!
-//! Until it is whole it lies there as `.NAME.part`, which nobody looks at. What was cut off goes on
+//! The tag, a number, tells it from others of its name and size: when it was last changed. Until it is
+//! whole it lies there as `.NAME.SIZE-TAG.part`, which nobody looks at. What was cut off goes on
 //! where it was. A slice that would not fit is refused before its body is read.
 
 use super::Web;
@@ -16,12 +17,15 @@ use crate::engine::metainfo::names;
 use crate::service::board::TRANSIT_BYTES;
 use crate::service::handout::{Errand, Outcome};
 use crate::service::state::State;
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with, statvfs};
+use crate::service::volume::kept::Told;
+use rustix::fs::{Mode, OFlags, statvfs};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::sync::Arc;
+use std::vec::Vec;
 
 /// A file that comes in slices.
 struct Slot {
@@ -29,6 +33,18 @@ struct Slot {
     whole: PathBuf,
     /// What it is meanwhile.
     part: PathBuf,
+}
+
+/// The turn of one file to be sent, over when it is dropped.
+struct Turn<'w> {
+    under_way: &'w RefCell<Vec<PathBuf>>,
+    whole: PathBuf,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.under_way.borrow_mut().retain(|whole| *whole != self.whole);
+    }
 }
 
 /// What is answered to a slice that is not taken.
@@ -41,7 +57,7 @@ impl Web<'_, '_, '_> {
         if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, token) {
             return Err(barred);
         }
-        let slot = self.slot(name)?;
+        let slot = self.slot(ask, name)?;
         let look = move |_: &mut State<'_>| std::fs::symlink_metadata(slot.part);
         // Nothing of it may be here yet.
         let have = self.steward.keeper.archive.ask(look).await.map_or(0, |file| file.len());
@@ -60,12 +76,23 @@ impl Web<'_, '_, '_> {
         if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, token) {
             return Err(barred.last());
         }
-        let Some(_place) = self.transits.take() else {
+        let Some(_place) = self.uploads.take() else {
             let words = "as many files come as this box has memory for: try again in a minute";
             return Err(Reply::words(Status::BUSY, words).with("Retry-After: 10").last());
         };
         self.take_slice(connection, ask, name).await.map_err(Reply::last)?;
         Ok(Reply::new(Status::NO_CONTENT, TEXT, Body::Empty))
+    }
+
+    /// Nobody else sends that file meanwhile.
+    fn turn_of(&self, slot: &Slot) -> Result<Turn<'_>, Reply> {
+        let mut under_way = self.under_way.borrow_mut();
+        if under_way.contains(&slot.whole) {
+            let words = "another sends a file of this name just now: wait until it is here";
+            return Err(Reply::words(Status::CONFLICT, words));
+        }
+        under_way.push(slot.whole.clone());
+        Ok(Turn { under_way: &self.under_way, whole: slot.whole.clone() })
     }
 
     async fn take_slice(
@@ -75,7 +102,8 @@ impl Web<'_, '_, '_> {
         name: &str,
     ) -> Result<(), Reply> {
         let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
-        let slot = self.slot(name)?;
+        let slot = self.slot(ask, name)?;
+        let _turn = self.turn_of(&slot)?;
         let (Some(at), Some(of)) = (number("at"), number("of")) else {
             let words = "say where the slice begins and how long the file is: ?at=0&of=1000";
             return Err(Reply::words(Status::BAD_REQUEST, words));
@@ -112,20 +140,17 @@ impl Web<'_, '_, '_> {
         if at < of {
             return Ok(());
         }
-        let (part, whole) = (slot.part.clone(), slot.whole);
-        let keep = move || -> io::Result<()> {
-            file.set_len(of)?;
-            file.sync_all()?;
-            renameat_with(CWD, &part, CWD, &whole, RenameFlags::NOREPLACE)?;
-            Ok(())
-        };
-        // The archive's thread may wait for a disk.
-        self.steward.keeper.archive.ask(move |_| keep()).await.map_err(|error| said(failed(&error)))
+        let Slot { part, whole } = slot;
+        match self.hand_out(Errand::Keep { file, bytes: of, part, whole }).await {
+            Outcome::Kept(kept) => kept.map_err(|error| said(failed(&error))),
+            _ => unreachable!("a lane answers what it was asked"),
+        }
     }
 
     /// Where a file of that name goes.
-    fn slot(&self, name: &str) -> Result<Slot, Reply> {
-        let folder = self.steward.keeper.options.web.drop_folder.as_ref().ok_or_else(|| {
+    fn slot(&self, ask: &Ask, name: &str) -> Result<Slot, Reply> {
+        let given = self.steward.given.borrow();
+        let folder = given.drop_folder.as_ref().ok_or_else(|| {
             let words = "no folder is shared entry by entry: name one as `folder` below [[share]] \
                          in the configuration";
             Reply::words(Status::CONFLICT, words)
@@ -142,7 +167,10 @@ impl Web<'_, '_, '_> {
         };
         match objection {
             None => {
-                let part = folder.join(std::format!(".{name}.part"));
+                // Of two files of one name each goes on where it was itself.
+                let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
+                let (of, tag) = (number("of").unwrap_or(0), number("tag").unwrap_or(0));
+                let part = folder.join(std::format!(".{name}.{of:x}-{tag:x}.part"));
                 Ok(Slot { whole: folder.join(name), part })
             }
             Some(problem) => {
@@ -156,12 +184,19 @@ impl Web<'_, '_, '_> {
 impl Slot {
     /// Opens what is here of a file of `of` bytes, to go on at `at`, if the rest of it fits. On the
     /// archive's thread, which may wait for a disk.
-    fn begin(self, state: &State<'_>, at: u64, of: u64) -> Result<(Slot, File), Objection> {
+    fn begin(self, state: &mut State<'_>, at: u64, of: u64) -> Result<(Slot, File), Objection> {
         if self.whole.exists() {
             let words = "there is a file of this name already: rename yours";
             return Err((Status::CONFLICT, words.into()));
         }
         let folder = self.part.parent().unwrap_or(Path::new("/"));
+        let told = state.volumes_told();
+        let is_away = |volume: &Told| volume.free_bytes.is_none() && folder.starts_with(&volume.at);
+        if let Some(volume) = told.iter().find(|volume| is_away(volume)) {
+            let words =
+                std::format!("the disk at {} is not there: plug it in", volume.at.display());
+            return Err((Status::BUSY, words));
+        }
         // Nothing of it may be here yet.
         let have = std::fs::symlink_metadata(&self.part).map_or(0, |file| file.len());
         if at > have {
@@ -204,5 +239,5 @@ fn said((status, words): Objection) -> Reply {
     Reply::words(status, &words)
 }
 
-/// With `.` and `.part` around it, it is as long as a name may be.
-const NAME_BYTES_MAX: usize = 240;
+/// With size, tag and `.part` behind it, it is no longer than a name may be.
+const NAME_BYTES_MAX: usize = 210;

@@ -124,7 +124,8 @@ impl Web<'_, '_, '_> {
         let (mut hasher, mut at) = (crc32fast::Hasher::new(), span.at);
         while at < span.end() {
             let buffer = std::mem::take(room);
-            let bytes = (span.end() - at).min(buffer.len() as u64) as usize;
+            let bytes = (span.end() - at).min(buffer.len() as u64);
+            let bytes = self.allowance(torrent, bytes).await as usize;
             let content = Arc::clone(&torrent.content);
             let errand = Errand::Read { content, at, bytes, buffer };
             let Outcome::Moved(buffer, read) = self.hand_out(errand).await else {
@@ -135,6 +136,7 @@ impl Web<'_, '_, '_> {
             let write = self.write(stream, &buffer[..bytes]);
             write.or(self.until_off_the_air(torrent)).await?;
             *room = buffer;
+            self.note_sent(torrent, bytes);
             at += bytes as u64;
         }
         Ok(hasher.finalize())

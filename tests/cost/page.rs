@@ -25,7 +25,13 @@ fn a_file_costs_no_more_processor_than_nginx_takes_for_it() {
     // One after the other, so that both meet the same machine; the cheapest of each is what it costs
     // by itself.
     let (mut least, mut most_bytes) = ([u64::MAX; 2], 0);
-    for _ in 0..ROUNDS {
+    let each = |ns: u64| ns as f64 / 1e9 / (TIMES * FILM_BYTES) as f64 * (1_u64 << 30) as f64;
+    // The debug build has no promise, but is not far from it: the kernel does nearly all of it.
+    let limit = if given_binary().is_some() { 1.2 } else { 1.5 };
+    let mut rounds = 0;
+    // On a machine that has other work too it takes longer until both were alone once.
+    while rounds < ROUNDS || rounds < ROUNDS_MAX && each(least[0]) > limit * each(least[1]) {
+        rounds += 1;
         for (who, (address, path, id)) in [&ours, &theirs].into_iter().enumerate() {
             let before = cpu_ns(*id);
             let mut connection = connect(*address);
@@ -37,16 +43,13 @@ fn a_file_costs_no_more_processor_than_nginx_takes_for_it() {
             least[who] = least[who].min(cpu_ns(*id) - before);
         }
     }
-    assert_eq!(most_bytes, 2 * ROUNDS * TIMES * FILM_BYTES);
-    let each = |ns: u64| ns as f64 / 1e9 / (TIMES * FILM_BYTES) as f64 * (1_u64 << 30) as f64;
+    assert_eq!(most_bytes, 2 * rounds * TIMES * FILM_BYTES);
     let [ours, theirs] = least.map(each);
     let ratio = ours / theirs;
     println!(
         "over HTTP, one connection, from the page cache: {ours:.3} s of processor for each GiB; \
          nginx with sendfile {theirs:.3}; {ratio:.2} of it, at most 1.2"
     );
-    // The debug build has no promise, but is not far from it: the kernel does nearly all of it.
-    let limit = if given_binary().is_some() { 1.2 } else { 1.5 };
     assert!(ratio <= limit, "{ratio:.2} of what nginx takes");
     program.stop();
 }
@@ -321,6 +324,7 @@ const FILM_BYTES: u64 = 256 << 20;
 /// The film is fetched so often in a row, and that again so often.
 const TIMES: u64 = 2;
 const ROUNDS: u64 = 5;
+const ROUNDS_MAX: u64 = 40;
 
 /// First pages that are loaded.
 const PAGES: u64 = 50;

@@ -31,7 +31,7 @@ fn every_address_answers_as_it_is_described() {
                     format!(r#"{{"links":["magnet:?xt=urn:btih:{}"]}}"#, "ab".repeat(20))
                 }
                 "/torrents/{hash}/move" => {
-                    let to = site.home.path().join("moved");
+                    let to = site.home.path().join("fetched/moved");
                     std::fs::create_dir_all(&to).unwrap();
                     format!(r#"{{"to":"{}"}}"#, to.display())
                 }

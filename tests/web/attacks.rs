@@ -412,6 +412,23 @@ fn a_visitor_is_not_told_in_which_folder_something_is_wrong() {
 }
 
 #[test]
+fn a_token_puts_no_file_where_content_does_not_belong() {
+    let site = Site::start("web-elsewhere", |home| {
+        home.write("shared/film.mkv", &bytes(1, 10_000));
+    });
+    let (hash, owner) = (site.hash_of("film.mkv"), site.claim());
+    let elsewhere = site.home.path().join("cron.d");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let out = format!("{}/../cron.d", site.shared("").display());
+    for to in [elsewhere.to_str().unwrap(), &out, "/etc/cron.d", ""] {
+        let body = format!(r#"{{"to":"{to}"}}"#);
+        let path = format!("/api/v1/torrents/{hash}/move");
+        site.ask("POST", &path, &owner.bearer_line(), body.as_bytes()).is(422);
+    }
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[test]
 fn readers_are_whom_the_owner_lets() {
     let more = "[web]\nreaders = \"owner\"\n";
     let site = Site::start_as(

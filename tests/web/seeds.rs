@@ -28,7 +28,9 @@ fn torrent(site: &Site, name: &str) -> PathBuf {
 fn assert_same(site: &Site, name: &str, got: &Path) {
     run_well(Command::new("diff").arg("-r").arg(site.shared(name)).arg(got.join(name)));
     let stats = site.program.stats();
-    assert_eq!(stats["sent_bytes"], 0, "no peer has been sent anything");
+    // What the page hands out counts as what peers are sent.
+    let bytes = stats["sent_bytes"].as_u64().expect("it is a number");
+    assert!(bytes >= 1_000_000 && stats["peers"]["connected"] == 0, "{stats}");
 }
 
 #[test]

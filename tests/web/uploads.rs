@@ -16,8 +16,9 @@ fn lines(owner: &Owner) -> String {
     format!("{}X-Token: {}\r\n", owner.cookie_line(), owner.form_token)
 }
 
-fn have(site: &Site, owner: &Owner, name: &str) -> usize {
-    let answer = site.ask("HEAD", &format!("/upload/{name}"), &lines(owner), b"").is(204);
+fn have(site: &Site, owner: &Owner, name: &str, of: usize) -> usize {
+    let path = format!("/upload/{name}?of={of}");
+    let answer = site.ask("HEAD", &path, &lines(owner), b"").is(204);
     answer.header("X-Have").expect("it says how much is here").parse().unwrap()
 }
 
@@ -25,7 +26,7 @@ fn have(site: &Site, owner: &Owner, name: &str) -> usize {
 fn a_file_that_comes_in_slices_is_shared_once_it_is_whole() {
     let (site, owner) = site("web-slices");
     let content = bytes(5, 500_003);
-    assert_eq!(have(&site, &owner, "a%20film.mkv"), 0);
+    assert_eq!(have(&site, &owner, "a%20film.mkv", content.len()), 0);
     for (number, slice) in content.chunks(200_000).enumerate() {
         let at = 200_000 * number;
         assert!(!site.shared("a film.mkv").exists());
@@ -57,16 +58,35 @@ fn what_was_cut_off_goes_on_where_it_was() {
     let mut here = 0;
     while here < 300_000 {
         assert!(Instant::now() < limit, "{here} bytes are here");
-        here = have(&site, &owner, "film.mkv");
+        here = have(&site, &owner, "film.mkv", content.len());
         std::thread::sleep(Duration::from_millis(10));
     }
     std::thread::sleep(Duration::from_millis(50));
-    let here = have(&site, &owner, "film.mkv");
+    let here = have(&site, &owner, "film.mkv", content.len());
     assert!(here <= content.len() - 400_000 && !site.shared("film.mkv").exists());
     // Not beyond what is here: there would be a hole.
     site.ask("PUT", &path(here + 1), &lines(&owner), &content[here + 1..]).is(409);
     site.ask("PUT", &path(here), &lines(&owner), &content[here..]).is(204);
     assert!(std::fs::read(site.shared("film.mkv")).unwrap() == content);
+}
+
+#[test]
+fn two_files_of_one_name_are_never_one() {
+    let (site, owner) = site("web-namesakes");
+    let (one, other) = (bytes(7, 3_000), bytes(8, 2_000));
+    site.ask("PUT", "/upload/x?at=0&of=3000&tag=1", &lines(&owner), &one[..1_000]).is(204);
+    // Another goes on where it was itself: nowhere yet.
+    assert_eq!(have(&site, &owner, "x", 2_000), 0);
+    site.ask("PUT", "/upload/x?at=1000&of=3000&tag=2", &lines(&owner), &other[1_000..]).is(409);
+    // One that is being sent by somebody is nobody else's meanwhile.
+    let mut connection = Connection::to(site.page);
+    let head = format!("{}Expect: 100-continue\r\nContent-Length: 2000\r\n", lines(&owner));
+    connection.send(request(site.page, "PUT", "/upload/x?at=1000&of=3000&tag=1", &head, b""));
+    connection.receive(false).unwrap().is(100);
+    site.ask("PUT", "/upload/x?at=0&of=2000&tag=2", &lines(&owner), &other).is(409);
+    connection.stream.write_all(&one[1_000..]).unwrap();
+    connection.receive(false).unwrap().is(204);
+    assert!(std::fs::read(site.shared("x")).unwrap() == one);
 }
 
 #[test]
@@ -131,7 +151,8 @@ fn a_name_leads_nowhere_else() {
     assert_eq!(std::fs::read_dir(site.shared("")).unwrap().count(), 0);
     assert!(!site.home.path().join("evil").exists());
     // A link that lies there already is not followed out of the folder.
-    std::os::unix::fs::symlink(site.home.path().join("evil"), site.shared(".link.part")).unwrap();
+    std::os::unix::fs::symlink(site.home.path().join("evil"), site.shared(".link.4-0.part"))
+        .unwrap();
     let answer = site.ask("PUT", "/upload/link?at=0&of=4", &lines(&owner), b"evil");
     assert!(!site.home.path().join("evil").exists(), "{}", answer.head);
 }
@@ -159,7 +180,7 @@ fn more_at_once_than_there_is_memory_for_are_put_off() {
     let (site, owner) = site("web-crowd");
     // As many as there are places begin, and wait in the middle.
     let mut held: Vec<Connection> = Vec::new();
-    for number in 0..4 {
+    for number in 0..2 {
         let mut connection = Connection::to(site.page);
         let path = format!("/upload/held-{number}?at=0&of=10");
         let lines = format!("{}Expect: 100-continue\r\nContent-Length: 10\r\n", lines(&owner));

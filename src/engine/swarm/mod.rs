@@ -445,6 +445,14 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         }
     }
 
+    /// So many bytes of a torrent's content went to somebody who is no peer.
+    pub fn count_handed_out(&mut self, slot: TorrentSlot, bytes: u64) {
+        self.sent_bytes += bytes;
+        if let Some(torrent) = self.torrents[slot.index()].as_mut() {
+            torrent.sent_bytes += bytes;
+        }
+    }
+
     /// Reviews whose turn it is; to be called at [`Swarm::deadline`].
     pub fn handle_time(&mut self, now: Instant) {
         self.review(now);

@@ -222,7 +222,7 @@ impl Config {
     }
 
     /// The first folder whose entries are shared.
-    fn drop_folder(&self) -> Option<PathBuf> {
+    pub fn drop_folder(&self) -> Option<PathBuf> {
         self.shares.iter().find_map(|share| match &share.source {
             Source::Entries(folder) => Some(folder.clone()),
             Source::Whole(_) => None,

@@ -4,7 +4,7 @@
 //! progress are on stderr. Whoever has closed stdout has read enough: no more is asked for.
 
 use super::Request;
-use super::answer::{Answer, Detail, Done, Progress, State};
+use super::answer::{Answer, ClaimItem, Detail, Done, Progress, State};
 use super::client::{Client, Heard};
 use super::message::{Add, Claim, Remove, Show};
 use super::show::{self, Table};
@@ -12,9 +12,11 @@ use super::what::What;
 use crate::engine::units::InfoHash;
 use crate::service::caps::CapOptions;
 use crate::service::options::{DhtOptions, Options};
+use crate::service::owner::Owner;
 use crate::service::{Refusal, report};
 use indicatif::ProgressBar;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::Command;
 use std::string::String;
 use std::thread;
@@ -208,6 +210,22 @@ impl<'o> Teller<'o> {
         let remedy = "use the same version of perennial as the box";
         detail.ok_or_else(|| Refusal::new("the box's answer", "says nothing of it", remedy))
     }
+}
+
+/// Says the secret that is kept in a state folder on which no box runs that could be asked; whether
+/// there is one.
+pub fn claim_of(state: &Path, json: bool) -> bool {
+    let Some(owner) = Owner::kept(state) else { return false };
+    let devices = owner.devices().iter().map(|device| device.name.clone()).collect();
+    let item = ClaimItem { secret: owner.secret().into(), pages: Vec::new(), devices };
+    let answer = Answer::Claim(item);
+    let text = match json {
+        true => serde_json::to_string(&answer).unwrap_or_default() + "\n",
+        false => show::words(&answer, None),
+    };
+    // Whoever has closed stdout does not want to know.
+    let _ = io::stdout().write_all(text.as_bytes());
+    true
 }
 
 /// Columns of the terminal that stdout is, if it is one.

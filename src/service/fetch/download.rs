@@ -32,7 +32,12 @@ pub fn is_url(link: &str) -> bool {
 pub async fn download(lanes: &Lanes, link: &str, path: &Path) -> Result<(), Refusal> {
     let url = parse_http_url(link);
     let url = url.map_err(|what| Refusal::new(link, what, "check the address"))?;
-    let outcome = bring(&BeforeService { lanes }, &url, path).await;
+    let ways = BeforeService { lanes };
+    let late = async {
+        ways.sleep(WHOLE_MS).await;
+        Err(not_brought(&url, &FollowError::TimedOut))
+    };
+    let outcome = smol::future::or(bring(&ways, &url, path), late).await;
     if outcome.is_err() {
         // There is none, or it is written over next time.
         let _ = std::fs::remove_file(path);
@@ -89,6 +94,9 @@ fn not_brought(url: &HttpUrl, error: &FollowError) -> Refusal {
     };
     Refusal::new(url, error.to_string(), remedy)
 }
+
+/// All of a `.torrent` comes within this, or is not waited for.
+const WHOLE_MS: u64 = 300_000;
 
 /// Names and time before serving begins: there is no one clock yet.
 struct BeforeService<'l> {

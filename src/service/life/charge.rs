@@ -88,6 +88,7 @@ impl Charge<'_> {
                 }
                 let mut given = steward.given.borrow_mut();
                 given.trackers.clone_from(&new.network.trackers);
+                given.drop_folder = new.drop_folder();
                 given.fetch.output = new.fetch.into.clone().unwrap_or_default();
                 given.fetch.sequential = new.fetch.sequential;
                 drop(given);

@@ -41,6 +41,7 @@ use async_io::Async;
 use async_signal::{Signal, Signals};
 use log::info;
 use smol::LocalExecutor;
+use smol::lock::Mutex;
 use smol::stream::StreamExt;
 use std::boxed::Box;
 use std::cell::RefCell;
@@ -206,7 +207,10 @@ async fn serve(
         Some((listener, owner, web)) => {
             let at = listener.get_ref().local_addr();
             let at = at.map_err(|error| cannot_listen("the page", error))?;
-            (Some((listener, web)), Some(Page { at, owner: RefCell::new(owner) }))
+            (
+                Some((listener, web)),
+                Some(Page { at, owner: RefCell::new(owner), turn: Mutex::new(()) }),
+            )
         }
     };
     let nodes_known = nodes_known.as_ref().map(|count| count as _);

@@ -10,7 +10,7 @@ use crate::service::fetch::magnet::Lead;
 use crate::service::fetch::open::Taken;
 use crate::service::fetch::{Keeper, magnet, open};
 use crate::service::life::take_in::{magnet_of, take_in, withdraw};
-use crate::service::options::{FetchOptions, Opened, Options, open_link};
+use crate::service::options::{FetchOptions, Opened, Options, bring_link, open_link};
 use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
 use crate::service::state::State;
 use crate::service::wanted::Wanted;
@@ -180,8 +180,10 @@ impl Steward<'_, '_> {
         let keeper = &Keeper { archive, announcer, options };
         let mut workshop = Workshop { archive, lanes: &self.service.lanes };
         let (mut opened, mut named) = (Opened::default(), Vec::new());
+        // Whoever has it may be slow: nobody waits for him meanwhile.
+        let brought = bring_link(&mut workshop, link).await?;
         let bench = self.bench.lock().await;
-        open_link(&mut workshop, options, link, &mut opened, progress).await?;
+        open_link(&mut workshop, options, (link, brought), &mut opened, progress).await?;
         drop(bench);
         for taken in opened.taken {
             named.push(taken.share.info_hash);

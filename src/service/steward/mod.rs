@@ -31,6 +31,7 @@ use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use smol::lock::Mutex;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -96,12 +97,15 @@ pub struct Given {
     pub fetch: FetchOptions,
     /// Trackers of all torrents.
     pub trackers: Vec<String>,
+    /// The folder that is given files.
+    pub drop_folder: Option<PathBuf>,
 }
 
 impl Given {
     /// What options say of it.
     pub fn of(options: &Options) -> Given {
-        Given { fetch: options.fetch.clone(), trackers: options.trackers.clone() }
+        let (fetch, trackers) = (options.fetch.clone(), options.trackers.clone());
+        Given { fetch, trackers, drop_folder: options.web.drop_folder.clone() }
     }
 }
 
@@ -153,7 +157,7 @@ impl Actions for Steward<'_, '_> {
 impl Steward<'_, '_> {
     /// What new torrents are taken up with.
     pub fn options(&self) -> Options {
-        let Given { fetch, trackers } = self.given.borrow().clone();
+        let Given { fetch, trackers, .. } = self.given.borrow().clone();
         Options { fetch, trackers, ..self.keeper.options.clone() }
     }
 
@@ -163,6 +167,8 @@ impl Steward<'_, '_> {
             let remedy = "start it without `--web off`, or change [web] listen";
             Refusal::new("the page", "is off", remedy)
         })?;
+        // Whoever claims the box or leaves it just now has done so, or has not begun.
+        let _turn = page.turn.lock().await;
         if reset {
             let fresh = self.keeper.archive.ask(|state| Owner::reset(state.path())).await?;
             *page.owner.borrow_mut() = fresh;

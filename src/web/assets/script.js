@@ -102,7 +102,7 @@ if (seek) on('input', () => {
 const drop = one('.drop'), headers = { 'X-Token': one('meta[name=token]')?.content }, slice = 8 << 20;
 let turn = Promise.resolve(), under = 0;
 const put = async (file, show) => {
-  const url = '/upload/' + encodeURIComponent(file.name);
+  const url = `/upload/${encodeURIComponent(file.name)}?of=${file.size}&tag=${file.lastModified}`;
   for (let tries = 0; tries < 7; tries++) {
     try {
       const known = await fetch(url, { method: 'HEAD', headers });
@@ -110,8 +110,8 @@ const put = async (file, show) => {
       do {
         const body = await file.slice(at, at + slice).arrayBuffer().catch(() => 0);
         if (!body) return show('Cannot be read. Drop files, not folders.', true);
-        const answer = await fetch(`${url}?at=${at}&of=${file.size}`, { method: 'PUT', headers, body });
-        if (answer.status < 500 && !answer.ok) return show(await answer.text(), true);
+        const answer = await fetch(`${url}&at=${at}`, { method: 'PUT', headers, body });
+        if (![502, 503, 504].includes(answer.status) && !answer.ok) return show(await answer.text(), true);
         if (!answer.ok) throw answer;
         at += body.byteLength;
         tries = 0;

@@ -33,9 +33,10 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
     let file_link = |file: &FileItem| file_address(&base, &item.name, &file.path);
     // Of a magnet link that nobody has answered yet there is but the link.
     let is_known = item.bytes > 0;
+    let shows = |wanted| page.played.is_some_and(|(_, show)| show == wanted);
     frame.page(&html! {
         main #main data-hash=(hash) data-state=(state_word(item.state)) {
-            section."canopy hero".under[page.played.is_some()] {
+            section."canopy hero".under[shows(Show::Video)] {
                 (fern("fern"))
                 div.wrap {
                     h1 { (item.name) }
@@ -48,7 +49,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     (player(&file_link(file), show, &item.name))
                 }
                 div.row {
-                    @if page.played.is_some_and(|(_, show)| show != Show::Image) {
+                    @if shows(Show::Video) || shows(Show::Audio) {
                         a."button main" href="#player" data-play { (PLAY) "Play" }
                     }
                     @if let Some(file) = single {

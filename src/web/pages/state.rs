@@ -31,6 +31,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
     let reach = stats.reach.router.clone().unwrap_or_default();
     let outside = stats.reach.outside.map(|address| format!(" Others see it at {address}."));
     let pass = match stats.announces.pass_s {
+        Some(0) => String::from("there is none to tell"),
         Some(seconds) => format!("once in {}", duration(seconds)),
         None => format!("{} so far", stats.announces.told),
     };
