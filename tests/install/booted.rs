@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 /// With the drop-in that the package has an example of: content below a home that is shut, content
-/// of a group, and a folder of that group to fetch into; and with everything that the unit forbids.
+/// of a group, a disk that comes later, and a folder to fetch into; and with everything that the unit forbids.
 #[test]
 fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
     let (_folder, package) = package("amd64");
@@ -49,7 +49,8 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         "shares: film group.mkv home.mkv new",
         "fetched",
         "a home that was not named: refused",
-        "killed, it is back: film group.mkv home.mkv new song",
+        "what is mounted later arrives",
+        "killed, it is back: disk.mkv film group.mkv home.mkv new song",
         "stopped: inactive",
     ] {
         assert!(said.lines().any(|line| line == expected), "{expected}: {said}");
@@ -58,7 +59,7 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
 
 /// What is there before it is started. Its argument is the example of a drop-in.
 const BEFORE: &str = r#"
-mkdir -p root/srv/share root/srv/group root/srv/fetched root/home/me/Videos root/home/you
+mkdir -p root/mnt/disk root/srv/share root/srv/group root/srv/fetched root/home/me/Videos root/home/you
 echo film >root/srv/share/film
 echo home >root/home/me/Videos/home.mkv
 echo you >root/home/you/secret
@@ -80,6 +81,8 @@ folder = "/srv/share"
 folder = "/srv/group"
 [[share]]
 folder = "/home/me/Videos"
+[[share]]
+folder = "/mnt/disk"
 [fetch]
 into = "/srv/fetched"
 TOML
@@ -136,11 +139,18 @@ for i in $(seq 100); do
     sleep 0.1
 done
 cmp /tmp/song /srv/fetched/song && echo fetched
+mount -t tmpfs none /mnt/disk
+echo disk >/mnt/disk/disk.mkv
+for i in $(seq 50); do
+    perennial stats | grep -q "something that was mounted" && break
+    sleep 0.1
+done
+perennial stats | grep -q "something that was mounted" && echo "what is mounted later arrives"
 perennial add /home/you/secret || echo "a home that was not named: refused"
 
 kill -9 "$(show MainPID)"
 sleep 1
-echo "killed, it is back: $(shares 5)"
+echo "killed, it is back: $(shares 6)"
 systemctl stop perennial
 echo "stopped: $(show ActiveState)"
 "#;
