@@ -93,6 +93,7 @@ pub struct Pools {
     pub watched_max: u32,
     pub web_connections_max: u16,
     pub web_pages_max: u16,
+    pub password_mib: u8,
 }
 
 /// Numbers under `[disk]`.
@@ -283,6 +284,7 @@ impl Board {
                 each(pools.web_connections_max.into(), WEB_CONNECTION_BYTES)
                     + each(pools.web_pages_max.into(), PAGE_BYTES_MAX + TRANSIT_BYTES)
             ),
+            line("a password", "password_mib", u64::from(pools.password_mib) << 20),
             line("disks", "fixed", each(VOLUMES_MAX as u64, VOLUME_BYTES)),
             line("the owner's commands", "fixed", each(PLACES as u64, LINE_BYTES_MAX)),
             line(
@@ -456,9 +458,9 @@ const WEB_SEED_BYTES: usize = 512;
 /// What one send leaves in the kernel beyond the unsent mark: a segment being filled.
 const SENDING_BYTES: u64 = 64 * 1024;
 
-/// What the page holds for a connection: the head of a request, the task, and what the clock and
-/// the reactor keep for it.
-pub const WEB_CONNECTION_BYTES: usize = 6 * 1024;
+/// What the page holds for a connection, when half of them are idle: those hold 6 KiB (the head of a
+/// request, the task, what the clock and the reactor keep for it), and 10 while a file is sent.
+pub const WEB_CONNECTION_BYTES: usize = 8 * 1024;
 
 /// A page, or another answer in words, at most.
 pub const PAGE_BYTES_MAX: usize = 64 * 1024;

@@ -4,8 +4,10 @@
 //! that a disk that has to wake stops nobody but who waits for it. The bytes never pass through
 //! memory of ours.
 
+use super::Refusal;
 use super::content::{Content, ContentError, FileSource, Opened, look};
 use super::lanes::Buffer;
+use super::owner::Password;
 use crate::engine::library::{Extent, ExtentMap};
 use async_io::Async;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -57,16 +59,12 @@ pub fn send(stream: &Async<TcpStream>, file: &Opened, at: u64, bytes: usize) -> 
     }
 }
 
-/// Whether a run of a file can be read without waiting for a disk, as far as its two ends tell: what
-/// is read ahead lies there in one piece.
-pub fn is_cached(file: &Opened, at: u64, bytes: usize) -> bool {
-    let is_there = |at| {
-        let mut byte = [0];
-        let mut room = [IoSliceMut::new(&mut byte)];
-        let read = rustix::io::preadv2(&file.file, &mut room, at, ReadWriteFlags::NOWAIT);
-        read.is_ok_and(|read| read == 1)
-    };
-    bytes > 0 && is_there(at) && is_there(at + bytes as u64 - 1)
+/// Whether a byte of a file can be read without waiting for a disk.
+pub fn is_cached(file: &Opened, at: u64) -> bool {
+    let mut byte = [0];
+    let mut room = [IoSliceMut::new(&mut byte)];
+    let read = rustix::io::preadv2(&file.file, &mut room, at, ReadWriteFlags::NOWAIT);
+    read.is_ok_and(|read| read == 1)
 }
 
 /// Whether a file still looks as it did when it was opened.
@@ -105,6 +103,15 @@ pub enum Errand {
         /// Where to. It is whoever's asks, and no lane's.
         buffer: Buffer,
     },
+    /// Hash a password that is chosen, or that is brought for the one that was.
+    Password {
+        /// What was typed.
+        text: String,
+        /// What it is to be.
+        is: Option<Password>,
+        /// Memory for it.
+        mib: u8,
+    },
     /// Write what somebody sends to a file that is being made.
     Put {
         /// The file.
@@ -124,6 +131,10 @@ pub enum Outcome {
     Found(Result<Option<Found>, ContentError>),
     /// Of [`Errand::Send`].
     Sent(io::Result<usize>),
+    /// Of [`Errand::Password`], chosen.
+    Chosen(Result<Password, Refusal>),
+    /// Of [`Errand::Password`], brought: whether it is the one.
+    Is(Result<bool, Refusal>),
     /// Of [`Errand::Read`] and [`Errand::Put`]: the buffer comes back.
     Moved(Buffer, io::Result<()>),
 }
@@ -140,6 +151,12 @@ impl Errand {
                 let span = crate::engine::units::Span { at, length: bytes as u64 };
                 let read = content.read_content(span, &mut buffer[..bytes], &mut None);
                 Outcome::Moved(buffer, read.map_err(as_it_is))
+            }
+            Errand::Password { text, is: Some(password), mib } => {
+                Outcome::Is(password.is(&text, mib))
+            }
+            Errand::Password { text, is: None, mib } => {
+                Outcome::Chosen(Password::choose(&text, mib))
             }
             Errand::Put { file, at, bytes, buffer } => {
                 let put = file.write_all_at(&buffer[..bytes], at);

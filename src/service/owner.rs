@@ -15,6 +15,7 @@
 
 use super::state::{refused, replace};
 use super::{Refusal, clock};
+use argon2::{Algorithm, Argon2, Params, Version};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct Owner {
     /// 32 hex digits.
     secret: String,
     devices: Vec<Device>,
+    /// What does as well as the secret, and is easier to remember.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password: Option<Password>,
     /// It has been made just now, and nobody was told.
     #[serde(skip)]
     pub is_new: bool,
@@ -57,6 +61,39 @@ pub struct Device {
     pub since_s: u64,
     /// SHA-256 of its token, in hex.
     token: String,
+}
+
+/// A password that was chosen, as Argon2id of it (RFC 9106): people choose what can be guessed, so
+/// each guess is to cost memory and time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Password {
+    salt: String,
+    hash: String,
+}
+
+impl Password {
+    /// Hashes one, in so much memory. Takes a good part of a second: on a lane.
+    pub fn choose(text: &str, mib: u8) -> Result<Password, Refusal> {
+        let salt = new_secret()?;
+        let hash = argon2id(text, &salt, mib)?;
+        Ok(Password { salt, hash })
+    }
+
+    /// Whether that is it. As long: on a lane.
+    pub fn is(&self, text: &str, mib: u8) -> Result<bool, Refusal> {
+        // Both are hashes, of which none is known before; how long comparing takes tells nothing.
+        Ok(argon2id(text, &self.salt, mib)? == self.hash)
+    }
+}
+
+fn argon2id(text: &str, salt: &str, mib: u8) -> Result<String, Refusal> {
+    let failed = |error| Refusal::new("the password", error, "claim the box with its secret");
+    let params = Params::new(u32::from(mib) << 10, ROUNDS, 1, None).map_err(failed)?;
+    let mut hash = [0; 32];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    argon2.hash_password_into(text.as_bytes(), salt.as_bytes(), &mut hash).map_err(failed)?;
+    Ok(hex(&hash))
 }
 
 impl Owner {
@@ -83,7 +120,8 @@ impl Owner {
 
     /// Makes a new secret; nobody has brought it yet.
     pub fn reset(folder: &Path) -> Result<Owner, Refusal> {
-        let owner = Owner { secret: new_secret()?, devices: Vec::new(), is_new: true };
+        let (secret, devices) = (new_secret()?, Vec::new());
+        let owner = Owner { secret, devices, password: None, is_new: true };
         owner.save(folder).map(|()| owner)
     }
 
@@ -116,6 +154,11 @@ impl Owner {
         if hash(&brought.to_ascii_lowercase()) != hash(&self.secret) {
             return Ok(None);
         }
+        self.admit(name).map(Some)
+    }
+
+    /// Gives a token to whoever has brought the secret, or the password.
+    pub fn admit(&mut self, name: &str) -> Result<String, Refusal> {
         let token = new_secret()?;
         if self.devices.len() == DEVICES_MAX {
             self.devices.remove(0);
@@ -123,7 +166,17 @@ impl Owner {
         let name = name.trim().chars().filter(|char| !char.is_control());
         let name = name.take(NAME_CHARS_MAX).collect();
         self.devices.push(Device { name, since_s: clock::unix_s(), token: hash(&token) });
-        Ok(Some(token))
+        Ok(token)
+    }
+
+    /// What a password is to be like, if one was chosen.
+    pub fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
+    }
+
+    /// Another password, or none.
+    pub fn set_password(&mut self, password: Option<Password>) {
+        self.password = password;
     }
 
     /// Whether a token is one that was given.
@@ -194,6 +247,9 @@ const DAMAGED: &str = "owner.damaged.json";
 /// Browsers and programs that are known.
 pub const DEVICES_MAX: usize = 32;
 
+/// Times the memory is gone through (with 7 MiB five, as OWASP advises).
+const ROUNDS: u32 = 5;
+
 /// Of a device's name.
 const NAME_CHARS_MAX: usize = 40;
 
@@ -222,6 +278,21 @@ mod tests {
         assert!(!again.knows(&token));
         let reset = Owner::reset(folder.path()).unwrap();
         assert!(reset.secret() != owner.secret() && !reset.knows(&token));
+    }
+
+    #[test]
+    fn a_password_is_known_by_its_hash_and_goes_with_the_secret() {
+        let folder = TestFolder::new("owner-password");
+        let mut owner = Owner::open(folder.path()).unwrap();
+        let chosen = Password::choose("correct horse", 1).unwrap();
+        assert_ne!(chosen, Password::choose("correct horse", 1).unwrap(), "each has its salt");
+        owner.set_password(Some(chosen));
+        owner.save(folder.path()).unwrap();
+        let kept = Owner::open(folder.path()).unwrap();
+        let password = kept.password().unwrap();
+        assert!(password.is("correct horse", 1).unwrap());
+        assert!(!password.is("correct house", 1).unwrap() && !password.is("", 1).unwrap());
+        assert!(Owner::reset(folder.path()).unwrap().password().is_none());
     }
 
     #[test]

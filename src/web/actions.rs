@@ -3,10 +3,11 @@
 use super::Web;
 use super::connection::Connection;
 use super::head::value_of;
+use super::pages;
 use super::reply::{self, Reply as Said, Status};
 use super::routes::{Ask, hash_of, no_such_page, not_here};
-use super::{head, pages};
 use crate::engine::units::InfoHash;
+use crate::service::Refusal;
 use crate::service::caps::{CapOptions, Rates};
 use crate::service::control::Request;
 use crate::service::control::answer::{
@@ -16,7 +17,6 @@ use crate::service::control::message::{Add, Move, Remove, Which};
 use crate::service::control::server::{Actions as _, Reply, Unanswered};
 use crate::service::control::what::What;
 use crate::service::units::parse_rate;
-use crate::service::{Refusal, owner};
 use serde::Serialize;
 use std::boxed::Box;
 use std::path::PathBuf;
@@ -111,6 +111,7 @@ impl Web<'_, '_, '_> {
         let (request, back) = match *parts {
             ["leave"] => return Ok(self.leave(ask).await),
             ["limits"] => return Ok(self.limit_form(ask, &body)),
+            ["password"] => return Ok(self.password(ask, &body).await),
             ["add"] => {
                 let link = value("link").unwrap_or_default();
                 let links = std::vec![PathBuf::from(link.trim())];
@@ -151,7 +152,7 @@ impl Web<'_, '_, '_> {
         }
     }
 
-    fn refused_page(&self, ask: &Ask, refusal: &Refusal) -> Said {
+    pub(super) fn refused_page(&self, ask: &Ask, refusal: &Refusal) -> Said {
         let words = std::format!("{refusal}.");
         let html = pages::error(&self.frame(ask, "That did not work"), Status::REFUSED, &words);
         Said::page(Status::REFUSED, html)
@@ -179,69 +180,6 @@ impl Web<'_, '_, '_> {
         let up = Rates { all: up, ..now.up };
         let down = Rates { all: down, ..now.down };
         service.set_caps(CapOptions { up, down, ..now });
-    }
-
-    /// A secret is brought.
-    async fn claim(&self, ask: &Ask, body: &[u8]) -> Said {
-        let now = self.steward.service.clock.now();
-        let visitor = &ask.visitor;
-        if let Some(barred) = self.gate.bars_claim(visitor, &ask.head, now) {
-            return self.claim_refused(ask, barred);
-        }
-        let secret = value_of(body, "secret").unwrap_or_default();
-        let device = value_of(body, "device").unwrap_or_default();
-        let device = if device.trim().is_empty() { "a browser".into() } else { device };
-        match self.take_claim(visitor.address, &secret, &device).await {
-            Ok(Some(token)) => {
-                let cookie = std::format!(
-                    "Set-Cookie: {}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000",
-                    head::COOKIE
-                );
-                Said::redirect(Status::SEE_OTHER, "/").with(&cookie)
-            }
-            Ok(None) => {
-                let words = "this is not the secret of this box: `perennial claim` prints it";
-                self.claim_refused(ask, Said::words(Status::FORBIDDEN, words))
-            }
-            Err(refusal) => self.refused_page(ask, &refusal),
-        }
-    }
-
-    /// A token for the secret, if it is the right one.
-    pub(super) async fn take_claim(
-        &self,
-        address: std::net::IpAddr,
-        secret: &str,
-        device: &str,
-    ) -> Result<Option<String>, Refusal> {
-        let Some(page) = &self.steward.page else { return Ok(None) };
-        let now = self.steward.service.clock.now();
-        let claimed = page.owner.borrow_mut().claim(secret, device)?;
-        match claimed {
-            None => self.gate.note_wrong(address, now),
-            Some(_) => {
-                self.gate.note_right(address);
-                self.keep_owner().await?;
-            }
-        }
-        Ok(claimed)
-    }
-
-    async fn leave(&self, ask: &Ask) -> Said {
-        if let (Some(page), Some(token)) = (&self.steward.page, &ask.visitor.token) {
-            page.owner.borrow_mut().leave(token);
-            if let Err(refusal) = self.keep_owner().await {
-                return self.refused_page(ask, &refusal);
-            }
-        }
-        let gone = std::format!("Set-Cookie: {}=; Path=/; Max-Age=0", head::COOKIE);
-        Said::redirect(Status::SEE_OTHER, "/").with(&gone)
-    }
-
-    async fn keep_owner(&self) -> Result<(), Refusal> {
-        let Some(page) = &self.steward.page else { return Ok(()) };
-        let owner: owner::Owner = page.owner.borrow().clone();
-        self.steward.keeper.archive.ask(move |state| owner.save(state.path())).await
     }
 
     /// The one torrent that `info_hash` names, with a page of its files.

@@ -10,7 +10,7 @@ use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::boxed::Box;
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::string::String;
 use std::sync::Arc;
 use std::vec::Vec;
@@ -46,10 +46,29 @@ impl Web<'_, '_, '_> {
         loop {
             match self.one_request(&mut connection).await {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => break,
                 Err(error) => return debug!("the page: {address}: {error}"),
             }
         }
+        if connection.left > 0 {
+            self.part_from(&mut connection).await;
+        }
+    }
+
+    /// Lets somebody go who may still be sending a body. What is read no more is thrown away for a
+    /// moment: ended at once, the kernel would tear the connection down, and with it the answer.
+    async fn part_from(&self, connection: &mut Connection) {
+        let _ = connection.stream.get_ref().shutdown(Shutdown::Write);
+        let drain = async {
+            loop {
+                let mut stream = &*connection.stream;
+                if stream.read(&mut connection.buffer).await? == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        // Whether it has ended too, or is late, nothing more is said to it.
+        let _: io::Result<()> = self.in_time(drain, PARTING_MS).await;
     }
 
     /// One request and its answer; whether another may follow.
@@ -59,7 +78,7 @@ impl Web<'_, '_, '_> {
             Ok(None) => return Ok(false),
             Err(Malformed(status, why)) => {
                 let reply = Reply::words(status, why).last();
-                self.send(connection, &reply, false, false).await?;
+                Box::pin(self.send(connection, &reply, false, false)).await?;
                 return Ok(false);
             }
         };
@@ -80,8 +99,10 @@ impl Web<'_, '_, '_> {
         &self,
         connection: &mut Connection,
     ) -> io::Result<Result<Option<Head>, Malformed>> {
+        let mut begun = None;
         loop {
-            let Connection { stream, buffer, filled, .. } = &mut *connection;
+            let now = self.steward.service.clock.now();
+            let Connection { stream, buffer, filled, is_crowded, .. } = &mut *connection;
             // Empty lines before a request are passed over (RFC 9112, 2.2).
             let blank = buffer[..*filled].iter().take_while(|byte| b"\r\n".contains(byte)).count();
             buffer.copy_within(blank..*filled, 0);
@@ -95,7 +116,12 @@ impl Web<'_, '_, '_> {
                 }
                 Err(malformed) => return Ok(Err(malformed)),
             }
-            let patience_ms = if *filled == 0 { IDLE_MS } else { HEAD_MS };
+            let patience_ms = match *filled {
+                0 if *is_crowded => CROWDED_MS,
+                0 => IDLE_MS,
+                // All of it together: bytes that drip in hold no place.
+                _ => HEAD_MS.saturating_sub(now.since(*begun.get_or_insert(now))),
+            };
             let mut stream = &**stream;
             let read = stream.read(&mut buffer[*filled..]);
             match self.in_time(read, patience_ms).await {
@@ -147,13 +173,17 @@ impl Web<'_, '_, '_> {
             return Err(Reply::words(Status::TOO_LARGE, &words).last());
         }
         let mut body = std::vec![0; connection.left as usize];
-        let mut filled = 0;
-        while filled < body.len() {
-            let read = self.read_body(connection, &mut body[filled..]).await;
-            let short = |_| Reply::words(Status::TIMEOUT, "not all of it came in time").last();
-            filled += read.map_err(short)?;
-        }
-        Ok(body)
+        let whole = async {
+            let mut filled = 0;
+            while filled < body.len() {
+                filled += self.read_body(connection, &mut body[filled..]).await?;
+            }
+            Ok(())
+        };
+        // All of it together: bytes that drip in hold no place.
+        let came = self.in_time(whole, WHOLE_BODY_MS).await;
+        let short = |_| Reply::words(Status::TIMEOUT, "not all of it came in time").last();
+        came.map_err(short).map(|()| body)
     }
 
     /// Sends an answer.
@@ -177,8 +207,9 @@ impl Web<'_, '_, '_> {
         match &reply.body {
             _ if is_head => Ok(()),
             Body::File(sent) => self.send_file(stream, sent).await,
-            Body::Zip(zip) => self.send_zip(stream, zip).await,
-            Body::Events => self.send_events(stream).await,
+            // Each has a place of its own, so that who is sent a file holds no room for them.
+            Body::Zip(zip) => Box::pin(self.send_zip(stream, zip)).await,
+            Body::Events => Box::pin(self.send_events(stream)).await,
             Body::Empty | Body::Text(_) | Body::Fixed(_) => Ok(()),
         }
     }
@@ -227,8 +258,17 @@ impl Connection {
 /// Between two requests.
 const IDLE_MS: u64 = 60_000;
 
+/// The same for whoever has one of the last places, which are the owner's.
+const CROWDED_MS: u64 = 3_000;
+
+/// Whoever is refused may send on for so long.
+const PARTING_MS: u64 = 1_000;
+
 /// For the rest of a head.
 const HEAD_MS: u64 = 10_000;
+
+/// For a form, or what a program sends instead.
+const WHOLE_BODY_MS: u64 = 60_000;
 
 /// For the next bytes of a body.
 const BODY_MS: u64 = 30_000;

@@ -61,11 +61,15 @@ impl Web<'_, '_, '_> {
     /// Has a torrent be active. `Err` is what is answered when it cannot be had.
     pub async fn on_air(&self, info_hash: InfoHash) -> Result<OnAir, Reply> {
         let (service, keeper) = (self.steward.service, self.steward.keeper);
-        let woken = rest::wake(service, keeper, info_hash).await;
-        let slot = match woken {
-            Ok(Some(slot)) => slot,
-            Ok(None) => return Err(self.why_not_on_air(info_hash).await),
-            Err(refusal) => return Err(Reply::refused(Status::BUSY, &refusal)),
+        let active = service.swarm.borrow().find_open(&info_hash.on_the_wire());
+        let slot = match active {
+            // As for peers: of what is active nobody asks the archive.
+            Some(slot) => slot,
+            None => match rest::wake(service, keeper, info_hash).await {
+                Ok(Some(slot)) => slot,
+                Ok(None) => return Err(self.why_not_on_air(info_hash).await),
+                Err(refusal) => return Err(Reply::refused(Status::BUSY, &refusal)),
+            },
         };
         let content = service.contents.borrow()[slot.index()].clone();
         let content = content.filter(|content| content.file_count > 0);
@@ -124,7 +128,7 @@ impl Web<'_, '_, '_> {
     /// that somebody waits for what follows them.
     pub fn here_from(&self, torrent: &OnAir, run: Span) -> Option<u64> {
         let mut swarm = self.steward.service.swarm.borrow_mut();
-        if swarm.find(&torrent.info_hash.on_the_wire()) != Some(torrent.slot) {
+        if swarm.find_open(&torrent.info_hash.on_the_wire()) != Some(torrent.slot) {
             return None;
         }
         let layout = torrent.content.layout;
@@ -160,13 +164,22 @@ impl Web<'_, '_, '_> {
 
     async fn send_part(&self, stream: &Arc<Async<TcpStream>>, sent: &Sent) -> io::Result<()> {
         let (mut at, end) = (sent.part.at, sent.part.end());
-        let mut looked = at;
+        let (mut looked, mut cached_to) = (at, at);
         while at < end {
             let mut bytes = (end - at).min(CHUNK_BYTES);
             if let Some(torrent) = &sent.of {
                 bytes = self.wait_for(torrent, sent.file.span.at + at, bytes).await?;
             }
-            let taken = match handout::is_cached(&sent.file, at, bytes as usize) {
+            // As far as the ends of a run tell: what is read ahead lies there in one piece.
+            let is_next = at > sent.part.at && at == cached_to;
+            let is_next = is_next || handout::is_cached(&sent.file, at);
+            if at >= cached_to && is_next && handout::is_cached(&sent.file, at + bytes - 1) {
+                cached_to = at + bytes;
+            }
+            // What was found in the cache is not looked for again each time the socket has room.
+            let is_cached = at < cached_to;
+            bytes = if is_cached { bytes.min(cached_to - at) } else { bytes };
+            let taken = match is_cached {
                 true => handout::send(stream, &sent.file, at, bytes as usize),
                 false => {
                     let (stream, file) = (Arc::clone(stream), Arc::clone(&sent.file));
@@ -177,14 +190,15 @@ impl Web<'_, '_, '_> {
                     }
                 }
             };
-            match taken {
+            let is_full = match taken {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(taken) => at += taken as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.in_time(stream.writable(), STALLED_MS).await?;
+                Ok(taken) => {
+                    at += taken as u64;
+                    (taken as u64) < bytes
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(error) => return Err(error),
-            }
+            };
             // What was hashed and what lies there now are not mixed.
             if at - looked >= LOOK_BYTES || at == end {
                 looked = at;
@@ -193,8 +207,41 @@ impl Web<'_, '_, '_> {
                 }
                 smol::future::yield_now().await;
             }
+            if is_full && at < end {
+                self.wait_for_room(stream, sent).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Waits until whoever reads takes some more. Nobody who does not keeps a torrent on the air that
+    /// is to be taken off.
+    async fn wait_for_room(&self, stream: &Async<TcpStream>, sent: &Sent) -> io::Result<()> {
+        for _ in 0..STALLED_MS / STALLED_LOOK_MS {
+            match self.in_time(stream.writable(), STALLED_LOOK_MS).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                over => return over,
+            }
+            if sent.of.as_ref().is_some_and(|torrent| !self.is_open(torrent)) {
+                return Err(off_the_air());
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Whether a torrent is active and not being taken off the air.
+    fn is_open(&self, torrent: &OnAir) -> bool {
+        let swarm = self.steward.service.swarm.borrow();
+        swarm.find_open(&torrent.info_hash.on_the_wire()) == Some(torrent.slot)
+    }
+
+    /// Fails once a torrent is being taken off the air.
+    pub async fn until_off_the_air(&self, torrent: &OnAir) -> io::Result<()> {
+        while self.is_open(torrent) {
+            let clock = &self.steward.service.clock;
+            clock.sleep(STALLED_LOOK_MS, "somebody at the page").await;
+        }
+        Err(off_the_air())
     }
 
     /// Waits until something of a run is here and verified; how much of it.
@@ -202,7 +249,7 @@ impl Web<'_, '_, '_> {
         let run = Span { at, length: bytes };
         for _ in 0..AWAITED_MS / AWAITED_LOOK_MS {
             match self.here_from(torrent, run) {
-                None => return Err(io::Error::other("it is not on the air any more")),
+                None => return Err(off_the_air()),
                 Some(0) if !self.can_be_had(torrent, run) => {
                     return Err(io::Error::other("part of it is not here"));
                 }
@@ -224,6 +271,10 @@ impl Reply {
     }
 }
 
+fn off_the_air() -> io::Error {
+    io::Error::other("it is not on the air any more")
+}
+
 fn broken() -> Reply {
     Reply::words(Status::BUSY, "it cannot be read now: try again")
 }
@@ -236,6 +287,9 @@ const LOOK_BYTES: u64 = 4 << 20;
 
 /// Who takes nothing for so long is let go: a player that pauses asks anew.
 pub(super) const STALLED_MS: u64 = 120_000;
+
+/// Between two looks whether what is read so slowly is to go on.
+const STALLED_LOOK_MS: u64 = 5_000;
 
 /// A piece is waited for so long; whoever still wants it asks again.
 const AWAITED_MS: u64 = 120_000;

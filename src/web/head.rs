@@ -150,8 +150,8 @@ fn understand(request: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
             "authorization" => head.bearer = value.strip_prefix("Bearer ").map(str::to_string),
             "cookie" => head.cookie = own_cookie(&value).or(head.cookie),
             "expect" => head.expects = value.eq_ignore_ascii_case("100-continue"),
+            // What an older program would have to be told to stay, it is not told.
             "connection" if has_word(&value, "close") => head.keep_alive = false,
-            "connection" if has_word(&value, "keep-alive") => head.keep_alive = true,
             _ => {}
         }
     }
@@ -205,8 +205,8 @@ pub fn value_of(form: &[u8], name: &str) -> Option<String> {
 /// Our cookie's name.
 pub const COOKIE: &str = "perennial";
 
-/// A head at most.
-pub const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// A head at most: with what an allocator keeps beside it, 4 KiB.
+pub const HEAD_BYTES_MAX: usize = 4 * 1024 - 24;
 
 /// Header lines of one head at most.
 const HEADERS_MAX: usize = 64;

@@ -6,14 +6,14 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | connections: heads in, replies out | [`connection`], [`head`], [`reply`] |
-//! | who comes, and what that one may do | [`gate`] |
-//! | what an address means | [`routes`] |
-//! | a share: its page, files, `.torrent`, `.zip` and so on | [`shares`], [`file`], [`range`], [`media`], [`zip`] |
-//! | the owner's wishes, from forms and programs | [`actions`], [`api`], [`upload`] |
-//! | what happens, as it happens | [`events`] |
-//! | other boxes in the house | [`neighbours`] |
-//! | words and markup | [`pages`], `assets` |
+//! | connections: heads in, replies out | `connection`, `head`, `reply` |
+//! | who comes, and what that one may do | `gate`, `claims` |
+//! | what an address means | `routes` |
+//! | a share: its page, files, `.torrent`, `.zip` and so on | `shares`, `file`, `range`, `media`, `zip` |
+//! | the owner's wishes, from forms and programs | `actions`, `api`, `upload` |
+//! | what happens, as it happens | `events` |
+//! | other boxes in the house | `neighbours` |
+//! | words and markup | `pages`, `assets` |
 //!
 //! # Memory
 //!
@@ -23,16 +23,17 @@
 //!
 //! # When full
 //! The last few places for connections are for the owner; everybody else is answered 503. So is who
-//! wants a page while all of those are on their way.
+//! wants a page while all of those are on their way. One address has half of the places at most.
 //!
 //! # Journey
 //!
-//! `service::life` (listens) -> [`run`] -> [`connection`] (a task each) -> [`head`] -> [`gate`] ->
-//! [`routes`] -> a [`reply`] -> the socket; wishes go to `service::steward`, as those of the command
+//! `service::life` (listens) -> [`run`] -> `connection` (a task each) -> `head` -> `gate` ->
+//! `routes` -> a `reply` -> the socket; wishes go to `service::steward`, as those of the command
 //! line do.
 
 mod actions;
 mod api;
+mod claims;
 mod connection;
 mod events;
 mod file;
@@ -55,10 +56,11 @@ use log::warn;
 use neighbours::Neighbours;
 use smol::LocalExecutor;
 use std::boxed::Box;
-use std::cell::Cell;
-use std::net::TcpListener;
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, TcpListener};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::vec::Vec;
 
 /// What all connections share.
 pub struct Web<'w, 's, 'm> {
@@ -66,9 +68,11 @@ pub struct Web<'w, 's, 'm> {
     steward: &'w Steward<'s, 'm>,
     gate: Gate,
     neighbours: Neighbours,
-    connections: Cell<usize>,
+    /// Who is connected, an address for each connection.
+    connected: RefCell<Vec<IpAddr>>,
     pages: Places,
     transits: Places,
+    passwords: Places,
     streams: Places,
 }
 
@@ -126,9 +130,10 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         steward,
         gate: Gate::new(options, &name),
         neighbours: Neighbours::new(&name),
-        connections: Cell::new(0),
+        connected: RefCell::default(),
         pages: Places::new(pools.web_pages_max.into()),
         transits: Places::new(pools.web_pages_max.into()),
+        passwords: Places::new(1),
         streams: Places::new(events::STREAMS_MAX),
     };
     let connections_max = usize::from(pools.web_connections_max);
@@ -141,7 +146,11 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, address)) => {
-                    if web.connections.get() == connections_max {
+                    let address = address.ip().to_canonical();
+                    let connected = web.connected.borrow();
+                    let of_its = connected.iter().filter(|other| **other == address).count();
+                    let is_greedy = !address.is_loopback() && of_its >= connections_max / 2;
+                    if connected.len() == connections_max || is_greedy {
                         // Closed without a word: there is no room to hear what it wants.
                         continue;
                     }
@@ -153,12 +162,14 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
                     continue;
                 }
             };
-            web.connections.set(web.connections.get() + 1);
-            let is_crowded = web.connections.get() + OWNERS_PLACES > connections_max;
             let (web, (stream, address)) = (&web, stream);
+            web.connected.borrow_mut().push(address);
+            let is_crowded = web.connected.borrow().len() + OWNERS_PLACES > connections_max;
             let connection = async move {
-                web.attend(stream, address.ip(), is_crowded).await;
-                web.connections.set(web.connections.get() - 1);
+                web.attend(stream, address, is_crowded).await;
+                let mut connected = web.connected.borrow_mut();
+                let at = connected.iter().position(|other| *other == address);
+                at.map(|at| connected.swap_remove(at));
             };
             executor.spawn(connection).detach();
         }

@@ -7,12 +7,12 @@ use super::media::{self, Show};
 use super::pages::{self, Frame, share, shares, state};
 use super::range::{self, Wanted};
 use super::reply::{Answer, Body, Reply, Status, TEXT};
-use super::routes::{Ask, hash_of, no_such_page};
+use super::routes::{Ask, hash_of, no_such_page, not_here};
 use crate::engine::units::{InfoHash, Span};
 use crate::service::Refusal;
 use crate::service::board::PAGE_BYTES_MAX;
 use crate::service::control::Request;
-use crate::service::control::answer::FileItem;
+use crate::service::control::answer::{Detail, FileItem, Item};
 use crate::service::control::message::List;
 use crate::service::lan::percent_encoded;
 use crate::service::qr;
@@ -47,11 +47,12 @@ impl Web<'_, '_, '_> {
         let filter = ask.head.asked("q").unwrap_or_default().trim().to_string();
         let after = ask.head.asked("after").and_then(|after| after.parse().ok());
         let list = List { filter: filter.clone(), after, max: SHARES_A_PAGE };
+        let is_owner = ask.visitor.is_owner();
         let answered = match self.ask(Request::List(list)).await {
-            Ok(answered) => answered,
+            Ok(answered) if is_owner => answered,
+            Ok(answered) => answered.for_visitors(),
             Err(refusal) => return Err(Reply::refused(Status::REFUSED, &refusal)),
         };
-        let is_owner = ask.visitor.is_owner();
         let volumes = match is_owner {
             true => self.steward.keeper.archive.ask(|state| state.volumes_told()).await,
             false => std::vec::Vec::new(),
@@ -98,6 +99,11 @@ impl Web<'_, '_, '_> {
             caps: [words(caps.up.all), words(caps.down.all)],
             log: crate::service::log_lines::recent(),
             devices,
+            password: self.steward.page.as_ref().and_then(|page| {
+                let is_chosen = page.owner.borrow().password().is_some();
+                let mib = self.steward.keeper.options.board.pools.password_mib;
+                (mib > 0).then_some(is_chosen)
+            }),
         };
         let title = format!("How {} is", self.gate.name());
         Ok(Reply::page(Status::OK, state::render(&self.frame(ask, &title), &page)).holding(place))
@@ -105,6 +111,9 @@ impl Web<'_, '_, '_> {
 
     /// Where the box is claimed.
     pub(super) fn claim_page(&self, ask: &Ask) -> Reply {
+        if ask.visitor.is_owner() {
+            return Reply::redirect(Status::SEE_OTHER, "/");
+        }
         let title = format!("Sign in to {}", self.gate.name());
         Reply::page(Status::OK, pages::claim(&self.frame(ask, &title), None))
     }
@@ -126,7 +135,8 @@ impl Web<'_, '_, '_> {
         let after = after.or(play.map(|play| play - play % u64::from(FILES_A_PAGE)));
         let after = after.filter(|after| *after > 0);
         let answered = match self.detail(info_hash, after, FILES_A_PAGE).await {
-            Ok(answered) => answered,
+            Ok(answered) if ask.visitor.is_owner() => answered,
+            Ok(answered) => answered.for_visitors(),
             Err(refusal) => return Err(self.gone_page(ask, info_hash, &refusal)),
         };
         let Some(detail) = answered.details.first() else {
@@ -144,13 +154,14 @@ impl Web<'_, '_, '_> {
         };
         let played = chosen.and_then(|at| answered.files.get(at)).map(|file| (file, shown(file)));
         let magnet = self.magnet(ask, &detail.magnet, info_hash);
+        let magnet = Some(magnet).filter(|_| may_hand_on(ask, detail));
         let page = share::Page {
             detail,
             files: &answered.files,
             first,
             next: answered.next,
             played: played.filter(|(_, show)| *show != Show::Nothing),
-            magnet: &magnet,
+            magnet: magnet.as_deref(),
         };
         let title = format!("{}, on {}", detail.torrent.name, self.gate.name());
         Ok(Reply::page(Status::OK, share::render(&self.frame(ask, &title), &page)).holding(place))
@@ -201,6 +212,7 @@ impl Web<'_, '_, '_> {
         let Some(detail) = answered.details.first() else { return Err(gone(info_hash)) };
         let magnet = self.magnet(ask, &detail.magnet, info_hash);
         let reply = match end {
+            "magnet" if !may_hand_on(ask, detail) => return Err(private()),
             "magnet" => Reply::new(Status::OK, TEXT, Body::Text(magnet + "\n")),
             "m3u8" => {
                 let kind = "application/vnd.apple.mpegurl";
@@ -219,7 +231,10 @@ impl Web<'_, '_, '_> {
 
     /// The `.torrent`, with this box as web seed.
     async fn torrent_file(&self, ask: &Ask, info_hash: InfoHash) -> Answer {
-        let (content, name) = self.open_to_read(info_hash).await?;
+        let (content, name, is_private) = self.open_to_read(info_hash).await?;
+        if is_private && !ask.visitor.is_owner() {
+            return Err(private());
+        }
         let Ok(metadata) = content.metainfo.metadata() else { return Err(unreadable()) };
         let (length, end) = (metadata.len(), content.info.end());
         // Keys stand in order, and nothing that may follow `info` follows it: ours does.
@@ -240,10 +255,10 @@ impl Web<'_, '_, '_> {
     async fn open_to_read(
         &self,
         info_hash: InfoHash,
-    ) -> Result<(crate::service::Content, String), Reply> {
+    ) -> Result<(crate::service::Content, String, bool), Reply> {
         let read = move |state: &mut crate::service::state::State<'_>| {
             let entry = state.get(&info_hash)?;
-            Some((state.load(&entry)?.content, state.name(&entry)))
+            Some((state.load(&entry)?.content, state.name(&entry), state.is_private(&entry)))
         };
         self.steward.keeper.archive.ask(read).await.ok_or_else(|| gone(info_hash))
     }
@@ -254,7 +269,7 @@ impl Web<'_, '_, '_> {
             let words = "as many are fetched as .zip as this box has memory for: try again later";
             return Err(Reply::words(Status::BUSY, words).with("Retry-After: 60"));
         };
-        let (_, name) = self.open_to_read(info_hash).await?;
+        let (_, name, _) = self.open_to_read(info_hash).await?;
         let torrent = self.on_air(info_hash).await?;
         let zip = self.zip(torrent, name.clone())?;
         let name = disposition("attachment", &format!("{name}.zip"));
@@ -266,11 +281,22 @@ impl Web<'_, '_, '_> {
     pub(super) async fn share_file(&self, ask: &Ask, info_hash: InfoHash, path: String) -> Answer {
         let torrent = self.on_air(info_hash).await?;
         let name = ask.head.parts().and_then(|mut parts| parts.pop()).unwrap_or_default();
+        // A single file is found by any name, and is of the kind that it has on the disk: whoever
+        // makes a link does not say what it is.
+        let own = torrent.content.root.file_name().map(|own| own.to_string_lossy().into_owned());
+        let own = own.filter(|_| path.is_empty()).unwrap_or_else(|| name.clone());
+        if own != name && WISHES.contains(&&*name) {
+            return Err(not_here("POST"));
+        }
         let found = self.find(&torrent, path).await?;
         let bytes = found.opened.span.length;
         let tag = format!("\"{info_hash}.{}\"", found.index);
         let head = &ask.head;
-        let is_known = |tags: &String| tags.split(',').any(|one| one.trim() == tag || one == "*");
+        let is_known = |tags: &String| {
+            let mut tags = tags.split(',').map(str::trim);
+            // One that somebody on the way has made a weak one is the same here (RFC 9110, 13.1.2).
+            tags.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+        };
         if head.if_none_match.as_ref().is_some_and(is_known) {
             let reply = Reply::new(Status::NOT_MODIFIED, TEXT, Body::Empty);
             return Ok(reply.with(&format!("ETag: {tag}")));
@@ -297,7 +323,7 @@ impl Web<'_, '_, '_> {
         }
         let way = if head.is_asked("download") { "attachment" } else { "inline" };
         let sent = Sent::of(torrent, found.opened, part);
-        let mut reply = Reply::file(status, media::type_of(&name), sent)
+        let mut reply = Reply::file(status, media::type_of(&own), sent)
             .with(&format!("ETag: {tag}"))
             .with("Cache-Control: no-cache")
             .with(&disposition(way, &name));
@@ -342,6 +368,17 @@ pub(super) fn gone(info_hash: InfoHash) -> Reply {
     Reply::words(Status::GONE, &words)
 }
 
+/// Whether somebody is given what leads to a torrent's trackers: those of a private one (BEP 27) know
+/// its owner by it.
+fn may_hand_on(ask: &Ask, detail: &Detail) -> bool {
+    ask.visitor.is_owner() || !detail.private
+}
+
+fn private() -> Reply {
+    let words = "this torrent is private: its link is its owner's own, and only he hands it on";
+    Reply::words(Status::FORBIDDEN, words)
+}
+
 fn unreadable() -> Reply {
     Reply::words(Status::BUSY, "it cannot be read now: try again")
 }
@@ -354,14 +391,16 @@ fn disposition(way: &str, name: &str) -> String {
 impl Answered {
     /// Without what is nobody's business but the owner's: where things lie on the box.
     pub(super) fn for_visitors(mut self) -> Answered {
-        let details = self.details.iter_mut();
-        for detail in details {
-            detail.torrent.path.clear();
+        for detail in &mut self.details {
+            without_places(&mut detail.torrent);
             detail.torrent_file = None;
             detail.volume = None;
             detail.moving = None;
+            if detail.private {
+                detail.magnet.clear();
+            }
         }
-        self.torrents.iter_mut().for_each(|item| item.path.clear());
+        self.torrents.iter_mut().for_each(without_places);
         self.volumes.iter_mut().for_each(|volume| volume.path.clear());
         if let Some(stats) = &mut self.stats {
             stats.state.clear();
@@ -370,6 +409,17 @@ impl Answered {
         self
     }
 }
+
+fn without_places(item: &mut Item) {
+    item.path.clear();
+    // What is wrong may be wrong with some folder.
+    if item.trouble.as_ref().is_some_and(|words| words.contains('/')) {
+        item.trouble = Some("its owner is told what is wrong with it".to_string());
+    }
+}
+
+/// What forms below a share's address do.
+const WISHES: [&str; 4] = ["pause", "resume", "move", "remove"];
 
 /// Torrents of the front page.
 const SHARES_A_PAGE: u32 = 50;

@@ -16,8 +16,8 @@ use crate::engine::metainfo::names;
 use crate::service::board::TRANSIT_BYTES;
 use crate::service::handout::{Errand, Outcome};
 use crate::service::state::State;
-use rustix::fs::{CWD, RenameFlags, fstatvfs, renameat_with};
-use std::fs::{File, OpenOptions};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with, statvfs};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::string::String;
@@ -42,7 +42,7 @@ impl Web<'_, '_, '_> {
             return Err(barred);
         }
         let slot = self.slot(name)?;
-        let look = move |_: &mut State<'_>| std::fs::metadata(slot.part);
+        let look = move |_: &mut State<'_>| std::fs::symlink_metadata(slot.part);
         // Nothing of it may be here yet.
         let have = self.steward.keeper.archive.ask(look).await.map_or(0, |file| file.len());
         let reply = Reply::new(Status::NO_CONTENT, TEXT, Body::Empty);
@@ -161,13 +161,14 @@ impl Slot {
             let words = "there is a file of this name already: rename yours";
             return Err((Status::CONFLICT, words.into()));
         }
-        let file = open(&self.part).map_err(|error| failed(&error))?;
-        let have = file.metadata().map_or(0, |file| file.len());
+        let folder = self.part.parent().unwrap_or(Path::new("/"));
+        // Nothing of it may be here yet.
+        let have = std::fs::symlink_metadata(&self.part).map_or(0, |file| file.len());
         if at > have {
             let words = std::format!("{have} bytes of it are here: go on from there");
             return Err((Status::CONFLICT, words));
         }
-        let (free, all) = match fstatvfs(&file) {
+        let (free, all) = match statvfs(folder) {
             Ok(stat) => (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize),
             Err(error) => return Err(failed(&error.into())),
         };
@@ -179,12 +180,15 @@ impl Slot {
             );
             return Err((Status::NO_ROOM, words));
         }
+        let file = open(&self.part).map_err(|error| failed(&error))?;
         Ok((self, file))
     }
 }
 
+/// A link that somebody has put there is not followed.
 fn open(part: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(part)
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(part, flags, Mode::from_raw_mode(0o666))?))
 }
 
 fn failed(error: &io::Error) -> Objection {

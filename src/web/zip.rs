@@ -14,6 +14,7 @@ use crate::service::content::Content;
 use crate::service::handout::{self, Errand, Outcome};
 use crate::service::lanes::Buffer;
 use async_io::Async;
+use smol::future::FutureExt as _;
 use std::io;
 use std::net::TcpStream;
 use std::string::String;
@@ -59,7 +60,10 @@ impl Web<'_, '_, '_> {
     pub fn zip(&self, torrent: OnAir, name: String) -> Result<Zip, Reply> {
         let content = &torrent.content;
         let whole = Span { at: 0, length: content.layout.total_bytes };
-        if self.here_from(&torrent, whole) != Some(whole.length) {
+        let here = self.here_from(&torrent, whole);
+        if here != Some(whole.length) {
+            // Nobody waits for the rest.
+            self.steward.service.swarm.borrow_mut().fetcher.await_piece(torrent.slot, None);
             return Err(Reply::words(Status::CONFLICT, "not all of it is here yet"));
         }
         if content.file_count > FILES_MAX {
@@ -128,7 +132,8 @@ impl Web<'_, '_, '_> {
             };
             read?;
             hasher.update(&buffer[..bytes]);
-            self.write(stream, &buffer[..bytes]).await?;
+            let write = self.write(stream, &buffer[..bytes]);
+            write.or(self.until_off_the_air(torrent)).await?;
             *room = buffer;
             at += bytes as u64;
         }

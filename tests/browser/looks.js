@@ -109,8 +109,8 @@ const looks = {
   },
 
   async picture(stage) {
-    const window = await stage.owner({ viewport: { width: 1080, height: 860 } });
-    await window.waitForTimeout(30_000);
+    const window = await stage.owner({ viewport: { width: 1100, height: 1340 } });
+    await window.waitForTimeout(58_000);
     await window.screenshot({ path: stage.more.into });
   },
 };

@@ -96,5 +96,5 @@ const DESK = { width: 1280, height: 900 };
 const PHONE = { width: 360, height: 740 };
 Object.assign(Stage.prototype, { until, DESK, PHONE });
 
-setTimeout(() => { console.error('the scene does not end'); process.exit(1); }, 50_000).unref();
+setTimeout(() => { console.error('the scene does not end'); process.exit(1); }, 90_000).unref();
 play().catch(error => { console.error(error); process.exitCode = 1; });

@@ -78,10 +78,7 @@ const scenes = {
     await window.getByRole('button', { name: 'Fetch' }).click();
     const name = 'Garden in spring.webm';
     await row(window, name).getByRole('link').click();
-    await stage.until('there is a player', async () => {
-      if (await window.locator('video').count()) return true;
-      await window.reload();
-    });
+    await window.waitForSelector('video');
     await window.click('[data-play]');
     const time = () => window.$eval('video', film => film.error ? film.error.message : film.currentTime);
     await stage.until('it plays', async () => (await time()) > 0.3);

@@ -30,6 +30,7 @@ mod changes;
 mod crowd;
 mod fetching;
 mod memory;
+mod page;
 mod quiet;
 mod scale;
 

@@ -92,17 +92,18 @@ fn assert_under_contract(board: &str, peers: usize) {
     program.stop();
 }
 
-fn contract(board: &str) -> Value {
+/// What a board promises.
+pub fn contract(board: &str) -> Value {
     let output = Command::new(binary()).args(["board", board, "--json"]).output().unwrap();
     serde_json::from_slice(&output.stdout).expect("a contract is JSON")
 }
 
 /// Memory that holds what no file does: heap and stacks.
-fn anonymous_kib(program: &Program) -> u64 {
+pub fn anonymous_kib(program: &Program) -> u64 {
     program.proc_number("status", "RssAnon")
 }
 
-fn resident_kib(program: &Program) -> u64 {
+pub fn resident_kib(program: &Program) -> u64 {
     program.proc_number("status", "VmRSS")
 }
 

@@ -193,6 +193,22 @@ fn a_router_that_speaks_upnp_forwards_the_port_until_the_box_stops() {
 }
 
 #[test]
+fn the_page_is_never_forwarded() {
+    let house = House::new(Family::V4);
+    let igd = Igd::start(&house.router, ROUTER, Manners::default());
+    let _searches = answer_searches(&house.router, &here(HTTP_PORT));
+    let program = house.start(house.call().with_page_at("0.0.0.0:8080"));
+    assert!(program.page["pages"][0].is_string(), "it has a page: {}", program.page);
+    program.wait_for_words("the router forwards port 7001 (by UPnP)");
+    igd.table(|table| {
+        let inside: Vec<&String> = table.forwards.values().map(|(inside, _)| inside).collect();
+        assert_eq!(inside, [&format!("{INSIDE}:7001"), &format!("{INSIDE}:7001")]);
+        assert!(table.heard.iter().all(|line| !line.contains("8080")), "{:?}", table.heard);
+    });
+    program.stop();
+}
+
+#[test]
 fn a_port_that_others_have_is_another_outside_and_what_is_for_ever_is_deleted() {
     let house = House::new(Family::V4);
     let manners = Manners { taken: vec![7_001], only_for_ever: true, ..Manners::default() };

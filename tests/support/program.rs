@@ -138,7 +138,12 @@ impl Call {
 
     /// With a page, at any port of loopback.
     pub fn with_page(self) -> Call {
-        self.page(Some("127.0.0.1:0"))
+        self.with_page_at("127.0.0.1:0")
+    }
+
+    /// With a page there.
+    pub fn with_page_at(self, address: &str) -> Call {
+        self.page(Some(address))
     }
 
     /// With a page somewhere; `None` leaves that to the program.

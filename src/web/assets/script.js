@@ -78,6 +78,8 @@ const listen = () => {
     const now = JSON.parse(e.data), percent = Math.floor(100 * now.here_bytes / (now.bytes || 1));
     all(`[data-hash="${now.info_hash}"]`).forEach(root => {
       paint(root, { ...now, percent, people: now.peers });
+      // Somebody has told what is in it: now it has a player, files and ways to get them.
+      if (now.bytes && root.id === 'main' && !one('#ways-head')) location.reload();
       if (root.dataset.state !== now.state) { root.dataset.state = now.state; soon(); }
     });
   }, air);

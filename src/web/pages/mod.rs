@@ -159,7 +159,7 @@ pub fn claim(frame: &Frame<'_>, wrong: Option<&str>) -> String {
                     }
                     form method="post" action="/claim" {
                         div.field {
-                            label for="secret" { "Secret" }
+                            label for="secret" { "Secret, or password" }
                             input.code #secret name="secret" required autocomplete="off"
                                 autocapitalize="none" spellcheck="false"
                                 aria-invalid=[wrong.map(|_| "true")] aria-describedby=(described);

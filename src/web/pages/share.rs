@@ -19,8 +19,8 @@ pub struct Page<'p> {
     pub next: Option<u64>,
     /// Which of its files is in the player, if any can be.
     pub played: Option<(&'p FileItem, Show)>,
-    /// The magnet link, with this box in it.
-    pub magnet: &'p str,
+    /// The magnet link, with this box in it; nothing for whom it is not.
+    pub magnet: Option<&'p str>,
 }
 
 /// The page of a share.
@@ -31,12 +31,8 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
     let base = format!("/s/{hash}");
     let single = page.files.first().filter(|_| detail.files == 1);
     let file_link = |file: &FileItem| file_address(&base, &item.name, &file.path);
-    let playlist = frame.absolute(&format!("{base}.m3u8"));
-    let first = page.played.map(|(file, _)| file).or(single);
-    let curl = match first {
-        Some(file) => format!("curl -C - -O \"{}\"", frame.absolute(&file_link(file))),
-        None => format!("curl -O \"{}\"", frame.absolute(&format!("{base}.zip"))),
-    };
+    // Of a magnet link that nobody has answered yet there is but the link.
+    let is_known = item.bytes > 0;
     frame.page(&html! {
         main #main data-hash=(hash) data-state=(state_word(item.state)) {
             section."canopy hero".under[page.played.is_some()] {
@@ -60,57 +56,82 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     } @else if whole {
                         a.button href={ (base) ".zip" } { (DOWN) "Download all as .zip" }
                     }
-                    a.button href={ (base) ".m3u8" } { "Playlist for VLC or a TV" }
-                    a.button href={ (base) ".torrent" } { ".torrent" }
-                    a.button href=(page.magnet) { "Magnet link" }
+                    @if is_known {
+                        a.button href={ (base) ".m3u8" } { "Playlist for VLC or a TV" }
+                    }
+                    @if is_known && page.magnet.is_some() {
+                        a.button href={ (base) ".torrent" } { ".torrent" }
+                    }
+                    @if let Some(magnet) = page.magnet {
+                        a.button href=(magnet) { "Magnet link" }
+                    }
                     button type="button" data-copy=(frame.absolute(&format!("{base}/"))) data-js hidden {
                         "Copy this page\u{2019}s link"
                     }
                 }
             }
             @if detail.files > 1 { (files(page, &base, &file_link)) }
-            section.wrap aria-labelledby="ways-head" {
-                div.ways {
-                    div {
-                        h2 #ways-head { "How to get this" }
-                        details open {
-                            summary { "In a browser" }
-                            p { (in_a_browser(page)) }
+            @if is_known { (ways(page, frame, &base, &file_link)) }
+            @if frame.is_owners() { (tend(frame, item, &base)) }
+        }
+    })
+}
+
+fn ways(
+    page: &Page<'_>,
+    frame: &Frame<'_>,
+    base: &str,
+    link: &dyn Fn(&FileItem) -> String,
+) -> Markup {
+    let playlist = frame.absolute(&format!("{base}.m3u8"));
+    let single = page.files.first().filter(|_| page.detail.files == 1);
+    let curl = match page.played.map(|(file, _)| file).or(single) {
+        Some(file) => format!("curl -C - -O \"{}\"", frame.absolute(&link(file))),
+        None => format!("curl -O \"{}\"", frame.absolute(&format!("{base}.zip"))),
+    };
+    html! {
+        section.wrap aria-labelledby="ways-head" {
+            div.ways {
+                div {
+                    h2 #ways-head { "How to get this" }
+                    details open {
+                        summary { "In a browser" }
+                        p { (in_a_browser(page)) }
+                    }
+                    details {
+                        summary { "In VLC, or on a TV" }
+                        p {
+                            "In VLC choose Media, then Open Network Stream, and paste this address. \
+                            Or open the " a href={ (base) ".m3u8" } { "playlist file" } "."
                         }
-                        details {
-                            summary { "In VLC, or on a TV" }
-                            p {
-                                "In VLC choose Media, then Open Network Stream, and paste this address. \
-                                Or open the " a href={ (base) ".m3u8" } { "playlist file" } "."
-                            }
-                            (copied(&playlist, "Copy the address"))
-                        }
-                        details {
-                            summary { "With curl" }
-                            p { "If it is cut off, the same command goes on where it was." }
-                            (copied(&curl, "Copy the command"))
-                        }
+                        (copied(&playlist, "Copy the address"))
+                    }
+                    details {
+                        summary { "With curl" }
+                        p { "If it is cut off, the same command goes on where it was." }
+                        (copied(&curl, "Copy the command"))
+                    }
+                    @if let Some(magnet) = page.magnet {
                         details {
                             summary { "With a BitTorrent app" }
                             p {
                                 "Best for large things and for many people: each who fetches helps the \
-                                next. Open the " a href=(page.magnet) { "magnet link" } " or the "
+                                next. Open the " a href=(magnet) { "magnet link" } " or the "
                                 a href={ (base) ".torrent" } { ".torrent file" }
                                 " in Transmission, qBittorrent or any other."
                             }
-                            (copied(page.magnet, "Copy the magnet link"))
+                            (copied(magnet, "Copy the magnet link"))
                         }
                     }
-                    figure {
-                        img src={ (base) ".svg" } width="232" height="232"
-                            alt="QR code of this page\u{2019}s address";
-                        figcaption { "This page on a phone or TV" }
-                    }
+                }
+                figure {
+                    img src={ (base) ".svg" } width="232" height="232"
+                        alt="QR code of this page\u{2019}s address";
+                    figcaption { "This page on a phone or TV" }
                 }
             }
-            @if frame.is_owners() { (tend(frame, item, &base)) }
         }
-    })
+    }
 }
 
 fn in_a_browser(page: &Page<'_>) -> &'static str {
@@ -120,7 +141,6 @@ fn in_a_browser(page: &Page<'_>) -> &'static str {
             "Press Play above: it starts at once, and you can jump about in it. Or press Download \
              and keep it."
         }
-        None if page.detail.torrent.bytes == 0 => "As soon as it is known what it is.",
         None => "Press Download and keep it.",
     }
 }
@@ -239,18 +259,7 @@ fn tend(frame: &Frame<'_>, item: &Item, base: &str) -> Markup {
                     button { (verb) }
                     p.hint { (hint) }
                 }
-                form method="post" action={ (base) "/move" } {
-                    (frame.hidden())
-                    label for="to" { "Move to another folder" }
-                    div.row {
-                        div.field {
-                            input.code #to name="to" required value=(folder) autocomplete="off"
-                                spellcheck="false";
-                        }
-                        button { "Move" }
-                    }
-                    p.hint { "It keeps its link, and is sent meanwhile." }
-                }
+                @if item.bytes > 0 { (moved(frame, base, folder)) }
                 details.confirm {
                     summary { "Remove\u{2026}" }
                     form method="post" action={ (base) "/remove" } {
@@ -268,6 +277,23 @@ fn tend(frame: &Frame<'_>, item: &Item, base: &str) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+fn moved(frame: &Frame<'_>, base: &str, folder: &str) -> Markup {
+    html! {
+        form method="post" action={ (base) "/move" } {
+            (frame.hidden())
+            label for="to" { "Move to another folder" }
+            div.row {
+                div.field {
+                    input.code #to name="to" required value=(folder) autocomplete="off"
+                        spellcheck="false";
+                }
+                button { "Move" }
+            }
+            p.hint { "It keeps its link, and is sent meanwhile." }
         }
     }
 }

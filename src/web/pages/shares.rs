@@ -120,7 +120,7 @@ fn facts(page: &Page<'_>) -> Markup {
                     @if page.volumes.is_empty() { p { "Nothing lies on one yet." } }
                     @for volume in page.volumes.iter().take(4) {
                         p {
-                            (volume.name) ": "
+                            (volume.at.display()) ": "
                             @match volume.free_bytes {
                                 Some(free) => { (size(free)) " free" }
                                 None => { (volume.state.word()) }
@@ -223,6 +223,8 @@ fn row(frame: &Frame<'_>, item: &Item) -> Markup {
                             " of " (size(item.wanted_bytes))
                         }
                         span data-live="percent" { (percent) " %" }
+                    } @else if item.bytes == 0 {
+                        span { "not known yet what it is" }
                     } @else {
                         span { (size(item.bytes)) }
                     }

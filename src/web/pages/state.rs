@@ -18,6 +18,8 @@ pub struct Page<'p> {
     pub caps: [String; 2],
     /// What it said last.
     pub log: Vec<String>,
+    /// A password can be chosen here; whether one was.
+    pub password: Option<bool>,
     /// Who has claimed it.
     pub devices: Vec<String>,
 }
@@ -122,13 +124,13 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                             tr {
                                 th scope="row" { (volume.name) }
                                 td.code { (volume.path) } td { (volume.state) }
-                                td {
+                                td data-th="free" {
                                     @match volume.free_bytes {
                                         Some(free) => { (size(free)) }
                                         None => "not known",
                                     }
                                 }
-                                td { (volume.torrents) }
+                                td data-th="shares" { (volume.torrents) }
                             }
                         }
                     }
@@ -150,6 +152,9 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     }
                 }
             }
+            @if let Some(is_chosen) = page.password.filter(|_| frame.is_owners()) {
+                (password(frame, is_chosen))
+            }
             section.wrap aria-labelledby="s7" {
                 h2 #s7 { "For programs" }
                 p {
@@ -159,6 +164,31 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
             }
         }
     })
+}
+
+fn password(frame: &Frame<'_>, is_chosen: bool) -> Markup {
+    html! {
+        section.wrap aria-labelledby="s9" {
+            h2 #s9 { "A password" }
+            form method="post" action="/password" {
+                (frame.hidden())
+                label for="password" {
+                    @if is_chosen { "Another password" } @else { "Choose a password" }
+                }
+                div.row {
+                    div.field {
+                        input #password name="password" type="password" maxlength="200"
+                            autocomplete="new-password" aria-describedby="password-hint";
+                    }
+                    button.main { "Set" }
+                }
+                p.hint #password-hint {
+                    "Ten letters or more. It does as well as the secret, and is easier to remember. \
+                    With nothing here there is none."
+                }
+            }
+        }
+    }
 }
 
 fn limits(frame: &Frame<'_>, page: &Page<'_>) -> Markup {
