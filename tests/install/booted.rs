@@ -18,11 +18,13 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         cd "$0"
         mkdir upper work root
         mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work none root
-        rm -rf root/etc/systemd/system/*.wants
+        # What this system starts, and what forbids packages to start anything.
+        rm -rf root/etc/systemd/system/*.wants root/usr/sbin/policy-rc.d
         mount --bind /proc root/proc
         chroot root dpkg --no-triggers -i "{package}" >/dev/null
         umount root/proc
         cp "{look}" root/look.sh
+        cp "{package}" root/perennial.deb
         sh -eu "{before}" "{repository}/scripts/package/content.conf"
         timeout --foreground 90 systemd-nspawn --quiet -D root --private-network --boot \
             --register=no --keep-unit systemd.unit=multi-user.target \
@@ -51,7 +53,8 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         "a home that was not named: refused",
         "what is mounted later arrives",
         "killed, it is back: disk.mkv film group.mkv home.mkv new song",
-        "stopped: inactive",
+        "installed again: active, disk.mkv film group.mkv home.mkv new song",
+        "removed: inactive",
     ] {
         assert!(said.lines().any(|line| line == expected), "{expected}: {said}");
     }
@@ -151,6 +154,9 @@ perennial add /home/you/secret || echo "a home that was not named: refused"
 kill -9 "$(show MainPID)"
 sleep 1
 echo "killed, it is back: $(shares 6)"
-systemctl stop perennial
-echo "stopped: $(show ActiveState)"
+before=$(show MainPID)
+dpkg --no-triggers -i /perennial.deb >/dev/null </dev/null
+[ "$(show MainPID)" != "$before" ] && echo "installed again: $(show ActiveState), $(shares 6)"
+dpkg --no-triggers -r perennial >/dev/null
+echo "removed: $(show ActiveState)"
 "#;
