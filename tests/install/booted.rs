@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 /// With the drop-in that the package has an example of: content below a home that is shut, content
-/// of a group, and a folder of that group to fetch into; and with everything that the unit forbids.
+/// of a group, a disk that comes later, and a folder to fetch into; and with everything that the unit forbids.
 #[test]
 fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
     let (_folder, package) = package("amd64");
@@ -18,11 +18,13 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         cd "$0"
         mkdir upper work root
         mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work none root
-        rm -rf root/etc/systemd/system/*.wants
+        # What this system starts, and what forbids packages to start anything.
+        rm -rf root/etc/systemd/system/*.wants root/usr/sbin/policy-rc.d
         mount --bind /proc root/proc
         chroot root dpkg --no-triggers -i "{package}" >/dev/null
         umount root/proc
         cp "{look}" root/look.sh
+        cp "{package}" root/perennial.deb
         sh -eu "{before}" "{repository}/scripts/package/content.conf"
         timeout --foreground 90 systemd-nspawn --quiet -D root --private-network --boot \
             --register=no --keep-unit systemd.unit=multi-user.target \
@@ -49,8 +51,10 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         "shares: film group.mkv home.mkv new",
         "fetched",
         "a home that was not named: refused",
-        "killed, it is back: film group.mkv home.mkv new song",
-        "stopped: inactive",
+        "what is mounted later arrives",
+        "killed, it is back: disk.mkv film group.mkv home.mkv new song",
+        "installed again: active, disk.mkv film group.mkv home.mkv new song",
+        "removed: inactive",
     ] {
         assert!(said.lines().any(|line| line == expected), "{expected}: {said}");
     }
@@ -58,7 +62,7 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
 
 /// What is there before it is started. Its argument is the example of a drop-in.
 const BEFORE: &str = r#"
-mkdir -p root/srv/share root/srv/group root/srv/fetched root/home/me/Videos root/home/you
+mkdir -p root/mnt/disk root/srv/share root/srv/group root/srv/fetched root/home/me/Videos root/home/you
 echo film >root/srv/share/film
 echo home >root/home/me/Videos/home.mkv
 echo you >root/home/you/secret
@@ -80,6 +84,8 @@ folder = "/srv/share"
 folder = "/srv/group"
 [[share]]
 folder = "/home/me/Videos"
+[[share]]
+folder = "/mnt/disk"
 [fetch]
 into = "/srv/fetched"
 TOML
@@ -136,11 +142,21 @@ for i in $(seq 100); do
     sleep 0.1
 done
 cmp /tmp/song /srv/fetched/song && echo fetched
+mount -t tmpfs none /mnt/disk
+echo disk >/mnt/disk/disk.mkv
+for i in $(seq 50); do
+    perennial stats | grep -q "something that was mounted" && break
+    sleep 0.1
+done
+perennial stats | grep -q "something that was mounted" && echo "what is mounted later arrives"
 perennial add /home/you/secret || echo "a home that was not named: refused"
 
 kill -9 "$(show MainPID)"
 sleep 1
-echo "killed, it is back: $(shares 5)"
-systemctl stop perennial
-echo "stopped: $(show ActiveState)"
+echo "killed, it is back: $(shares 6)"
+before=$(show MainPID)
+dpkg --no-triggers -i /perennial.deb >/dev/null </dev/null
+[ "$(show MainPID)" != "$before" ] && echo "installed again: $(show ActiveState), $(shares 6)"
+dpkg --no-triggers -r perennial >/dev/null
+echo "removed: $(show ActiveState)"
 "#;
