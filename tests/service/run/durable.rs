@@ -29,7 +29,7 @@ struct Done {
     makes: bool,
 }
 
-const TRACED: &str = "trace=openat,write,writev,pwrite64,pwritev,pwritev2,copy_file_range,sendfile,\
+const TRACED: &str = "trace=?open,openat,write,writev,pwrite64,pwritev,pwritev2,copy_file_range,sendfile,\
                       ftruncate,fallocate,fsync,fdatasync,rename,renameat,renameat2";
 
 impl Trace {
@@ -135,7 +135,7 @@ impl Done {
             return None;
         }
         let mut paths = Vec::new();
-        let is_open = name == "openat";
+        let is_open = name.starts_with("open");
         if name.starts_with("rename") || is_open {
             paths.extend(arguments.split('"').skip(1).step_by(2).map(String::from));
         } else {
