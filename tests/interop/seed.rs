@@ -65,8 +65,9 @@ impl Seed {
             let line = seed.next_event(deadline);
             match text(&line, "event").as_deref() {
                 Some("share") => seed.shares.push(share(&line, paths)),
+                Some("page") => {}
                 Some("ready") => break,
-                _ => panic!("neither a share nor ready: {line}\n{}", seed.last_words()),
+                _ => panic!("neither a share, a page nor ready: {line}\n{}", seed.last_words()),
             }
         }
         assert_eq!(seed.shares.len(), paths.len(), "each path is one torrent");
