@@ -177,7 +177,7 @@ mod tests {
             let now = Instant::from_millis(slot.into());
             let mut member = Member::new(TorrentSlot(0), address, id, true, now);
             member.interested = true;
-            roster.admit(PeerSlot(slot), member, now).unwrap();
+            roster.admit(PeerSlot(slot), member, PeerId::default(), now).unwrap();
         }
         test(&mut roster);
     }

@@ -316,7 +316,7 @@ impl<'m, F: Fetching> Swarm<'m, F> {
         }
         let torrent = member.torrent;
         member.reciprocal = F::FETCHES && self.fetcher.is_fetched(torrent);
-        self.roster.admit(slot, member, now)?;
+        self.roster.admit(slot, member, self.identity.peer_id, now)?;
         self.fetcher.greet(slot, torrent, now);
         if F::FETCHES && self.torrent(torrent).have == Have::All {
             let of = |(other, member): &(PeerSlot, &Member)| {

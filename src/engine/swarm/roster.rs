@@ -93,6 +93,11 @@ impl Member {
             nudged: false,
         }
     }
+
+    /// We went to it, and it did not come to us.
+    fn is_dialled(&self) -> bool {
+        self.listen_port == self.address.port()
+    }
 }
 
 /// Who counts as one where an address may have only so many connections: over IPv6 the network of
@@ -124,15 +129,28 @@ impl<'m> Roster<'m> {
         Roster { members, nudged, nudged_count: 0, count: 0, limits }
     }
 
-    /// Lets a peer in, or says why not. See [`Swarm::join`](super::Swarm::join).
-    pub fn admit(&mut self, slot: PeerSlot, member: Member, now: Instant) -> Result<(), Refused> {
+    /// Lets a peer in, or says why not; `own` is what we call ourselves. See [`Swarm::join`](super::Swarm::join).
+    pub fn admit(
+        &mut self,
+        slot: PeerSlot,
+        member: Member,
+        own: PeerId,
+        now: Instant,
+    ) -> Result<(), Refused> {
         let same_address = |other: &Member| other.address.ip() == member.address.ip();
         let twice =
             |other: &Member| other.torrent == member.torrent && other.peer_id == member.peer_id;
         let known = self.slots().find(|(_, other)| same_address(other) && twice(other));
-        if let Some((known, other)) = known.map(|(slot, other)| (slot, other.last_sent)) {
-            // One that took something of late is alive; else it left without a word and is back.
-            if now.since(other) < TWICE_MS {
+        if let Some((known, other)) = known {
+            let crossed =
+                other.is_dialled() != member.is_dialled() && now.since(other.joined) < CROSSED_MS;
+            // Two that dial each other at once both keep the one of the greater name's. Else one that
+            // took something of late is alive, or it left without a word and is back.
+            let is_kept = match crossed {
+                true => member.is_dialled() == (own.0 > member.peer_id.0),
+                false => now.since(other.last_sent) >= TWICE_MS,
+            };
+            if !is_kept {
                 return Err(Refused::Twice);
             }
             self.end(known, Farewell::MadeRoom);
@@ -273,6 +291,9 @@ impl<'m> Roster<'m> {
     }
 }
 
+/// Two connections between the same two within this have crossed.
+const CROSSED_MS: u64 = 5_000;
+
 /// A peer that comes back is believed to have gone when nothing went to it for so long.
 const TWICE_MS: u64 = 30_000;
 
@@ -290,5 +311,37 @@ mod tests {
         assert_ne!(crowd("2001:db8::1"), crowd("2001:db8:0:1::1"));
         assert_ne!(crowd("192.0.2.1"), crowd("192.0.2.2"));
         assert_eq!(crowd("192.0.2.1"), crowd("::ffff:192.0.2.1"));
+    }
+
+    #[test]
+    fn of_two_connections_that_cross_both_ends_keep_the_same_one() {
+        let (low, high) = (PeerId([1; 20]), PeerId([2; 20]));
+        let at = Instant::from_millis;
+        // Whether the end called `own` keeps the one that was dialled by the end called `dialler`,
+        // whichever of the two is there first.
+        let keeps = |own: PeerId, other: PeerId, dialler: PeerId, is_first: bool| {
+            let mut members = [const { None }; 2];
+            let mut nudged = [PeerSlot(0); 2];
+            let limits = SwarmLimits { peers_max: 2, unchoked_max: 2, per_address_max: 2 };
+            let mut roster = Roster::new(&mut members, &mut nudged, limits);
+            let connection = |dialled: bool| {
+                let address =
+                    SocketAddr::from(([10, 0, 0, 1], if dialled { 6_881 } else { 40_000 }));
+                let mut member = Member::new(TorrentSlot(0), address, other, true, at(1));
+                member.listen_port = if dialled { 6_881 } else { 0 };
+                member
+            };
+            let meant = dialler == own;
+            let (first, second) = if is_first { (meant, !meant) } else { (!meant, meant) };
+            roster.admit(PeerSlot(0), connection(first), own, at(1)).unwrap();
+            let admitted = roster.admit(PeerSlot(1), connection(second), own, at(9));
+            if is_first { admitted.is_err() } else { admitted.is_ok() }
+        };
+        for is_first in [true, false] {
+            for (own, other) in [(low, high), (high, low)] {
+                assert!(keeps(own, other, high, is_first));
+                assert!(!keeps(own, other, low, is_first));
+            }
+        }
     }
 }
