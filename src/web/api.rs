@@ -64,8 +64,7 @@ struct Secret {
 impl Web<'_, '_, '_> {
     /// What only looks.
     pub(super) async fn api_look(&self, ask: &Ask, parts: &[&str]) -> Answer {
-        let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
-        let max = number("max").unwrap_or(50).clamp(1, ITEMS_MAX) as u32;
+        let max = ask.head.number("max").unwrap_or(50).clamp(1, ITEMS_MAX) as u32;
         let request = match *parts {
             ["openapi.json"] => {
                 return Ok(Reply::new(Status::OK, JSON, Body::Fixed(OPENAPI)));
@@ -75,12 +74,12 @@ impl Web<'_, '_, '_> {
             ["stats"] => Request::Stats,
             ["torrents"] => {
                 let filter = ask.head.asked("filter").unwrap_or_default();
-                Request::List(List { filter, after: number("after"), max })
+                Request::List(List { filter, after: ask.head.number("after"), max })
             }
             ["torrents", hash] => {
                 let Some(info_hash) = hash_of(hash) else { return Err(no_such_page()) };
                 let what = What::of(&info_hash);
-                let after = number("after");
+                let after = ask.head.number("after");
                 Request::Show(crate::service::control::message::Show { what, after, max })
             }
             _ => return Err(no_such_page()),

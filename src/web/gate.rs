@@ -14,6 +14,7 @@
 
 use super::head::Head;
 use super::reply::{Reply, Status};
+use crate::engine::swarm::roster::crowd_of;
 use crate::engine::units::Instant;
 use crate::service::lan::Lan;
 use crate::service::options::{Readers, WebOptions};
@@ -158,7 +159,7 @@ impl Gate {
 
     /// How long nothing is heard from an address.
     pub fn wait_ms(&self, address: IpAddr, now: Instant) -> u64 {
-        let address = neighbourhood(address);
+        let address = crowd_of(address);
         let guessers = self.guessers.borrow();
         let found = guessers.iter().find(|guesser| guesser.address == address);
         found.map_or(0, |guesser| if guesser.next > now { guesser.next.since(now) } else { 0 })
@@ -166,7 +167,7 @@ impl Gate {
 
     /// A secret was wrong: the next one from there is heard later, twice as late each time.
     pub fn note_wrong(&self, address: IpAddr, now: Instant) {
-        let address = neighbourhood(address);
+        let address = crowd_of(address);
         let mut guessers = self.guessers.borrow_mut();
         let at = guessers.iter().position(|guesser| guesser.address == address);
         let at = at.unwrap_or_else(|| {
@@ -189,7 +190,7 @@ impl Gate {
 
     /// A secret was right.
     pub fn note_right(&self, address: IpAddr) {
-        let address = neighbourhood(address);
+        let address = crowd_of(address);
         self.guessers.borrow_mut().retain(|guesser| guesser.address != address);
     }
 }
@@ -213,14 +214,6 @@ fn without_port(host: &str) -> &str {
             front
         }
         _ => host,
-    }
-}
-
-/// Who can change an address at will within is one: of IPv6 a network.
-pub fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
     }
 }
 

@@ -188,6 +188,11 @@ impl Head {
         value_of(self.query.as_bytes(), name)
     }
 
+    /// A number of the query.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.asked(name)?.parse().ok()
+    }
+
     /// Whether a word stands in the query, with or without a value.
     pub fn is_asked(&self, name: &str) -> bool {
         self.asked(name).is_some()

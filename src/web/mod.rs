@@ -49,6 +49,7 @@ mod shares;
 mod upload;
 mod zip;
 
+use crate::engine::swarm::roster::crowd_of;
 use crate::service::steward::Steward;
 use async_io::Async;
 use gate::Gate;
@@ -153,7 +154,7 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, address)) => {
-                    let (address, from) = (address.ip(), gate::neighbourhood(address.ip()));
+                    let (address, from) = (address.ip(), crowd_of(address.ip()));
                     let connected = web.connected.borrow();
                     let of_its = connected.iter().filter(|other| **other == from).count();
                     let is_greedy = !address.is_loopback() && of_its >= connections_max / 2;

@@ -48,7 +48,7 @@ impl Web<'_, '_, '_> {
     pub(super) async fn box_page(&self, ask: &Ask) -> Answer {
         let place = self.page_place()?;
         let filter = ask.head.asked("q").unwrap_or_default().trim().to_string();
-        let after = ask.head.asked("after").and_then(|after| after.parse().ok());
+        let after = ask.head.number("after");
         let list = List { filter: filter.clone(), after, max: SHARES_A_PAGE };
         let is_owner = ask.visitor.is_owner();
         let answered = match self.ask(Request::List(list)).await {
@@ -132,8 +132,7 @@ impl Web<'_, '_, '_> {
     /// The page of a share.
     pub(super) async fn share_page(&self, ask: &Ask, info_hash: InfoHash) -> Answer {
         let place = self.page_place()?;
-        let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
-        let (after, play) = (number("after"), number("play"));
+        let (after, play) = (ask.head.number("after"), ask.head.number("play"));
         // The page of files that has the one which is to be played.
         let after = after.or(play.map(|play| play - play % u64::from(FILES_A_PAGE)));
         let after = after.filter(|after| *after > 0);
@@ -209,7 +208,7 @@ impl Web<'_, '_, '_> {
     /// What is known of a share, in words for programs.
     async fn share_words(&self, ask: &Ask, info_hash: InfoHash, end: &str) -> Answer {
         let place = self.page_place()?;
-        let after = ask.head.asked("after").and_then(|after| after.parse().ok());
+        let after = ask.head.number("after");
         let answered = match self.detail(info_hash, after, FILES_A_PAGE).await {
             Ok(answered) => answered,
             Err(refusal) => return Err(Reply::refused(Status::GONE, &refusal)),

@@ -101,10 +101,9 @@ impl Web<'_, '_, '_> {
         ask: &Ask,
         name: &str,
     ) -> Result<(), Reply> {
-        let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
         let slot = self.slot(ask, name)?;
         let _turn = self.turn_of(&slot)?;
-        let (Some(at), Some(of)) = (number("at"), number("of")) else {
+        let (Some(at), Some(of)) = (ask.head.number("at"), ask.head.number("of")) else {
             let words = "say where the slice begins and how long the file is: ?at=0&of=1000";
             return Err(Reply::words(Status::BAD_REQUEST, words));
         };
@@ -168,8 +167,8 @@ impl Web<'_, '_, '_> {
         match objection {
             None => {
                 // Of two files of one name each goes on where it was itself.
-                let number = |name| ask.head.asked(name).and_then(|text| text.parse::<u64>().ok());
-                let (of, tag) = (number("of").unwrap_or(0), number("tag").unwrap_or(0));
+                let (of, tag) =
+                    (ask.head.number("of").unwrap_or(0), ask.head.number("tag").unwrap_or(0));
                 let part = folder.join(std::format!(".{name}.{of:x}-{tag:x}.part"));
                 Ok(Slot { whole: folder.join(name), part })
             }

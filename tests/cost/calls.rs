@@ -48,9 +48,20 @@ pub fn strace(trace: &str) -> [&str; 7] {
 
 /// Fetches the share of a program that is traced, ends it, and counts calls for each MiB.
 pub fn count(program: Program, trace: &Path, connections: usize, depth: usize) -> f64 {
+    count_from(program, trace, 0, connections, depth)
+}
+
+/// The same, without what stands in the trace before a byte of it: what a start costs.
+pub fn count_from(
+    program: Program,
+    trace: &Path,
+    from: usize,
+    connections: usize,
+    depth: usize,
+) -> f64 {
     fetch(&program, connections, depth, 1);
     let totals = program.stop_own(Signal::INT);
-    let counted = Counted::read(trace);
+    let counted = Counted::read(trace, from);
     counted.say(connections, &totals);
     let ratio = counted.read_bytes as f64 / totals.sent_bytes as f64;
     assert!(ratio <= 1.15, "{ratio:.3} bytes read for each byte sent");
@@ -68,9 +79,10 @@ struct Counted {
 }
 
 impl Counted {
-    fn read(trace: &Path) -> Counted {
+    fn read(trace: &Path, from: usize) -> Counted {
         let text = std::fs::read_to_string(trace).expect("strace has written its trace");
         let begun = text.find(r#"\"event\":\"ready\""#).expect("it said that it is ready");
+        let begun = begun.max(from);
         let ended = text.find("--- SIGINT").expect("it was told to stop");
         let mut counted = Counted { by_name: BTreeMap::new(), read_bytes: 0 };
         // The rest of the line that says ready belongs to the start.

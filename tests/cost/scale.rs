@@ -223,10 +223,9 @@ fn run(program: &str, arguments: &[&Path]) {
 #[test]
 fn what_serving_costs_is_the_same_with_ten_thousand_torrents() {
     let library = Library::new(10_000);
-    // On a disk: what lies in memory alone is read by lanes. Long enough that what a start costs, which
-    // tells the LAN of some of the library, is little beside it.
+    // On a disk: what lies in memory alone is read by lanes.
     let disk = Folder::new("film");
-    let film = crate::film(&disk, 192 << 20);
+    let film = crate::film(&disk, 64 << 20);
     let share = format!("[[share]]\npath = \"{}\"\n", film.display());
     // Hashed before.
     let (call, _) = library.call(&share);
@@ -244,7 +243,10 @@ fn what_serving_costs_is_the_same_with_ten_thousand_torrents() {
         let (call, _) = library.call(&share);
         let mut program = call.under(&crate::calls::strace(&path)).start();
         program.shares.push(share_of(&torrent));
-        fewest = fewest.min(crate::calls::count(program, &trace, 1, 500));
+        // Once in each life the LAN is told of some of the library, at its start.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let from = std::fs::metadata(&trace).unwrap().len() as usize;
+        fewest = fewest.min(crate::calls::count_from(program, &trace, from, 1, 500));
         if fewest <= 20.0 {
             return;
         }
