@@ -5,7 +5,7 @@ use super::head::{self, HEAD_BYTES_MAX, Head, Malformed, Method};
 use super::reply::{Body, Reply, Status};
 use async_io::Async;
 use log::debug;
-use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::sockopt::{set_tcp_cork, set_tcp_nodelay};
 use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::boxed::Box;
@@ -32,7 +32,7 @@ pub struct Connection {
 impl Web<'_, '_, '_> {
     /// Answers one connection until it is over.
     pub async fn attend(&self, stream: Async<TcpStream>, address: IpAddr, is_crowded: bool) {
-        // A head and the file behind it are two calls; neither waits for the other's packet.
+        // What is said is all that there is to say: nothing waits for more of it.
         let _ = set_tcp_nodelay(&stream, true);
         let mut connection = Connection {
             stream: Arc::new(stream),
@@ -202,11 +202,17 @@ impl Web<'_, '_, '_> {
             Body::Fixed(text) if !is_head => front.push_str(text),
             _ => {}
         }
+        let is_file = matches!(reply.body, Body::File(_)) && !is_head;
+        // A head and the file behind it are many calls, and leave in full packets.
+        let _ = is_file.then(|| set_tcp_cork(stream, true));
         self.write(stream, front.as_bytes()).await?;
         drop(front);
         match &reply.body {
             _ if is_head => Ok(()),
-            Body::File(sent) => self.send_file(stream, sent).await,
+            Body::File(sent) => {
+                self.send_file(stream, sent).await?;
+                Ok(set_tcp_cork(stream, false)?)
+            }
             // Each has a place of its own, so that who is sent a file holds no room for them.
             Body::Zip(zip) => Box::pin(self.send_zip(stream, zip)).await,
             Body::Events => Box::pin(self.send_events(stream)).await,

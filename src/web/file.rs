@@ -313,7 +313,7 @@ fn broken() -> Reply {
 }
 
 /// Given to the kernel in one call.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: u64 = 2 << 20;
 
 /// Between two looks whether a file is what it was.
 const LOOK_BYTES: u64 = 4 << 20;
