@@ -8,9 +8,11 @@
 //! Down, TCP does the rest: what is not read fills the peer's window, and it waits.
 
 use super::Service;
+use super::control::what::hex;
 use crate::engine::limits::BLOCK_BYTES;
 use crate::engine::swarm::bucket::Bucket;
-use crate::engine::units::{Deadline, Instant, TorrentSlot};
+use crate::engine::units::{Deadline, InfoHash, Instant, TorrentSlot};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::vec::Vec;
 
@@ -35,11 +37,25 @@ pub struct CapOptions {
 }
 
 impl CapOptions {
-    /// Whether a peer's traffic is capped at all.
-    pub fn hold_for(&self, in_the_house: bool) -> bool {
-        let none = CapOptions { lan: self.lan, ..CapOptions::default() };
-        *self != none && (self.lan || !in_the_house)
+    /// Whether there are any.
+    fn are_any(&self) -> bool {
+        *self != CapOptions { lan: self.lan, ..CapOptions::default() }
     }
+}
+
+/// A cap on one torrent alone, in bytes a second; nothing where that of all torrents holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Which.
+    #[serde(with = "hex")]
+    pub info_hash: InfoHash,
+    /// What may be sent of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<u64>,
+    /// What may be read of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<u64>,
 }
 
 /// One way of the traffic.
@@ -49,12 +65,37 @@ pub struct Caps {
 }
 
 impl Service<'_> {
-    /// Other caps hold from now on.
-    pub fn set_caps(&self, caps: CapOptions) {
+    /// Other caps hold from now on, and those of some torrents alone.
+    pub fn set_caps(&self, caps: CapOptions, limits: Vec<Limit>) {
         let now = self.clock.now();
         self.caps.set(caps);
         self.up.set(caps.up, now);
         self.down.set(caps.down, now);
+        for limit in &limits {
+            let slot = self.swarm.borrow().find(&limit.info_hash.on_the_wire());
+            slot.inspect(|slot| self.hold(*slot, caps, Some(limit)));
+        }
+        *self.limits.borrow_mut() = limits;
+    }
+
+    /// A torrent has come to a place: what holds of it holds there from now on.
+    pub fn hold_to_limit(&self, slot: TorrentSlot, info_hash: &InfoHash) {
+        let limits = self.limits.borrow();
+        let own = limits.iter().find(|limit| limit.info_hash == *info_hash);
+        self.hold(slot, self.caps.get(), own);
+    }
+
+    fn hold(&self, slot: TorrentSlot, caps: CapOptions, own: Option<&Limit>) {
+        let now = self.clock.now();
+        let (up, down) = own.map_or((None, None), |limit| (limit.up, limit.down));
+        self.up.set_each(slot, up.or(caps.up.each), now);
+        self.down.set_each(slot, down.or(caps.down.each), now);
+    }
+
+    /// Whether what is sent to somebody, and read from there, is capped at all.
+    pub fn is_capped(&self, in_the_house: bool) -> bool {
+        let caps = self.caps.get();
+        (caps.are_any() || !self.limits.borrow().is_empty()) && (caps.lan || !in_the_house)
     }
 }
 
@@ -69,6 +110,11 @@ impl Caps {
     fn set(&self, rates: Rates, now: Instant) {
         self.all.borrow_mut().set_rate(rates.all, now);
         self.each.borrow_mut().iter_mut().for_each(|each| each.set_rate(rates.each, now));
+    }
+
+    /// Another rate of one torrent.
+    fn set_each(&self, torrent: TorrentSlot, rate: Option<u64>, now: Instant) {
+        self.each.borrow_mut()[torrent.index()].set_rate(rate, now);
     }
 
     /// How many bytes of a torrent may go now, a block at least, or when to ask again.
@@ -117,8 +163,11 @@ mod tests {
         assert!(caps.allowance(TorrentSlot(0), now).is_err_and(|due| due.at > now));
 
         let up = CapOptions { up: Rates { all: Some(1), each: None }, ..CapOptions::default() };
-        assert!(up.hold_for(false) && !up.hold_for(true));
-        assert!(CapOptions { lan: true, ..up }.hold_for(true));
-        assert!(!CapOptions { lan: true, ..CapOptions::default() }.hold_for(false));
+        assert!(up.are_any());
+        assert!(!CapOptions { lan: true, ..CapOptions::default() }.are_any());
+        caps.set_each(TorrentSlot(1), Some(1 << 20), now);
+        let later = now.after(60_000);
+        let allowed = |torrent| caps.allowance(TorrentSlot(torrent), later).ok();
+        assert!(allowed(1) > allowed(0));
     }
 }

@@ -43,6 +43,32 @@ pub fn find(content: &Content, path: &str) -> Result<Option<Found>, ContentError
     Ok(None)
 }
 
+/// All files of a torrent together, but those that only fill up a piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measure {
+    /// How many there are.
+    pub files: u64,
+    /// How long their paths are below the torrent's root, in bytes.
+    pub path_bytes: u64,
+    /// How long they are.
+    pub bytes: u64,
+}
+
+/// Measures the files of a torrent. May sleep: on a lane.
+pub fn measure(content: &Content) -> io::Result<Measure> {
+    let mut all = Measure::default();
+    for index in 0..content.file_count {
+        let extent = extent(content, index).map_err(as_it_is)?;
+        let extent = extent.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if !extent.padding {
+            all.files += 1;
+            all.path_bytes += content.path_of(&extent)?.len() as u64;
+            all.bytes += extent.span.length;
+        }
+    }
+    Ok(all)
+}
+
 /// What the extent map says of one file.
 pub fn extent(content: &Content, index: u32) -> Result<Option<Extent>, ContentError> {
     let mut source = FileSource(&content.extents);
@@ -83,6 +109,11 @@ pub enum Errand {
         content: Arc<Content>,
         /// Its path.
         path: String,
+    },
+    /// [`measure`].
+    Measure {
+        /// What.
+        content: Arc<Content>,
     },
     /// [`send`].
     Send {
@@ -143,6 +174,8 @@ pub enum Errand {
 pub enum Outcome {
     /// Of [`Errand::Find`].
     Found(Result<Option<Found>, ContentError>),
+    /// Of [`Errand::Measure`].
+    Measured(io::Result<Measure>),
     /// Of [`Errand::Send`].
     Sent(io::Result<usize>),
     /// Of [`Errand::Password`], chosen.
@@ -160,6 +193,7 @@ impl Errand {
     pub fn run(self) -> Outcome {
         match self {
             Errand::Find { content, path } => Outcome::Found(find(&content, &path)),
+            Errand::Measure { content } => Outcome::Measured(measure(&content)),
             Errand::Send { stream, file, at, bytes } => {
                 Outcome::Sent(send(&stream, &file, at, bytes))
             }

@@ -65,6 +65,7 @@ pub mod remembered;
 pub mod report;
 pub mod rest;
 pub mod scrub;
+pub mod settings;
 pub mod share;
 pub mod shelf_file;
 pub mod state;
@@ -89,7 +90,7 @@ pub use refusal::Refusal;
 use crate::engine::swarm::fetch::Fetcher;
 use crate::engine::swarm::fetch::store::{self as fetched, Verdict};
 use crate::engine::units::{Deadline, PeerSlot, TorrentSlot};
-use caps::{CapOptions, Caps};
+use caps::{CapOptions, Caps, Limit};
 use clock::Clock;
 use disk::Disk;
 use lan::Lan;
@@ -150,6 +151,8 @@ pub struct Service<'m> {
     pub down: Caps,
     /// For whom that holds.
     pub caps: Cell<CapOptions>,
+    /// Caps on some torrents alone.
+    pub limits: RefCell<Vec<Limit>>,
     /// Web servers that have content of what is fetched.
     pub webseeds: webseed::WebSeeds,
     /// What one read from a socket is given.

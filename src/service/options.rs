@@ -12,6 +12,7 @@ use super::fetch::open::{self, Taken};
 use super::report::Report;
 use super::share::{Progress, Share, Wish, Workshop};
 use log::warn;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::string::String;
@@ -117,7 +118,8 @@ impl WebAt {
 }
 
 /// Who may look at a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Readers {
     /// Whoever is in the house.
     #[default]

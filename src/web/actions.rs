@@ -9,7 +9,7 @@ use super::reply::{self, Reply as Said, Status};
 use super::routes::{Ask, hash_of, no_such_page, not_here};
 use crate::engine::units::InfoHash;
 use crate::service::Refusal;
-use crate::service::caps::{CapOptions, Rates};
+use crate::service::caps::Limit;
 use crate::service::control::Request;
 use crate::service::control::answer::{
     Answer, Detail, FileItem, Item, Stats, TrackerItem, VolumeItem, WakeUps,
@@ -17,11 +17,13 @@ use crate::service::control::answer::{
 use crate::service::control::message::{Add, Move, Remove, Which};
 use crate::service::control::server::{Actions as _, Reply, Unanswered};
 use crate::service::control::what::What;
+use crate::service::options::Readers;
+use crate::service::settings::Settings;
 use crate::service::units::parse_rate;
 use serde::Serialize;
 use std::boxed::Box;
 use std::path::{Component, Path, PathBuf};
-use std::string::String;
+use std::string::{String, ToString as _};
 use std::vec::Vec;
 
 /// What was answered to a request.
@@ -128,7 +130,12 @@ impl Web<'_, '_, '_> {
         let value = |name: &str| value_of(&body, name).filter(|value| !value.trim().is_empty());
         let (request, back) = match *parts {
             ["leave"] => return Ok(self.leave(ask).await),
-            ["limits"] => return Ok(self.limit_form(ask, &body)),
+            ["settings"] => {
+                return match self.settings_form(ask, &body).await {
+                    Ok(()) => Ok(Said::redirect(Status::SEE_OTHER, "/box")),
+                    Err(refusal) => Err(self.refused_page(ask, &refusal)),
+                };
+            }
             ["password"] => return Ok(self.password(ask, &body).await),
             ["add"] => {
                 let link = value("link").unwrap_or_default();
@@ -148,6 +155,14 @@ impl Web<'_, '_, '_> {
                     _ => page,
                 };
                 match wish {
+                    "limit" => {
+                        let (up, down) = (value("up"), value("down"));
+                        let limited = self.limit(info_hash, up.as_deref(), down.as_deref()).await;
+                        return match limited {
+                            Ok(()) => Ok(Said::redirect(Status::SEE_OTHER, &back)),
+                            Err(refusal) => Err(self.refused_page(ask, &refusal)),
+                        };
+                    }
                     "pause" => (Request::Pause(Which { what }), back),
                     "resume" => (Request::Resume(Which { what }), back),
                     "move" => {
@@ -179,28 +194,49 @@ impl Web<'_, '_, '_> {
         Said::page(Status::REFUSED, html)
     }
 
-    /// Caps until the box is started again or its configuration read.
-    fn limit_form(&self, ask: &Ask, body: &[u8]) -> Said {
-        let rate = |name| parse_rate(&value_of(body, name).unwrap_or_default());
-        match (rate("up"), rate("down")) {
-            (Ok(up), Ok(down)) => {
-                self.limit(up, down);
-                Said::redirect(Status::SEE_OTHER, "/box")
-            }
-            (Err(problem), _) | (_, Err(problem)) => {
-                let remedy = "write 2MB/s, 500kB/s, 10mbit, or off";
-                self.refused_page(ask, &Refusal::new("the limit", problem, remedy))
-            }
-        }
+    /// Has settings changed.
+    pub(super) async fn set(
+        &self,
+        change: impl FnOnce(&mut Settings) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.steward.set(change).await?;
+        self.gate.heed(&self.steward.settings.borrow());
+        Ok(())
     }
 
-    /// Caps for the whole box.
-    pub(super) fn limit(&self, up: Option<u64>, down: Option<u64>) {
-        let service = self.steward.service;
-        let now = service.caps.get();
-        let up = Rates { all: up, ..now.up };
-        let down = Rates { all: down, ..now.down };
-        service.set_caps(CapOptions { up, down, ..now });
+    /// Caps and who may come, as a form has them. What is left empty follows the configuration.
+    async fn settings_form(&self, ask: &Ask, body: &[u8]) -> Result<(), Refusal> {
+        let typed = |name| value_of(body, name).map(|text| text.trim().to_string());
+        let (up, down) = (typed("up"), typed("down"));
+        let rates = [read_rate(up.as_deref())?, read_rate(down.as_deref())?];
+        let readers = typed("readers").map(|readers| Readers::parse(&readers)).transpose();
+        let readers = readers.map_err(|problem| {
+            Refusal::new("who may look", problem, "choose one of those on the page")
+        })?;
+        let outside = typed("owner-outside").is_some();
+        if outside != self.gate.lets_owner_in_from_outside() && !ask.visitor.in_house {
+            let problem = "is changed from inside the house only";
+            return Err(Refusal::new("coming in from outside", problem, "do it at home"));
+        }
+        self.set(|settings| {
+            [settings.up, settings.down] = rates.map(|rate| rate.map(Option::unwrap_or_default));
+            settings.readers = readers.or(settings.readers);
+            settings.owner_outside = Some(outside);
+            Ok(())
+        })
+        .await
+    }
+
+    /// A limit for one torrent.
+    pub(super) async fn limit(
+        &self,
+        info_hash: InfoHash,
+        up: Option<&str>,
+        down: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let [up, down] = [read_rate(up)?, read_rate(down)?].map(Option::flatten);
+        self.steward.detail(info_hash).await?;
+        self.set(|settings| settings.limit(Limit { info_hash, up, down })).await
     }
 
     /// Why nothing is put there over the page: it is none of the places for content that the
@@ -242,6 +278,13 @@ pub(super) fn only_links(add: &Add) -> Option<Refusal> {
     let problem = "is neither a magnet link nor the address of a .torrent";
     let remedy = "say `perennial add` on the box for what lies there";
     Some(Refusal::new(near.display(), problem, remedy))
+}
+
+/// A rate as somebody typed it: nothing where nothing was said, and nothing in that for no cap.
+pub(super) fn read_rate(text: Option<&str>) -> Result<Option<Option<u64>>, Refusal> {
+    let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let remedy = "write 2MB/s, 500kB/s, 10mbit, or off";
+    parse_rate(text).map(Some).map_err(|problem| Refusal::new("the limit", problem, remedy))
 }
 
 fn is_far(link: &str) -> bool {

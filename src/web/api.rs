@@ -4,15 +4,16 @@
 //! lists by their kind. A program brings its token as `Authorization: Bearer`, or is a page of ours.
 
 use super::Web;
-use super::actions::only_links;
+use super::actions::{only_links, read_rate};
 use super::connection::Connection;
 use super::reply::{Answer, Body, JSON, Reply, Status};
 use super::routes::{Ask, hash_of, no_such_page, not_here};
+use crate::engine::units::InfoHash;
 use crate::service::Refusal;
 use crate::service::control::Request;
 use crate::service::control::message::{Add, List, Move, Remove, Which};
 use crate::service::control::what::What;
-use crate::service::units::parse_rate;
+use crate::service::options::Readers;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -44,7 +45,17 @@ struct Removal {
     delete: bool,
 }
 
-/// Caps, as people write them.
+/// What is to be otherwise from now on.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wish {
+    up: Option<String>,
+    down: Option<String>,
+    readers: Option<Readers>,
+    owner_outside: Option<bool>,
+}
+
+/// Caps on one torrent, as people write them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
@@ -71,6 +82,12 @@ impl Web<'_, '_, '_> {
             }
             ["events"] => return self.events(),
             ["pulse"] => return Ok(Reply::json(Status::OK, &self.steward.pulse().await)),
+            ["settings"] if !ask.visitor.is_owner() => {
+                return Err(Reply::words(Status::UNCLAIMED, "settings are their owner's business"));
+            }
+            ["settings"] => {
+                return Ok(Reply::json(Status::OK, &*self.steward.settings.borrow()));
+            }
             ["stats"] => Request::Stats,
             ["torrents"] => {
                 let filter = ask.head.asked("filter").unwrap_or_default();
@@ -111,11 +128,12 @@ impl Web<'_, '_, '_> {
         let body = self.whole_body(connection, BODY_BYTES_MAX).await?;
         let request = match *parts {
             ["torrents"] => read::<Links>(&body).and_then(|links| links.request()),
-            ["limits"] => return self.api_limits(&body),
+            ["settings"] => return self.api_settings(ask, &body).await,
             ["torrents", hash, wish] => {
                 let Some(info_hash) = hash_of(hash) else { return Err(no_such_page()) };
                 let what = What::of(&info_hash);
                 match wish {
+                    "limit" => return self.api_limit(info_hash, &body).await,
                     "pause" => Ok(Request::Pause(Which { what })),
                     "resume" => Ok(Request::Resume(Which { what })),
                     "move" => read::<To>(&body).and_then(|To { to }| match self.bars_move(&to) {
@@ -140,10 +158,38 @@ impl Web<'_, '_, '_> {
         Ok(Reply::json(Status::OK, &answered))
     }
 
-    fn api_limits(&self, body: &[u8]) -> Answer {
-        let limits = read::<Limits>(body)?;
-        let rate = |text: &str| parse_rate(text).map_err(|problem| wrong(&problem));
-        self.limit(rate(&limits.up)?, rate(&limits.down)?);
+    async fn api_settings(&self, ask: &Ask, body: &[u8]) -> Answer {
+        let wish = read::<Wish>(body)?;
+        let [up, down] = [&wish.up, &wish.down].map(|text| text.as_deref());
+        let said = |text: Option<&str>| match text {
+            // Said to be nothing it follows the configuration again.
+            Some("") => Ok(Some(None)),
+            text => read_rate(text).map(|rate| rate.map(|rate| Some(rate.unwrap_or_default()))),
+        };
+        let [up, down] = [up, down].map(|text| said(text).map_err(|error| invalid(&error)));
+        let (up, down) = (up?, down?);
+        if wish.owner_outside.is_some() && !ask.visitor.in_house {
+            let words = "coming in from outside is changed from inside the house only";
+            return Err(Reply::words(Status::FORBIDDEN, words));
+        }
+        let set = self.set(|settings| {
+            settings.up = up.unwrap_or(settings.up);
+            settings.down = down.unwrap_or(settings.down);
+            settings.readers = wish.readers.or(settings.readers);
+            settings.owner_outside = wish.owner_outside.or(settings.owner_outside);
+            Ok(())
+        });
+        set.await.map_err(|refusal| refused(Status::REFUSED, &refusal))?;
+        Ok(Reply::json(Status::OK, &*self.steward.settings.borrow()))
+    }
+
+    async fn api_limit(&self, info_hash: InfoHash, body: &[u8]) -> Answer {
+        let Limits { up, down } = read::<Limits>(body)?;
+        for text in [&up, &down] {
+            read_rate(Some(text)).map_err(|error| invalid(&error))?;
+        }
+        let limited = self.limit(info_hash, Some(&up), Some(&down)).await;
+        limited.map_err(|refusal| refused(Status::REFUSED, &refusal))?;
         Ok(Reply::json(Status::OK, &json!({})))
     }
 
@@ -185,6 +231,10 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
 
 fn refused(status: Status, refusal: &Refusal) -> Reply {
     Reply::json(status, &json!({ "error": refusal }))
+}
+
+fn invalid(refusal: &Refusal) -> Reply {
+    wrong(&std::format!("{refusal}"))
 }
 
 fn wrong(problem: &str) -> Reply {

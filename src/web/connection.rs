@@ -1,8 +1,8 @@
 //! One connection: requests in, one after the other, and what is answered to each.
 
-use super::Web;
 use super::head::{self, HEAD_BYTES_MAX, Head, Malformed, Method};
 use super::reply::{Body, Reply, Status};
+use super::{Place, Web};
 use async_io::Async;
 use log::debug;
 use rustix::net::sockopt::{set_tcp_cork, set_tcp_nodelay};
@@ -53,6 +53,22 @@ impl Web<'_, '_, '_> {
         if connection.left > 0 {
             self.part_from(&mut connection).await;
         }
+    }
+
+    /// Tells somebody for whom there is no place that there is none.
+    pub(super) async fn show_the_door(&self, stream: Async<TcpStream>, _place: Place) {
+        let told = async {
+            // Not before something is asked: it would be lost with the question.
+            (&stream).read(&mut [0; DOOR_BYTES]).await?;
+            let reply = super::routes::crowded();
+            let mut said = reply.head(false);
+            if let Body::Text(words) = &reply.body {
+                said.push_str(words);
+            }
+            (&stream).write_all(said.as_bytes()).await?;
+            stream.get_ref().shutdown(Shutdown::Write)
+        };
+        let _ = self.in_time(told, DOOR_MS).await;
     }
 
     /// Lets somebody go who may still be sending a body. What is read no more is thrown away for a
@@ -266,6 +282,10 @@ const IDLE_MS: u64 = 60_000;
 
 /// The same for whoever has one of the last places, which are the owner's.
 const CROWDED_MS: u64 = 3_000;
+
+/// Who is shown the door has so long to ask for something, and so much of it is looked at.
+const DOOR_MS: u64 = 2_000;
+const DOOR_BYTES: usize = 1_024;
 
 /// Whoever is refused may send on for so long.
 const PARTING_MS: u64 = 1_000;

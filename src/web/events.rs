@@ -1,7 +1,8 @@
 //! What happens, as it happens (server-sent events).
 //!
 //! Every [`BEAT_MS`] the pulse of the box, and of the torrents on the air those that changed, no more
-//! than [`TORRENTS_MAX`], and once more those that are not on the air any more: so nobody who looks costs more than a few kilobytes a second.
+//! than [`TORRENTS_MAX`], and once more those that are not on the air any more: so nobody who looks
+//! costs more than a few kilobytes a second.
 
 use super::Web;
 use super::reply::{Answer, Body, Reply, Status};
@@ -36,8 +37,9 @@ impl Web<'_, '_, '_> {
                 event(&mut text, "torrent", torrent);
             }
             let is_there = |hash| now.iter().any(|torrent| torrent.info_hash == hash);
-            for torrent in told.iter().filter(|torrent| !is_there(torrent.info_hash)) {
-                event(&mut text, "torrent", &torrent.at_rest());
+            told.retain(|torrent| !is_there(torrent.info_hash));
+            for torrent in self.steward.off_air(told).await {
+                event(&mut text, "torrent", &torrent);
             }
             told = now;
             self.write(stream, text.as_bytes()).await?;

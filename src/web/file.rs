@@ -80,7 +80,7 @@ impl Web<'_, '_, '_> {
             let words = "nobody has told yet what is in it: try again when somebody has";
             Reply::words(Status::CONFLICT, words)
         })?;
-        let is_capped = service.caps.get().hold_for(visitor.in_house);
+        let is_capped = service.is_capped(visitor.in_house);
         Ok(OnAir { slot, info_hash, is_capped, content })
     }
 

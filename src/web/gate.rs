@@ -19,7 +19,8 @@ use crate::engine::units::Instant;
 use crate::service::lan::Lan;
 use crate::service::options::{Readers, WebOptions};
 use crate::service::owner::{Owner, form_token};
-use std::cell::RefCell;
+use crate::service::settings::Settings;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv6Addr};
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -27,6 +28,10 @@ use std::vec::Vec;
 /// See the module.
 pub struct Gate {
     options: WebOptions,
+    /// Who may look by now.
+    readers: Cell<Readers>,
+    /// The owner may by now change things from outside the house.
+    owner_outside: Cell<bool>,
     /// What the box is called.
     name: String,
     guessers: RefCell<Vec<Guesser>>,
@@ -68,7 +73,29 @@ impl Visitor {
 impl Gate {
     /// For a box of that name.
     pub fn new(options: &WebOptions, name: &str) -> Gate {
-        Gate { options: options.clone(), name: name.to_string(), guessers: RefCell::default() }
+        Gate {
+            options: options.clone(),
+            readers: Cell::new(options.readers),
+            owner_outside: Cell::new(options.owner_outside),
+            name: name.to_string(),
+            guessers: RefCell::default(),
+        }
+    }
+
+    /// Takes over what the owner has said.
+    pub fn heed(&self, settings: &Settings) {
+        self.readers.set(settings.readers_over(&self.options));
+        self.owner_outside.set(settings.outside_over(&self.options));
+    }
+
+    /// Who may look.
+    pub fn readers(&self) -> Readers {
+        self.readers.get()
+    }
+
+    /// Whether the owner may change things from outside the house.
+    pub fn lets_owner_in_from_outside(&self) -> bool {
+        self.owner_outside.get()
     }
 
     /// What the box is called.
@@ -100,13 +127,13 @@ impl Gate {
 
     /// Why a visitor may not look, if so.
     pub fn bars_reading(&self, visitor: &Visitor) -> Option<Reply> {
-        let may = match self.options.readers {
+        let may = match self.readers.get() {
             _ if visitor.is_owner() => true,
             Readers::Everybody => true,
             Readers::House => visitor.in_house,
             Readers::Owner => false,
         };
-        let words = match self.options.readers {
+        let words = match self.readers.get() {
             Readers::Owner => "this page is its owner's only: claim the box, from /claim",
             _ => "this page is for its house only, until its owner says otherwise",
         };
@@ -124,9 +151,9 @@ impl Gate {
             let words = "only its owner changes anything here: claim the box first, from /claim";
             return Some(Reply::words(Status::UNCLAIMED, words));
         }
-        if !visitor.in_house && !self.options.owner_outside {
-            let words = "nothing is changed from outside the house: write owner-outside = true \
-                         below [web] to allow that";
+        if !visitor.in_house && !self.owner_outside.get() {
+            let words = "nothing is changed from outside the house: its owner can allow that from \
+                         inside, at /box";
             return Some(Reply::words(Status::FORBIDDEN, words));
         }
         if visitor.is_program {
@@ -139,7 +166,7 @@ impl Gate {
 
     /// Why a visitor may not try a secret now, if so.
     pub fn bars_claim(&self, visitor: &Visitor, head: &Head, now: Instant) -> Option<Reply> {
-        if !visitor.in_house && !self.options.owner_outside {
+        if !visitor.in_house && !self.owner_outside.get() {
             let words = "a box is claimed from inside its house: go there, or ask from the machine \
                          itself";
             return Some(Reply::words(Status::FORBIDDEN, words));

@@ -79,6 +79,7 @@ pub struct Web<'w, 's, 'm> {
     /// Files that are being sent here.
     under_way: RefCell<Vec<PathBuf>>,
     streams: Places,
+    doors: Places,
 }
 
 /// So many at a time.
@@ -143,7 +144,9 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
         adds: Places::new(ADDS_MAX),
         under_way: RefCell::default(),
         streams: Places::new(events::STREAMS_MAX),
+        doors: Places::new(DOORS_MAX),
     };
+    web.gate.heed(&steward.settings.borrow());
     let connections_max = usize::from(pools.web_connections_max);
     let _leaving = Leaving(&web);
     let executor = LocalExecutor::new();
@@ -159,7 +162,10 @@ async fn answer_all(steward: &Steward<'_, '_>, listener: Async<TcpListener>) {
                     let of_its = connected.iter().filter(|other| **other == from).count();
                     let is_greedy = !address.is_loopback() && of_its >= connections_max / 2;
                     if connected.len() == connections_max || is_greedy {
-                        // Closed without a word: there is no room to hear what it wants.
+                        // While as many are shown the door others are closed without a word.
+                        if let Some(place) = web.doors.take() {
+                            executor.spawn(web.show_the_door(stream, place)).detach();
+                        }
                         continue;
                     }
                     (stream, address, from)
@@ -190,6 +196,9 @@ const ADDS_MAX: usize = 8;
 
 /// Kept for the owner.
 const OWNERS_PLACES: usize = 2;
+
+/// For whom there is no place, and who are told so, at a time.
+const DOORS_MAX: usize = 4;
 
 /// After a connection could not be taken, for want of descriptors.
 const ACCEPT_PAUSE_MS: u64 = 1_000;

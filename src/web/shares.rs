@@ -3,6 +3,7 @@
 use super::Web;
 use super::actions::Answered;
 use super::file::Sent;
+use super::head::Method;
 use super::media::{self, Show};
 use super::pages::{self, Frame, share, shares, state};
 use super::range::{self, Wanted};
@@ -84,12 +85,6 @@ impl Web<'_, '_, '_> {
             Err(refusal) => return Err(Reply::refused(Status::REFUSED, &refusal)),
         };
         let caps = self.steward.service.caps.get();
-        let words = |rate: Option<u64>| match rate {
-            None => "off".to_string(),
-            Some(rate) if rate % 1_000_000 == 0 => format!("{}MB/s", rate / 1_000_000),
-            Some(rate) if rate % 1_000 == 0 => format!("{}kB/s", rate / 1_000),
-            Some(rate) => format!("{rate}B/s"),
-        };
         let devices = match &self.steward.page {
             Some(page) => {
                 page.owner.borrow().devices().iter().map(|device| device.name.clone()).collect()
@@ -99,7 +94,10 @@ impl Web<'_, '_, '_> {
         let page = state::Page {
             pulse: self.steward.pulse().await,
             answered: &answered,
-            caps: [words(caps.up.all), words(caps.down.all)],
+            caps: [caps.up.all, caps.down.all].map(|rate| pages::rate_typed(rate.unwrap_or(0))),
+            settings: self.steward.settings.borrow().clone(),
+            readers: self.gate.readers(),
+            outside: self.gate.lets_owner_in_from_outside(),
             log: crate::service::log_lines::recent(),
             devices,
             password: self.steward.page.as_ref().and_then(|page| {
@@ -275,7 +273,7 @@ impl Web<'_, '_, '_> {
         };
         let (_, name, _) = self.open_to_read(info_hash).await?;
         let torrent = self.on_air(&ask.visitor, info_hash).await?;
-        let zip = self.zip(torrent, name.clone())?;
+        let zip = self.zip(torrent, name.clone()).await?;
         let name = disposition("attachment", &format!("{name}.zip"));
         let reply = Reply::new(Status::OK, "application/zip", Body::Zip(Box::new(zip)));
         Ok(reply.with(&name).holding(place))
@@ -306,7 +304,9 @@ impl Web<'_, '_, '_> {
             return Ok(reply.with(&format!("ETag: {tag}")));
         }
         let still = head.if_range.as_ref().is_none_or(|known| *known == tag);
-        let wanted = range::parse(head.range.as_deref().filter(|_| still), bytes);
+        // A range is of what a GET would send (RFC 9110, 14.2).
+        let is_get = head.method == Method::Get;
+        let wanted = range::parse(head.range.as_deref().filter(|_| still && is_get), bytes);
         let (status, part, line) = match wanted {
             Wanted::Whole => (Status::OK, 0..bytes, None),
             Wanted::Part(part) => {
@@ -423,7 +423,7 @@ fn without_places(item: &mut Item) {
 }
 
 /// What forms below a share's address do.
-const WISHES: [&str; 4] = ["pause", "resume", "move", "remove"];
+const WISHES: [&str; 5] = ["pause", "resume", "move", "remove", "limit"];
 
 /// Torrents of the front page.
 const SHARES_A_PAGE: u32 = 50;

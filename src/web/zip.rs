@@ -57,7 +57,7 @@ fn member(content: &Content, name: &str, index: u32) -> io::Result<Option<Member
 
 impl Web<'_, '_, '_> {
     /// Looks through a torrent that is all here. `Err` is what is answered when there is no zip of it.
-    pub fn zip(&self, torrent: OnAir, name: String) -> Result<Zip, Reply> {
+    pub async fn zip(&self, torrent: OnAir, name: String) -> Result<Zip, Reply> {
         let content = &torrent.content;
         let whole = Span { at: 0, length: content.layout.total_bytes };
         let here = self.here_from(&torrent, whole);
@@ -72,17 +72,18 @@ impl Web<'_, '_, '_> {
             );
             return Err(Reply::words(Status::TOO_LARGE, &words));
         }
-        let mut bytes = END_BYTES;
-        for index in 0..content.file_count {
-            let member = member(content, &name, index);
-            let member = member.map_err(|error| {
-                Reply::words(Status::BUSY, &std::format!("it cannot be read now: {error}"))
-            })?;
-            let Some(member) = member else { continue };
-            let name_bytes = member.name.len() as u64;
-            bytes +=
-                LOCAL_BYTES + BEHIND_BYTES + LISTED_BYTES + 2 * name_bytes + member.span.length;
-        }
+        let errand = Errand::Measure { content: Arc::clone(content) };
+        let Outcome::Measured(measured) = self.hand_out(errand).await else {
+            unreachable!("a lane answers what it was asked")
+        };
+        let all = measured.map_err(|error| {
+            Reply::words(Status::BUSY, &std::format!("it cannot be read now: {error}"))
+        })?;
+        // The torrent's name stands before each path, with a slash between the two, if there is one.
+        let slashes = if all.path_bytes > 0 { all.files } else { 0 };
+        let names_bytes = name.len() as u64 * all.files + all.path_bytes + slashes;
+        let heads_bytes = (LOCAL_BYTES + BEHIND_BYTES + LISTED_BYTES) * all.files;
+        let bytes = END_BYTES + heads_bytes + 2 * names_bytes + all.bytes;
         Ok(Zip { torrent, name, bytes })
     }
 
@@ -105,6 +106,9 @@ impl Web<'_, '_, '_> {
         for index in 0..content.file_count {
             let Some(member) = member(content, &zip.name, index)? else { continue };
             let Some(sum) = sums_left.next() else { break };
+            if index % LISTED_A_TURN == 0 {
+                smol::future::yield_now().await;
+            }
             let listed = listed(&member, *sum, offset);
             self.write(stream, &listed).await?;
             offset += LOCAL_BYTES + member.name.len() as u64 + member.span.length + BEHIND_BYTES;
@@ -223,6 +227,9 @@ const LOCAL_BYTES: u64 = 30 + 20;
 const BEHIND_BYTES: u64 = 24;
 const LISTED_BYTES: u64 = 46 + 28;
 const END_BYTES: u64 = 56 + 20 + 22;
+
+/// Of the list at the end so many are written before others have their turn.
+const LISTED_A_TURN: u32 = 32;
 
 /// Files of one at most.
 const FILES_MAX: u32 = 10_000;

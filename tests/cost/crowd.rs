@@ -7,22 +7,37 @@ use perennial::engine::dht::id::NodeId;
 use perennial::engine::dht::message::{self, Ask, Content, Message};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// Fills the table of the node at `address` as a network of ten million would, and answers from then
-/// on. To be called in its network.
-pub fn surround(address: SocketAddr) {
+/// See the module.
+pub struct Crowd {
+    nodes: Arc<Vec<(UdpSocket, NodeId)>>,
+    around: SocketAddr,
+}
+
+impl Crowd {
+    /// Has each of them be heard of by the node in the middle, which asks it something before its place
+    /// is its own. What was lost on the way is made up for by doing it again.
+    pub fn knock(&self) {
+        for (socket, id) in self.nodes.iter() {
+            socket.send_to(&ping(id), self.around).expect("loopback takes it");
+        }
+    }
+}
+
+/// As many nodes around the one at `address` as fill its table in a network of ten million, which
+/// answer from now on. To be called in its network.
+pub fn surround(address: SocketAddr) -> Crowd {
     let sockets: Vec<UdpSocket> = (0..DISTANCES * A_BUCKET).map(|_| open()).collect();
     let own = ask_for_its_name(&sockets[0], address);
     let ids: Vec<NodeId> = (0..sockets.len()).map(|number| name(&own, number)).collect();
-    let nodes: Vec<(UdpSocket, NodeId)> = sockets.into_iter().zip(ids).collect();
-    // They are heard of one by one: each is asked something before its place is its own.
-    for (socket, id) in &nodes {
-        socket.send_to(&ping(id), address).expect("loopback takes it");
-    }
+    let nodes: Arc<Vec<(UdpSocket, NodeId)>> = Arc::new(sockets.into_iter().zip(ids).collect());
+    let answering = Arc::clone(&nodes);
     // Ends with the test's process.
-    thread::spawn(move || answer(&nodes));
+    thread::spawn(move || answer(&answering));
+    Crowd { nodes, around: address }
 }
 
 fn open() -> UdpSocket {

@@ -9,13 +9,9 @@ use crate::scale::Library;
 use crate::{film, program};
 use rustix::net::{RecvFlags, recv};
 use rustix::process::Pid;
-use rustix::thread::{
-    CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_getaffinity, sched_setaffinity,
-};
-use std::fs::File;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -29,37 +25,14 @@ fn a_file_costs_no_more_processor_than_nginx_takes_for_it() {
     let unpaced = "echo reno >/proc/sys/net/ipv4/tcp_congestion_control";
     let call = Call::share(&home, &[&film]).with_page();
     let program = call.in_its_own_network(unpaced).start();
-    let network = File::open(format!("/proc/{}/ns/net", program.own_id())).expect("it has one");
-    let kind = Some(LinkNameSpaceType::Network);
-    // From here on this thread is there, and what it starts.
-    move_into_link_name_space(network.as_fd(), kind).expect("root may move");
-    let nginx = Nginx::start(&home);
-    let ours = (page_of(&program), film_path(&program), program.own_id());
-    let theirs = (nginx.address, "/film.mkv".to_owned(), nginx.child.id());
-    // Who sends has one core and who reads another: how often one wakes the other, on which, would
-    // else decide more than what either does.
-    let cores = sched_getaffinity(None).expect("this thread runs somewhere");
-    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).cycle();
-    let [of_servers, of_reader] = [0; 2].map(|_| cores.next().expect("there is a core"));
-    put_on(of_servers, ours.2);
-    put_on(of_servers, theirs.2);
-    keep_to(of_reader, None);
-    // In turn, so that both meet the same machine. What else it does falls on some rounds only: half
-    // of them are cheaper than the ratio that counts, half are dearer.
-    let mut ratios = Vec::new();
-    let mut least = [u64::MAX; 2];
-    for round in 0..ROUNDS {
-        let mut spent = [0; 2];
-        for turn in 0..2 {
-            let who = (round + turn) % 2;
-            let (address, path, id) = [&ours, &theirs][who];
-            let before = cpu_ns(*id);
-            fetch_and_drop(*address, path);
-            spent[who] = cpu_ns(*id) - before;
-            least[who] = least[who].min(spent[who]);
-        }
-        ratios.push(spent[0] as f64 / spent[1] as f64);
-    }
+    let path = film_path(&program);
+    let (mut ratios, least) = program.in_its_network(|| {
+        let nginx = Nginx::start(&home);
+        measure([
+            (page_of(&program), &path, program.own_id()),
+            (nginx.address, "/film.mkv", nginx.child.id()),
+        ])
+    });
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios[ROUNDS / 2];
     let [ours, theirs] = least.map(|ns| ns as f64 / 1e9 / FILM_BYTES as f64 * (1_u64 << 30) as f64);
@@ -71,6 +44,33 @@ fn a_file_costs_no_more_processor_than_nginx_takes_for_it() {
     );
     assert!(ratio <= limit, "{ratio:.2} of what nginx takes");
     program.stop();
+}
+
+/// What the first takes for each round as a part of what the second does, and what each takes at
+/// least, in nanoseconds: each is an address, a path and a process.
+fn measure(both: [(SocketAddr, &str, u32); 2]) -> (Vec<f64>, [u64; 2]) {
+    // Who sends has one core and who reads another: how often one wakes the other, on which, would
+    // else decide more than what either does.
+    let cores = sched_getaffinity(None).expect("this thread runs somewhere");
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).cycle();
+    let [of_servers, of_reader] = [0; 2].map(|_| cores.next().expect("there is a core"));
+    both.iter().for_each(|(.., id)| put_on(of_servers, *id));
+    keep_to(of_reader, None);
+    // In turn, so that both meet the same machine. What else it does falls on some rounds only: half
+    // of them are cheaper than the ratio that counts, half are dearer.
+    let mut least = [u64::MAX; 2];
+    let ratios = (0..ROUNDS).map(|round| {
+        let mut spent = [0; 2];
+        for who in [round % 2, (round + 1) % 2] {
+            let (address, path, id) = both[who];
+            let before = cpu_ns(id);
+            fetch_and_drop(address, path);
+            spent[who] = cpu_ns(id) - before;
+            least[who] = least[who].min(spent[who]);
+        }
+        spent[0] as f64 / spent[1] as f64
+    });
+    (ratios.collect(), least)
 }
 
 #[test]

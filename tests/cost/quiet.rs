@@ -19,11 +19,13 @@ fn a_hundred_shares_that_nobody_wants_wake_the_box_four_times_a_minute() {
 fn with_the_table_of_the_dht_full_it_is_fifteen_times_a_minute() {
     assert_quiet("dht-nodes = [\"127.0.0.1:9\"]\n", 15, |program| {
         let address = program.address;
-        match is_root() {
+        let crowd = match is_root() {
             true => program.in_its_network(|| crowd::surround(address)),
             false => crowd::surround(address),
-        }
+        };
         let known = || {
+            crowd.knock();
+            thread::sleep(Duration::from_secs(2));
             let nodes = program.stats()["dht_nodes"].as_u64();
             (nodes >= Some(crowd::TABLE as u64 * 9 / 10)).then_some(())
         };

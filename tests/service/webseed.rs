@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Something that is shared, and its torrent.
 struct Shared {
@@ -130,6 +130,16 @@ fn a_file_arrives_from_a_web_server_alone_over_one_connection() {
     shared.assert_arrived(&ended);
     assert_eq!((asked_bytes(&server.heard()), server.connections()), (64_000_001, 1));
     assert!(ended.stderr.contains("/pub/film.mkv: is fetched from"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_cap_holds_for_a_web_server_too() {
+    let shared = Shared::film("web-capped", 3_000_000);
+    let server = shared.serve(Manners::Good);
+    let begun = Instant::now();
+    shared.assert_arrived(&shared.fetch(&[&server]).with(&["--down", "1MB/s", "--cap-lan"]).run());
+    // A second's worth comes at once.
+    assert!(begun.elapsed() > Duration::from_millis(1_500), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -14,9 +14,9 @@ fn site(name: &str) -> Site {
 
 /// Everything that changes something, as forms send it.
 fn changes(hash: &str) -> Vec<String> {
-    let wishes = ["pause", "resume", "move", "remove"];
+    let wishes = ["pause", "resume", "move", "limit", "remove"];
     let of_share = wishes.iter().map(|wish| format!("/s/{hash}/{wish}"));
-    ["/add", "/limits", "/leave"].map(Into::into).into_iter().chain(of_share).collect()
+    ["/add", "/settings", "/leave"].map(Into::into).into_iter().chain(of_share).collect()
 }
 
 /// The same as programs send it, with a body that is understood.
@@ -24,7 +24,8 @@ fn api_changes(hash: &str) -> Vec<(String, String)> {
     let of_share = |wish: &str| format!("/api/v1/torrents/{hash}/{wish}");
     vec![
         ("/api/v1/torrents".into(), r#"{"links":["magnet:?xt=urn:btih:ab"]}"#.into()),
-        ("/api/v1/limits".into(), r#"{"up":"1MB/s","down":"off"}"#.into()),
+        ("/api/v1/settings".into(), r#"{"up":"1MB/s","readers":"everybody"}"#.into()),
+        (of_share("limit"), r#"{"up":"1MB/s","down":"off"}"#.into()),
         (of_share("pause"), String::new()),
         (of_share("resume"), String::new()),
         (of_share("move"), r#"{"to":"/tmp"}"#.into()),
@@ -148,14 +149,17 @@ fn nothing_that_changes_anything_answers_a_get() {
             for method in ["GET", "HEAD"] {
                 let lines = format!("X-Token: {}\r\n{}", owner.form_token, owner.cookie_line());
                 let answer = site.ask(method, &format!("{path}?{query}"), &lines, b"");
-                // The list of torrents is looked at under the address that new ones are sent to.
-                let wanted: &[u16] = if path == "/api/v1/torrents" { &[200] } else { &[404, 405] };
+                // Some are looked at under the address that something new is sent to.
+                let is_seen = ["/api/v1/torrents", "/api/v1/settings"].contains(&&*path);
+                let wanted: &[u16] = if is_seen { &[200] } else { &[404, 405] };
                 assert!(wanted.contains(&answer.status), "{method} {path}: {}", answer.head);
             }
         }
     }
     assert_untouched(&site);
     site.ask("GET", "/", &owner.cookie_line(), b"").is(200);
+    let settings = site.ask("GET", "/api/v1/settings", &owner.bearer_line(), b"").is(200);
+    assert_eq!(settings.text(), "{}");
 }
 
 /// Names that would be markup, or lines of a head.
@@ -219,7 +223,7 @@ fn a_name_with_markup_or_line_ends_stays_a_name() {
     for name in NAMES {
         let encoded: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
         for (path, field) in
-            [("/add", "link"), ("/limits", "up"), (&*format!("/s/{}/move", hashes[0]), "to")]
+            [("/add", "link"), ("/settings", "up"), (&*format!("/s/{}/move", hashes[0]), "to")]
         {
             let answer = site.post(&owner, path, &format!("{field}={encoded}"));
             assert_harmless(path, &answer);

@@ -8,6 +8,7 @@
 //! | other people's BitTorrent programs, with nothing but the web seed | [`seeds`] |
 //! | pages elsewhere, visitors, names with markup, paths that lead outside | [`attacks`] |
 //! | the box's secret and the tokens given for it | [`secrets`] |
+//! | what the owner says of how it is to be | [`settings`] |
 //! | files dropped into a browser | [`uploads`] |
 //! | what `openapi.json` says, and what is answered | [`api`] |
 //!
@@ -34,6 +35,7 @@ mod ranges;
 mod requests;
 mod secrets;
 mod seeds;
+mod settings;
 mod uploads;
 
 use client::{Answer, Connection, request};

@@ -215,7 +215,7 @@ fn methods_that_are_not_for_an_address_are_told_which_are() {
         assert_eq!(refused.header("Allow"), Some("GET, HEAD"), "{path}");
         site.ask("PUT", path, "", b"").is(405);
     }
-    for path in ["/add", "/limits", "/leave"] {
+    for path in ["/add", "/settings", "/leave"] {
         assert_eq!(site.get(path).is(405).header("Allow"), Some("POST"), "{path}");
     }
 }
@@ -268,6 +268,11 @@ fn visitors_who_say_nothing_do_not_keep_the_owner_out() {
         assert!(begun.elapsed() < Duration::from_secs(8), "the owner is kept out");
         std::thread::sleep(Duration::from_millis(100));
     }
+    // Whoever comes now is told that there is no place.
+    let mut late = Connection::to(site.page);
+    late.send(request(site.page, "GET", "/", "", b""));
+    let told = late.receive(false).unwrap().is(503);
+    assert!(told.header("Retry-After").is_some() && told.text().contains("every place is taken"));
     // Those who were there first still are.
     for mut connection in held.into_iter().take(5) {
         connection.send(request(site.page, "GET", "/robots.txt", "", b""));

@@ -335,7 +335,7 @@ fn read_web(mut section: Section<'_, '_>) -> WebOptions {
     let readers = section.text("readers", "\"house\"", Readers::parse).unwrap_or_default();
     let owner_outside = section.flag("owner-outside").unwrap_or_default();
     let hidden = section.flag("hidden").unwrap_or_default();
-    let names = section.list("names", "[\"films.example.org\"]", values::parse_name);
+    let names = section.list("names", "[\"films.example.org\"]", values::parse_host);
     let names = names.map(|(_, names)| names).unwrap_or_default();
     section.end();
     WebOptions { at, readers, owner_outside, hidden, names, ..WebOptions::default() }

@@ -25,6 +25,20 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a machine is called on the network (RFC 1123, 2.1).
+pub fn parse_host(text: &str) -> Result<String, String> {
+    let host = text.trim().trim_end_matches('.');
+    let is_label = |label: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(is_plain)
+    };
+    if host.len() <= 253 && host.split('.').all(is_label) {
+        return Ok(host.to_string());
+    }
+    let remedy = "write one like films.example.org, without http:// before and a port behind it";
+    Err(format!("`{text}` is no name of a machine; {remedy}"))
+}
+
 /// A path that leads to the same place from everywhere, in its shortest form.
 pub fn parse_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);

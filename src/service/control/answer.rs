@@ -115,6 +115,19 @@ pub struct Detail {
     pub pieces: u32,
     /// How many are here and verified.
     pub pieces_here: u32,
+    /// Who has all of it and is connected. A box that has it all lets go of them: neither has
+    /// anything to give to the other.
+    #[serde(default)]
+    pub complete_peers: u32,
+    /// When all of it was last held against its hashes, in seconds since 1970; left out before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_s: Option<u64>,
+    /// What may be sent of it, in bytes a second, where it has a cap of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_up: Option<u64>,
+    /// The same of what may be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_down: Option<u64>,
     /// It is fetched from front to back.
     pub sequential: bool,
     /// Peers are found by its trackers only (BEP 27).

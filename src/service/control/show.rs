@@ -171,6 +171,13 @@ fn detail_words(detail: &Detail) -> String {
     if item.added_s > 0 {
         text += &row("added", date(item.added_s));
     }
+    if let Some(verified) = detail.verified_s {
+        text += &row("verified", date(verified));
+    }
+    for (key, limit) in [("sent", detail.limit_up), ("read", detail.limit_down)] {
+        let limit = limit.map(|rate| format!("{key} at no more than {}/s", size(rate)));
+        text += &limit.map_or_else(String::new, |limit| row("limit", limit));
+    }
     if detail.private {
         text += &row("private", "peers are found by its trackers only");
     }
@@ -317,7 +324,7 @@ fn duration(seconds: u64) -> String {
 
 /// The day of a moment in seconds since 1970, in UTC. Years are counted from March on, so that a
 /// leap day is a year's last (Hinnant, "chrono-compatible low-level date algorithms").
-fn date(seconds: u64) -> String {
+pub fn date(seconds: u64) -> String {
     let days = seconds / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -150,6 +150,7 @@ fn seek_into(
     };
     let slot = service.swarm.borrow_mut().seek(torrent, keeper.order(), announcer::random());
     let slot = slot.ok_or_else(|| fetch_refused(&lead.name, FetchFull::Places))?;
+    service.hold_to_limit(slot, &info_hash);
     service.contents.borrow_mut()[slot.index()] = Some(Arc::new(content));
     let now = service.clock.now();
     for peer in lead.peers.iter().chain(&fetch.peers) {

@@ -185,6 +185,11 @@ pub struct Errand {
 }
 
 impl Visitor {
+    /// Whom it is connected to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
     /// Asks for `url` and goes where it leads. The answer is no redirect; its body is to be read
     /// from [`Visitor::client`].
     ///

@@ -72,7 +72,8 @@ impl Charge<'_> {
             Ok(new) => {
                 let changes = self.config.borrow().changes(&new);
                 if let Some(caps) = changes.caps {
-                    steward.service.set_caps(caps);
+                    steward.given.borrow_mut().caps = caps;
+                    steward.heed_settings();
                 }
                 if let Some(level) = changes.level {
                     log_lines::set_level(level);

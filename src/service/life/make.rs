@@ -123,6 +123,7 @@ pub(super) fn make_service<'m>(
         up: Caps::new(options.caps.up, pools.seeding_max.into()),
         down: Caps::new(options.caps.down, pools.seeding_max.into()),
         caps: Cell::new(options.caps),
+        limits: RefCell::default(),
         webseeds: WebSeeds::new(options.board.pumps(), pools.web_seeds_max),
         contents: RefCell::new(std::vec![None; pools.seeding_max.into()]),
         rest: Rest::new(pumps),

@@ -31,6 +31,7 @@ use crate::service::options::{Opened, Options, open_all};
 use crate::service::owner::{Owner, Page};
 use crate::service::report::{Report, Totals};
 use crate::service::rest::{self};
+use crate::service::settings::Settings;
 use crate::service::share::Workshop;
 use crate::service::steward::Steward;
 use crate::service::webseed::{self};
@@ -214,7 +215,9 @@ async fn serve(
         }
     };
     let nodes_known = nodes_known.as_ref().map(|count| count as _);
-    let steward = Steward::new(&service, keeper, nodes_known, page);
+    let settings = Settings::open(keeper.archive.folder())?;
+    let steward = Steward::new(&service, keeper, nodes_known, page, settings);
+    steward.heed_settings();
     let socket = match charge {
         None => None,
         Some(_) => Some(Socket::open(keeper.archive.folder(), PATIENCE_MS)?),

@@ -143,6 +143,7 @@ pub(in crate::service) fn place(
         Refusal::new(&share.name, "every place is taken", "share fewer, or choose a larger board")
     })?;
     drop(swarm);
+    service.hold_to_limit(slot, &share.info_hash);
     service.contents.borrow_mut()[slot.index()] = Some(Arc::clone(&share.content));
     Ok((slot, left))
 }

@@ -142,8 +142,8 @@ async fn converse(
         }
     };
     let in_the_house = service.lan().contains(address.ip());
-    let capped = service.caps.get().hold_for(in_the_house);
-    service.swarm.borrow_mut().set_scarce(slot, capped || !in_the_house);
+    let is_scarce = service.is_capped(in_the_house) || !in_the_house;
+    service.swarm.borrow_mut().set_scarce(slot, is_scarce);
     let mut pump = Pump {
         service,
         slot,
@@ -154,7 +154,7 @@ async fn converse(
         storing: None,
         gathered: None,
         waits_for_buffer: false,
-        capped,
+        in_the_house,
         waits_for_cap: false,
         greeted: false,
     };
@@ -196,8 +196,8 @@ struct Pump<'p, 's> {
     gathered: Option<Gathered>,
     /// Payload is to be read, and every buffer is taken.
     waits_for_buffer: bool,
-    /// Caps on bandwidth hold for the peer.
-    capped: bool,
+    /// It is where caps hold only if the owner says so.
+    in_the_house: bool,
     /// They allow no more to be read for now.
     waits_for_cap: bool,
     /// The lobby knows that hands have been shaken.
@@ -375,12 +375,12 @@ impl Pump<'_, '_> {
                     if !self.stream.is_writable() {
                         return Ok(false);
                     }
-                    if self.capped && !self.may_serve(&mut serving, now) {
+                    if self.is_capped() && !self.may_serve(&mut serving, now) {
                         continue;
                     }
                     self.serve(&serving, now)?;
                     // Who is capped takes turns with the others who are.
-                    if self.capped {
+                    if self.is_capped() {
                         return Ok(true);
                     }
                     // The lane's receipt is looked at in the next turn.
@@ -463,9 +463,14 @@ impl Pump<'_, '_> {
         self.smooth.saturating_add(1) >= SMOOTH_SENDS
     }
 
+    /// Caps on bandwidth hold for the peer.
+    fn is_capped(&self) -> bool {
+        self.service.is_capped(self.in_the_house)
+    }
+
     fn sent(&mut self, sent: usize, offered: usize, now: Instant) {
         self.smooth = if sent < offered { 0 } else { self.smooth.saturating_add(1) };
-        if let Some(torrent) = self.peer.torrent().filter(|_| self.capped) {
+        if let Some(torrent) = self.peer.torrent().filter(|_| self.is_capped()) {
             self.service.up.take(torrent, sent, now);
         }
         let mut swarm = self.service.swarm.borrow_mut();

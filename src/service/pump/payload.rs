@@ -39,6 +39,7 @@ impl Pump<'_, '_> {
             self.gathered = Some(Gathered { buffer, filled: 0, stores: Stores::new(), due });
         }
         let allowed = self.may_read(now);
+        let is_capped = self.is_capped();
         let Some(Gathered { buffer, filled, stores, .. }) = &mut self.gathered else {
             return Ok(());
         };
@@ -52,7 +53,7 @@ impl Pump<'_, '_> {
             Some(read) => read,
             None => 0,
         };
-        if let Some(torrent) = self.peer.torrent().filter(|_| self.capped) {
+        if let Some(torrent) = self.peer.torrent().filter(|_| is_capped) {
             self.service.down.take(torrent, read, now);
         }
         let mut swarm = self.service.swarm.borrow_mut();
@@ -68,7 +69,9 @@ impl Pump<'_, '_> {
 
     /// How many bytes the caps allow to be read now.
     fn may_read(&mut self, now: Instant) -> usize {
-        let Some(torrent) = self.peer.torrent().filter(|_| self.capped) else { return usize::MAX };
+        let Some(torrent) = self.peer.torrent().filter(|_| self.is_capped()) else {
+            return usize::MAX;
+        };
         match self.service.down.allowance(torrent, now) {
             Ok(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
             Err(due) => {

@@ -4,6 +4,7 @@ use super::add::WAITS;
 use super::{Meant, Steward};
 use crate::engine::library::{Entry, Facts};
 use crate::engine::metainfo::Layout;
+use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Have;
 use crate::engine::units::{InfoHash, PieceIndex, Span, TorrentSlot, has_bit};
 use crate::service::Refusal;
@@ -26,6 +27,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
+use std::time::UNIX_EPOCH;
 use std::vec::Vec;
 
 /// What a list says of a torrent, as far as the state folder knows it.
@@ -233,6 +235,10 @@ impl Steward<'_, '_> {
                 piece_bytes: 0,
                 pieces: 0,
                 pieces_here: 0,
+                complete_peers: 0,
+                verified_s: None,
+                limit_up: None,
+                limit_down: None,
                 sequential: false,
                 private: false,
                 magnet: link,
@@ -246,6 +252,13 @@ impl Steward<'_, '_> {
         let (files, private) = (u64::from(known.content.file_count), known.private);
         let wanted_files = if entry.fetching { known.made_files() } else { files };
         let pieces_here = self.pieces_here(&entry, &known, torrent.here_bytes);
+        // Its extents say what its files looked like when they were read and hashed.
+        let is_whole = !entry.fetching && pieces_here == layout.piece_count();
+        let verified = known.content.extents.metadata().and_then(|extents| extents.modified());
+        let verified = verified.ok().and_then(|moment| moment.duration_since(UNIX_EPOCH).ok());
+        let settings = self.settings.borrow();
+        let (limit_up, limit_down) =
+            settings.limit_of(&info_hash).map_or((None, None), |limit| (limit.up, limit.down));
         let torrent_file = known.torrent.display().to_string();
         let share = known.into_share(LeftOut::default(), 0);
         let options = self.keeper.options;
@@ -256,6 +269,10 @@ impl Steward<'_, '_> {
             piece_bytes: layout.piece_bytes,
             pieces: layout.piece_count(),
             pieces_here,
+            complete_peers: self.complete_peers(&info_hash),
+            verified_s: verified.filter(|_| is_whole).map(|moment| moment.as_secs()),
+            limit_up,
+            limit_down,
             sequential: wanted.is_some_and(|wanted| wanted.sequential),
             private,
             magnet: crate::service::life::take_in::magnet_of(self.service, &share, options),
@@ -263,6 +280,13 @@ impl Steward<'_, '_> {
             volume,
             moving: self.moving_of(&info_hash),
         }))
+    }
+
+    fn complete_peers(&self, info_hash: &InfoHash) -> u32 {
+        let swarm = self.service.swarm.borrow();
+        let Some(slot) = swarm.find(&info_hash.on_the_wire()) else { return 0 };
+        let is_seed = |member: &&Member| member.torrent == slot && member.complete;
+        swarm.members().filter(is_seed).count() as u32
     }
 
     fn pieces_here(&self, entry: &Entry, known: &Known, here_bytes: u64) -> u32 {

@@ -16,6 +16,7 @@ pub mod items;
 pub mod pulse;
 pub mod withdraw;
 
+use super::caps::CapOptions;
 use super::clock::Bell;
 use super::control::answer::{Answer, ClaimItem};
 use super::control::server::{Actions, Reply, Unanswered};
@@ -24,6 +25,7 @@ use super::control::{Request, message};
 use super::fetch::Keeper;
 use super::options::{FetchOptions, Options};
 use super::owner::{Owner, Page};
+use super::settings::Settings;
 use super::state::State;
 use super::wanted::Wanted;
 use super::{Refusal, Service};
@@ -60,18 +62,23 @@ pub struct Steward<'s, 'm> {
     pub bench: Mutex<()>,
     /// The page, if there is one.
     pub page: Option<Page>,
+    /// What the owner has said on the page of how the box is to be.
+    pub settings: RefCell<Settings>,
+    /// Held from a change of them until it is kept.
+    pub settings_turn: Mutex<()>,
     /// What was sent and read when rates were last asked for, and when.
     pub meter: pulse::Meter,
 }
 
 impl<'s, 'm> Steward<'s, 'm> {
     /// A steward of that box. `dht_nodes` counts nodes that answer, where the box takes part; `page`
-    /// is its page, if it has one.
+    /// is its page, if it has one; `settings` are what its owner has said there.
     pub fn new(
         service: &'s Service<'m>,
         keeper: &'s Keeper<'s>,
         dht_nodes: Option<&'s dyn Fn() -> usize>,
         page: Option<Page>,
+        settings: Settings,
     ) -> Steward<'s, 'm> {
         Steward {
             service,
@@ -85,6 +92,8 @@ impl<'s, 'm> Steward<'s, 'm> {
             carried: RefCell::default(),
             bench: Mutex::new(()),
             page,
+            settings: RefCell::new(settings),
+            settings_turn: Mutex::new(()),
             meter: pulse::Meter::default(),
         }
     }
@@ -99,13 +108,16 @@ pub struct Given {
     pub trackers: Vec<String>,
     /// The folder that is given files.
     pub drop_folder: Option<PathBuf>,
+    /// Caps on bandwidth.
+    pub caps: CapOptions,
 }
 
 impl Given {
     /// What options say of it.
     pub fn of(options: &Options) -> Given {
         let (fetch, trackers) = (options.fetch.clone(), options.trackers.clone());
-        Given { fetch, trackers, drop_folder: options.web.drop_folder.clone() }
+        let (drop_folder, caps) = (options.web.drop_folder.clone(), options.caps);
+        Given { fetch, trackers, drop_folder, caps }
     }
 }
 

@@ -49,13 +49,6 @@ pub struct OnAir {
     pub peers: u32,
 }
 
-impl OnAir {
-    /// What is said of it once it is not on the air any more.
-    pub fn at_rest(self) -> OnAir {
-        OnAir { state: How::Resting, peers: 0, ..self }
-    }
-}
-
 /// What had gone and come at some moment: the next one shows how fast.
 #[derive(Debug, Default)]
 pub struct Meter(Cell<Reading>);
@@ -119,6 +112,27 @@ impl Steward<'_, '_> {
             torrent.sent_bytes += before;
         }
         found
+    }
+
+    /// How those are now that are not on the air any more; without those that are gone.
+    pub async fn off_air(&self, torrents: Vec<OnAir>) -> Vec<OnAir> {
+        if torrents.is_empty() {
+            return torrents;
+        }
+        let now = move |state: &mut State<'_>| -> Vec<OnAir> {
+            let look = |torrent: OnAir| {
+                let entry = state.get(&torrent.info_hash)?;
+                let state = match () {
+                    () if entry.paused => How::Paused,
+                    () if state.is_asleep(&entry) => How::Asleep,
+                    () if entry.fetching => How::Fetching,
+                    () => How::Resting,
+                };
+                Some(OnAir { state, peers: 0, sent_bytes: entry.sent_bytes, ..torrent })
+            };
+            torrents.into_iter().filter_map(look).collect()
+        };
+        self.keeper.archive.ask(now).await
     }
 
     /// The same, with what was sent of them since they are active.

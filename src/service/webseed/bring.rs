@@ -233,6 +233,17 @@ impl<'b, 's> Bringer<'b, 's> {
             self.heard_at = now;
             return Poll::Pending;
         }
+        let is_capped = source == Source::Body && self.is_capped();
+        let allowed = match self.service.down.allowance(run.torrent, now) {
+            Ok(bytes) if is_capped => bytes,
+            Err(due) if is_capped => {
+                self.store();
+                self.heard_at = now;
+                self.service.clock.ring_at(self.place, due);
+                return Poll::Pending;
+            }
+            _ => u64::MAX,
+        };
         let gathered = match self.gathered.take() {
             Some(gathered) => gathered,
             None => match self.service.lanes.take_buffer() {
@@ -245,7 +256,7 @@ impl<'b, 's> Bringer<'b, 's> {
             },
         };
         let Gathered { buffer, filled, .. } = self.gathered.insert(gathered);
-        let most = (end - run.at).min(READ_BYTES as u64) as usize;
+        let most = (end - run.at).min(READ_BYTES as u64).min(allowed) as usize;
         let upto = buffer.len().min(*filled + most);
         let room = &mut buffer[*filled..upto];
         let read = match source {
@@ -266,8 +277,18 @@ impl<'b, 's> Bringer<'b, 's> {
             Poll::Pending => return self.rest(now),
         };
         self.heard_at = now;
+        if is_capped {
+            self.service.down.take(run.torrent, read, now);
+        }
         self.take_in(run, read, now);
         Poll::Ready(Ok(()))
+    }
+
+    /// Caps on bandwidth hold for the server.
+    fn is_capped(&self) -> bool {
+        let address = self.visitor.address();
+        let in_the_house = address.is_some_and(|at| self.service.lan().contains(at.ip()));
+        self.service.is_capped(in_the_house)
     }
 
     /// Nothing has come: what there is goes to a lane, and no buffer is held for what may come.

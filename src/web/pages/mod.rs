@@ -253,6 +253,16 @@ fn mib(bytes: u64) -> String {
     }
 }
 
+/// A rate as one types it.
+pub fn rate_typed(rate: u64) -> String {
+    match rate {
+        0 => String::from("off"),
+        rate if rate % 1_000_000 == 0 => format!("{}MB/s", rate / 1_000_000),
+        rate if rate % 1_000 == 0 => format!("{}kB/s", rate / 1_000),
+        rate => format!("{rate}B/s"),
+    }
+}
+
 fn duration(seconds: u64) -> String {
     let plural = |count: u64, word: &str| match count {
         1 => format!("1 {word}"),

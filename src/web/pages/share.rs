@@ -1,7 +1,8 @@
 //! The page of a share: it plays, it is fetched in every way there is, and its owner looks after it.
 
-use super::{Frame, fern, file_address, people, percent_of, size, state_word, wish_of};
-use crate::service::control::answer::{Detail, FileItem, Item, State};
+use super::{Frame, fern, file_address, people, percent_of, rate_typed, size, state_word, wish_of};
+use crate::service::control::answer::{Detail, FileItem, State};
+use crate::service::control::show::date;
 use crate::web::media::{Show, show_of};
 use maud::{Markup, PreEscaped, html};
 use std::format;
@@ -73,7 +74,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
             }
             @if detail.files > 1 { (files(page, &base, &file_link)) }
             @if is_known { (ways(page, frame, &base, &file_link)) }
-            @if frame.is_owners() { (tend(frame, item, &base)) }
+            @if frame.is_owners() { (tend(frame, detail, &base)) }
         }
     })
 }
@@ -171,6 +172,18 @@ fn health(detail: &Detail, whole: bool) -> Markup {
             "Connected: " span data-live="people" { (people(item.peers)) } ". Sent "
             span data-live="sent_bytes" { (size(item.sent_bytes)) } " so far."
         }
+        p.hint {
+            "Complete copies known: "
+            @match (whole, detail.complete_peers) {
+                (true, 0) => "this box\u{2019}s.",
+                (true, more) => { "this box\u{2019}s and " (more) " more." }
+                (false, 0) => "none just now.",
+                (false, some) => { (some) ", of those connected." }
+            }
+            @if let Some(verified) = detail.verified_s {
+                " Last held against its hashes on " (date(verified)) "; what is sent is looked at again."
+            }
+        }
         @if let Some(trouble) = &item.trouble { p.why { (trouble) } }
         @if !whole && item.wanted_bytes > 0 {
             progress data-live="here_bytes" value=(item.here_bytes) max=(item.wanted_bytes)
@@ -244,7 +257,8 @@ fn copied(text: &str, word: &str) -> Markup {
     }
 }
 
-fn tend(frame: &Frame<'_>, item: &Item, base: &str) -> Markup {
+fn tend(frame: &Frame<'_>, detail: &Detail, base: &str) -> Markup {
+    let item = &detail.torrent;
     let (wish, verb) = wish_of(item.state);
     let folder = item.path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let hint = match wish {
@@ -261,6 +275,7 @@ fn tend(frame: &Frame<'_>, item: &Item, base: &str) -> Markup {
                     p.hint { (hint) }
                 }
                 @if item.bytes > 0 { (moved(frame, base, folder)) }
+                (limit(frame, detail, base))
                 details.confirm {
                     summary { "Remove\u{2026}" }
                     form method="post" action={ (base) "/remove" } {
@@ -295,6 +310,31 @@ fn moved(frame: &Frame<'_>, base: &str, folder: &str) -> Markup {
                 button { "Move" }
             }
             p.hint { "It keeps its link, and is sent meanwhile." }
+        }
+    }
+}
+
+fn limit(frame: &Frame<'_>, detail: &Detail, base: &str) -> Markup {
+    let typed = |rate: Option<u64>| rate.map(rate_typed).unwrap_or_default();
+    html! {
+        form method="post" action={ (base) "/limit" } {
+            (frame.hidden())
+            div.row {
+                div.field {
+                    label for="limit-up" { "Send at most" }
+                    input #limit-up name="up" value=(typed(detail.limit_up)) autocomplete="off"
+                        aria-describedby="limit-hint";
+                }
+                div.field {
+                    label for="limit-down" { "Fetch at most" }
+                    input #limit-down name="down" value=(typed(detail.limit_down))
+                        autocomplete="off" aria-describedby="limit-hint";
+                }
+                button { "Set" }
+            }
+            p.hint #limit-hint {
+                "Such as 500kB/s, for this one alone. With nothing here what holds for all of them does."
+            }
         }
     }
 }

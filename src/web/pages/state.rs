@@ -1,6 +1,8 @@
 //! How the box is.
 
-use super::{Frame, duration, growth, memory, mib, pulse_list, size};
+use super::{Frame, duration, growth, memory, mib, pulse_list, rate_typed, size};
+use crate::service::options::Readers;
+use crate::service::settings::Settings;
 use crate::service::steward::pulse::Pulse;
 use crate::web::actions::Answered;
 use maud::{Markup, html};
@@ -14,8 +16,14 @@ pub struct Page<'p> {
     pub pulse: Pulse,
     /// What is known of it.
     pub answered: &'p Answered,
-    /// Caps, as they are typed.
+    /// Caps that hold, as they are typed.
     pub caps: [String; 2],
+    /// What the owner has said of how it is to be.
+    pub settings: Settings,
+    /// Who may look at the page.
+    pub readers: Readers,
+    /// The owner may change things from outside the house.
+    pub outside: bool,
     /// What it said last.
     pub log: Vec<String>,
     /// A password can be chosen here; whether one was.
@@ -107,7 +115,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                             more people do not make it more."
                         }
                     }
-                    @if frame.is_owners() { (limits(frame, page)) }
+                    @if frame.is_owners() { (settings(frame, page)) }
                 }
             }
             section.wrap aria-labelledby="s4" {
@@ -192,31 +200,50 @@ fn password(frame: &Frame<'_>, is_chosen: bool) -> Markup {
     }
 }
 
-fn limits(frame: &Frame<'_>, page: &Page<'_>) -> Markup {
-    let [up, down] = &page.caps;
+fn settings(frame: &Frame<'_>, page: &Page<'_>) -> Markup {
+    let said = &page.settings;
+    let typed = |rate: Option<u64>| rate.map(rate_typed).unwrap_or_default();
+    let readers = [
+        ("house", "Whoever is in the house", Readers::House),
+        ("everybody", "Everybody who reaches it", Readers::Everybody),
+        ("owner", "Only you", Readers::Owner),
+    ];
     html! {
         section aria-labelledby="s5" {
-            h2 #s5 { "How fast it may go" }
-            form method="post" action="/limits" {
+            h2 #s5 { "How it is to be" }
+            form method="post" action="/settings" {
                 (frame.hidden())
                 div.row {
                     div.field {
-                        label for="up" { "Sending" }
-                        input #up name="up" value=(up) required autocomplete="off"
-                            aria-describedby="lim";
+                        label for="up" { "Send at most" }
+                        input #up name="up" value=(typed(said.up)) placeholder=(page.caps[0])
+                            autocomplete="off" aria-describedby="lim";
                     }
                     div.field {
-                        label for="down" { "Fetching" }
-                        input #down name="down" value=(down) required autocomplete="off"
-                            aria-describedby="lim";
+                        label for="down" { "Fetch at most" }
+                        input #down name="down" value=(typed(said.down)) placeholder=(page.caps[1])
+                            autocomplete="off" aria-describedby="lim";
                     }
-                    button.main { "Set" }
                 }
                 p.hint #lim {
-                    "Such as 2MB/s or 20mbit, or \u{201c}off\u{201d} for no limit. It holds until the \
-                    box is started again: what is to last goes below " span.code { "[caps]" }
-                    " in its configuration."
+                    "Such as 2MB/s or 20mbit, or \u{201c}off\u{201d} for no limit. With nothing here it \
+                    is as configured."
                 }
+                fieldset {
+                    legend { "Who may look at this page" }
+                    @for (value, words, which) in readers {
+                        label.check {
+                            input type="radio" name="readers" value=(value)
+                                checked[page.readers == which];
+                            " " (words)
+                        }
+                    }
+                }
+                label.check {
+                    input type="checkbox" name="owner-outside" value="yes" checked[page.outside];
+                    " You may change things from outside the house too"
+                }
+                button.main { "Set" }
             }
         }
     }

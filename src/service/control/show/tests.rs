@@ -31,6 +31,10 @@ pub fn sample_detail() -> Detail {
         piece_bytes: 1 << 20,
         pieces: 1_536,
         pieces_here: 512,
+        complete_peers: 2,
+        verified_s: Some(1_772_323_200),
+        limit_up: Some(1 << 20),
+        limit_down: None,
         sequential: true,
         private: false,
         magnet: "magnet:?xt=urn:btih:a5a5".into(),
@@ -259,6 +263,8 @@ Night of the Living Dead (1968)
   lies in    /srv/in/Night of the Living Dead (1968), on disk1
   moves to   /mnt/other, 256 MiB of 512 MiB copied
   added      2026-02-28
+  verified   2026-03-01
+  limit      sent at no more than 1.00 MiB/s
   magnet     magnet:?xt=urn:btih:a5a5
   torrent    /state/torrents/a5/night.torrent
   tracker    udp://tracker.example.org:6969: answered 5 minutes ago, 1 seed, 3 leechers
