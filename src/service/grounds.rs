@@ -243,8 +243,13 @@ pub async fn run(steward: &Steward<'_, '_>) {
         if is_low {
             continue;
         }
-        if due.is_some_and(|due| due.at <= now) || duty.look_at <= now {
+        let was_mounted = duty.look_at <= now;
+        if due.is_some_and(|due| due.at <= now) || was_mounted {
             duty.begin_looks(steward).await;
+            if was_mounted {
+                // Over a folder that is looked after, it may be, and never seen before.
+                service.grounds.moved.ring();
+            }
             continue;
         }
         let mounted = Deadline { at: duty.look_at, why: "something that was mounted" };

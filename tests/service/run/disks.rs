@@ -27,29 +27,29 @@ fn sharing(home: &Folder, folder: &Path) -> Program {
     Call::run_box(home, &config).start()
 }
 
-fn wait_for_state(program: &Program, name: &str, state: &str) -> Value {
+pub fn wait_for_state(program: &Program, name: &str, state: &str) -> Value {
     program.wait_for(name, |detail| detail["torrent"]["state"] == state)
 }
 
 /// How the disk at a path is, as `stats` has it.
-fn disk_state(program: &Program, at: &Path) -> String {
+pub fn disk_state(program: &Program, at: &Path) -> String {
     let lines = program.ask(&["stats"]);
     let disks = lines.iter().map(|line| &line["volume"]).filter(|disk| !disk.is_null());
     let found = disks.into_iter().find(|disk| disk["path"] == at.to_str().unwrap());
     found.map_or_else(String::new, |disk| disk["state"].as_str().unwrap().to_string())
 }
 
-fn wait_for_disk(program: &Program, at: &Path, state: &str) {
+pub fn wait_for_disk(program: &Program, at: &Path, state: &str) {
     let is_so = || (disk_state(program, at) == state).then_some(());
     wait_until(state, PATIENCE, is_so, || program.log());
 }
 
-fn said(program: &Program, words: &str) -> usize {
+pub fn said(program: &Program, words: &str) -> usize {
     program.log().matches(words).count()
 }
 
 /// Pieces of 16 KiB, so that a piece is a block.
-fn film(pieces: usize) -> Arc<Torrent> {
+pub fn film(pieces: usize) -> Arc<Torrent> {
     Arc::new(Torrent::single("film.mkv", 16 << 10, bytes(60, pieces << 14)))
 }
 
@@ -100,6 +100,33 @@ fn an_unplugged_disk_sleeps_and_is_served_again_from_wherever_it_comes_back() {
         // What is deleted while the disk is there is gone.
         fs::remove_file(here.join("share/film.mkv")).unwrap();
         super::wait_until_gone(&program, "film.mkv");
+        program.stop();
+        Some(())
+    };
+    not_run(test());
+}
+
+#[test]
+fn a_disk_that_is_mounted_for_the_first_time_over_a_watched_folder_is_shared() {
+    if lacks_root() {
+        return;
+    }
+    let home = Folder::new("run-first-mount");
+    let at = home.path().join("at");
+    let test = || {
+        // Filled elsewhere, by whoever had it before.
+        let disk = Disk::attach(&image(&home, "disk.img")?)?;
+        let elsewhere = home.path().join("elsewhere");
+        let mounted = disk.plug(&elsewhere)?;
+        let content = bytes(1, 600_000);
+        fs::write(elsewhere.join("film.mkv"), &content).unwrap();
+        drop(mounted);
+        fs::create_dir(&at).unwrap();
+        let program = sharing(&home, &at);
+        assert!(program.find("film.mkv").is_none());
+        let _mounted = disk.plug(&at).unwrap();
+        let share = program.wait_for_share("film.mkv");
+        assert!(content_of(&program, &share) == content);
         program.stop();
         Some(())
     };

@@ -12,11 +12,13 @@
 //! | state that was damaged, and places that are wrong | [`damage`] |
 //! | the order in which a torrent reaches the disk, and what its files are worth after a cut | [`durable`] |
 //! | disks that are unplugged, full, locked, copied and slow | [`disks`] |
+//! | disks that fail to read and to write | [`failing`] |
 
 mod damage;
 mod disks;
 mod durable;
 mod ends;
+mod failing;
 mod folders;
 mod killed;
 mod moves;
