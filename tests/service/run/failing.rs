@@ -52,16 +52,18 @@ fn a_disk_that_cannot_be_read_is_said_to_fail_and_nothing_else_notices() {
     let program = failing(call, &bad.join("film.mkv"), READS, "").start();
     // Whoever asks for it gets nothing, and what cannot be read is not made up for by other bytes.
     let torrent = Metainfo::read(&shares[0].torrent);
-    let mut leecher = Leecher::enter(program.address, shares[0].info_hash, MODERN).unwrap();
-    assert!(leecher.fetch_all(&torrent, 16).is_err());
-    wait_for_disk(&program, &bad, "failing");
-    assert_eq!(disk_state(&program, home.path().ancestors().last().unwrap()), "here");
-    // The rest of the box does not notice, and it is said once however often it happens.
-    for _ in 0..3 {
-        assert!(content_of(&program, &shares[1]) == song);
-        let again = Leecher::enter(program.address, shares[0].info_hash, MODERN);
-        let _ = again.map(|mut leecher| leecher.fetch_all(&torrent, 16));
-    }
+    let asks = || {
+        let mut leecher = Leecher::enter(program.address, shares[0].info_hash, MODERN).unwrap();
+        assert!(leecher.fetch_all(&torrent, 16).is_err());
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(asks);
+        wait_for_disk(&program, &bad, "failing");
+        assert_eq!(disk_state(&program, home.path().ancestors().last().unwrap()), "here");
+        // The rest of the box does not notice, and it is said once however often it happens.
+        scope.spawn(asks);
+        (0..3).for_each(|_| assert!(content_of(&program, &shares[1]) == song));
+    });
     assert_eq!(said(&program, ": fails to read or write"), 1, "{}", program.log());
     stop(program);
 
