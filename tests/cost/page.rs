@@ -229,7 +229,7 @@ fn assert_within(board: &str, program: &Program, what: &str) {
 }
 
 /// Processor time of all threads of a program, as the scheduler counts it.
-fn cpu_ns(id: u32) -> u64 {
+pub fn cpu_ns(id: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("it runs").flatten();
     let of = |task: std::fs::DirEntry| {
         let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();

@@ -4,14 +4,17 @@
 //! its state in the page cache. With `PERENNIAL_FULL=1` a start is also measured whose state is on a
 //! disk and in no cache.
 
+use crate::author::Torrent;
 use crate::leecher::{Leecher, MODERN};
 use crate::library::{self, Wish};
-use crate::program::{Call, Folder, PATIENCE, Program, given_binary, is_root, wait_until};
+use crate::program::{self, Call, Folder, PATIENCE, Program, given_binary, is_root, wait_until};
+use crate::seeder::{Habits, Seeder};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A library and the box that runs on it.
@@ -252,6 +255,55 @@ fn what_serving_costs_is_the_same_with_ten_thousand_torrents() {
         }
     }
     panic!("{fewest:.1} calls for each MiB, at most 20");
+}
+
+#[test]
+fn what_fetching_costs_is_the_same_with_ten_thousand_torrents() {
+    let torrent = Arc::new(Torrent::zeros("fetched.mkv", 1 << 20, 256 << 20));
+    let libraries = [10, 10_000].map(Library::new);
+    let mut least = [u64::MAX; 2];
+    for round in 0..3 {
+        for (library, least) in libraries.iter().zip(&mut least) {
+            let (ns, peak_kib) = fetch_beside(library, &torrent, round);
+            println!(
+                "256 MiB fetched with {} loaded: {} ms of processor, {peak_kib} KiB resident at most",
+                library.count,
+                ns / 1_000_000
+            );
+            *least = ns.min(*least);
+            if given_binary().is_some() {
+                assert!(peak_kib <= 8 << 10, "{peak_kib} KiB resident");
+            }
+        }
+    }
+    let ratio = least[1] as f64 / least[0] as f64;
+    println!("{ratio:.2} of what it takes with 10, at most 1.25");
+    assert!(ratio <= 1.25, "{ratio:.2} of what it takes with 10");
+}
+
+/// Fetches a torrent beside a library: processor time for it, and the most memory that was resident.
+fn fetch_beside(library: &Library, torrent: &Arc<Torrent>, round: u32) -> (u64, u64) {
+    let (call, _) = library.call("");
+    let program = call.start();
+    let seeder = Seeder::start(torrent, Habits::default());
+    let into = Folder::new(&format!("beside-{}-{round}", library.count));
+    let link = torrent.write(into.path(), "fetched.torrent");
+    // Once in each life the LAN is told of some of the library, at its start.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = crate::page::cpu_ns(program.own_id());
+    program.ask(&[Path::new("add"), &link, Path::new("--into"), into.path()]);
+    seeder.call(program.address);
+    // By its name the whole library would be gone through each time.
+    program.wait_for(&program::digits(&torrent.info_hash), |detail| {
+        detail["torrent"]["state"] != "fetching" && detail["torrent"]["here_bytes"] == 256 << 20
+    });
+    let ns = crate::page::cpu_ns(program.own_id()) - before;
+    let peak_kib = program.proc_number("status", "VmHWM");
+    assert_eq!(seeder.tallies().sent_bytes, torrent.content.bytes(), "no block twice");
+    // The next life knows nothing of it.
+    program.ask(&["remove", "--delete", "fetched.mkv", "--yes"]);
+    program.end();
+    (ns, peak_kib)
 }
 
 fn film_of(program: &Program) -> Option<Value> {
