@@ -8,6 +8,8 @@
 //! A board with an `[image]` table runs firmware, not this program: its share is written as an
 //! image (`service/image`) and its memory is laid out by the linker, so there is no sum here.
 
+mod profile;
+
 use super::announcer::EXCHANGES_MAX;
 use super::archive::{OVERLAY_MAX, PAGES_MAX};
 use super::content::HASH_SCRATCH_BYTES;
@@ -42,16 +44,15 @@ use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
 use crate::engine::units::PeerSlot;
-use serde::Deserialize;
+use profile::parse;
+pub use profile::{DiskSizes, ImageSizes, Pools, Sockets};
 use std::string::String;
 use std::vec::Vec;
 
 /// A board's profile. Every sizing number of the service is here.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Board {
     /// Its name: that of its folder.
-    #[serde(skip)]
     pub name: &'static str,
     /// Memory of the machine.
     pub ram_kib: u64,
@@ -66,68 +67,6 @@ pub struct Board {
     pub sockets: Sockets,
     /// What its images look like; only a board that runs firmware has them.
     pub image: Option<ImageSizes>,
-}
-
-/// Numbers under `[pools]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
-pub struct Pools {
-    pub peers_max: u16,
-    pub unchoked_max: u16,
-    pub per_address_max: u16,
-    pub requests_per_peer: u16,
-    pub torrents_max: u32,
-    pub seeding_max: u16,
-    pub bits_kib: u32,
-    pub candidates_max: u32,
-    pub open_files_max: u32,
-    pub fetching_max: u16,
-    pub partials_max: u16,
-    pub asks_per_peer: u16,
-    pub fetch_bits_kib: u32,
-    pub dht_nodes_max: u32,
-    pub dht_peers_max: u32,
-    pub dht_searches_max: u16,
-    pub web_seeds_max: u16,
-    pub watched_max: u32,
-    pub web_connections_max: u16,
-    pub web_pages_max: u16,
-    pub password_mib: u8,
-}
-
-/// Numbers under `[disk]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
-pub struct DiskSizes {
-    pub lanes: u16,
-    pub lane_buffers: u16,
-    pub lane_buffer_kib: u32,
-    pub lane_stack_kib: u32,
-    pub serve_kib: u32,
-    pub walk_kib: u32,
-    pub journal_kib: u32,
-}
-
-/// Numbers under `[sockets]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is explained in boards/small/profile.toml")]
-pub struct Sockets {
-    pub unsent_kib: u32,
-    pub receive_kib: u32,
-    pub wide_max: u16,
-}
-
-/// Numbers under `[image]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is explained in boards/mcu-lm3s6965/profile.toml")]
-pub struct ImageSizes {
-    pub unit_kib: u32,
-    pub image_mib: u32,
-    pub whole_mib: u32,
 }
 
 /// One holder of memory.
@@ -399,12 +338,6 @@ impl Board {
 pub fn machine_ram_kib() -> u64 {
     let machine = rustix::system::sysinfo();
     (machine.totalram as u64 * u64::from(machine.mem_unit)) >> 10
-}
-
-fn parse(name: &'static str, profile: &str) -> Board {
-    // Compiled in and read by a test: a profile that cannot be read never leaves the workshop.
-    let board: Board = toml::from_str(profile).expect("a profile that is compiled in is valid");
-    Board { name, ..board }
 }
 
 const TINY: &str = include_str!("../../boards/tiny/profile.toml");
