@@ -171,12 +171,22 @@ impl Walk {
 /// Says that something cannot be read, and what would help.
 pub fn unreadable(path: &Path, error: std::io::Error) -> Refusal {
     let remedy = match error.kind() {
+        std::io::ErrorKind::NotFound if is_hidden(path) => HIDDEN,
         std::io::ErrorKind::NotFound => "check the spelling",
         std::io::ErrorKind::PermissionDenied => "make it readable for this user, or leave it out",
         _ => "check the disk it is on",
     };
     Refusal::new(path.display(), error, remedy)
 }
+
+/// Systemd starts the box where there is nothing to be seen of homes, unless its owner says so.
+fn is_hidden(path: &Path) -> bool {
+    let is_service = std::env::var_os("INVOCATION_ID").is_some();
+    is_service && ["/home", "/root", "/run/user"].iter().any(|home| path.starts_with(home))
+}
+
+const HIDDEN: &str = "check the spelling; or show it to the service, which sees nothing of homes: as \
+                      /usr/share/doc/perennial/examples/content.conf says";
 
 /// What a name costs beside its bytes: the string's own place.
 const NAME_COST: usize = size_of::<String>();

@@ -51,6 +51,7 @@ fn it_reads_and_writes_where_its_drop_in_says_and_nowhere_else() {
         "shares: film group.mkv home.mkv new",
         "fetched",
         "a home that was not named: refused",
+        "and where that is said",
         "what is mounted later arrives",
         "killed, it is back: disk.mkv film group.mkv home.mkv new song",
         "installed again: active, disk.mkv film group.mkv home.mkv new song",
@@ -149,7 +150,8 @@ for i in $(seq 50); do
     sleep 0.1
 done
 perennial stats | grep -q "something that was mounted" && echo "what is mounted later arrives"
-perennial add /home/you/secret || echo "a home that was not named: refused"
+perennial add /home/you/secret 2>/add.said || echo "a home that was not named: refused"
+grep -q content.conf /add.said && echo "and where that is said"
 
 kill -9 "$(show MainPID)"
 sleep 1
