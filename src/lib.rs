@@ -10,11 +10,12 @@
 //! | [`engine`] | everything a peer *decides*: bytes, `now` and memory in, data out | `core` only |
 //! | `service` | everything it *does*: sockets, files, threads, time | std, smol, the engine |
 //! | `web` | the page: one link for everybody, and the box run from it | the service |
+//! | `init` | PID 1 of the appliance: mounts, modules, network, watchdog | rustix, the service |
 //! | `firmware` | the same on a microcontroller: one loop over frames and flash | smoltcp, the engine |
 //! | `main` | the command line | all of it |
 //!
-//! Imports go one way, `engine` <- `service` <- `web` <- `main`, with `firmware` beside `service`;
-//! `tests/tidy.rs` holds it. The engine is
+//! Imports go one way, `engine` <- `service` <- `web` <- `main`, with `firmware` beside `service` and
+//! `init` beside `web`; `tests/tidy.rs` holds it. The engine is
 //! `no_std`, has no allocator, no clock and no randomness, and builds for bare metal as it is.
 //!
 //! # Memory
@@ -55,22 +56,30 @@
 //!    journey 5 does) -> `web::file` and `service::handout` (page cache to socket, else a lane; what is
 //!    being fetched is waited for, and fetched first) -> the socket. A wish of the owner's ->
 //!    `web::actions` -> `service::steward`.
-//! 7. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
+//! 7. **As an appliance.** `init` (PID 1) mounts, loads modules and asks for an address, then lives
+//!    journey 5's life in the same process and watches over it.
+//! 8. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
 //!
 //! Read `engine::peer` and `service::pump` first: a byte from socket to disk and back is there.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+#[forbid(unsafe_code)]
 pub mod engine;
 #[cfg(feature = "firmware")]
+#[forbid(unsafe_code)]
 pub mod firmware;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod init;
 #[cfg(feature = "std")]
+#[forbid(unsafe_code)]
 pub mod service;
 #[cfg(feature = "std")]
+#[forbid(unsafe_code)]
 pub mod web;

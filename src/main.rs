@@ -4,6 +4,8 @@ mod cli;
 
 use clap::Parser;
 use cli::{Cli, Command, GetArgs, RunArgs, ShareArgs};
+#[cfg(target_os = "linux")]
+use perennial::init;
 use perennial::service::board::Board;
 use perennial::service::config::{self, Config};
 use perennial::service::control::Client;
@@ -11,6 +13,7 @@ use perennial::service::control::tell::{self, Teller};
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
 use perennial::service::log_lines::{self, Style};
+use perennial::service::notify::Notify;
 use perennial::service::options::{FetchOptions, Options, WebAt};
 use perennial::service::report::{self, Report};
 use perennial::service::{Refusal, life, webseed};
@@ -22,6 +25,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let style = Style::of_stderr();
     log_lines::start(style);
+    #[cfg(target_os = "linux")]
+    if init::is_first() {
+        init::run(&web::run);
+    }
     let done = match Cli::parse().command {
         Command::Share(args) => share(args),
         Command::Get(args) => get(args),
@@ -104,7 +111,7 @@ fn handed_over(named: bool, options: &Options, report: &Report) -> Result<bool, 
 fn run(args: &RunArgs) -> Result<(), Refusal> {
     let config = args.config()?;
     log_lines::set_level(config.level);
-    life::run(config, &|| args.config(), &mut Report::new(args.json), &web::run)
+    life::run(config, &|| args.config(), Notify::from_env(), &mut Report::new(args.json), &web::run)
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

@@ -73,7 +73,7 @@ pub mod steward;
 pub mod store;
 pub mod streams;
 #[cfg(test)]
-mod test_folder;
+pub(crate) mod test_folder;
 pub mod tracker;
 pub mod units;
 pub mod volume;

@@ -10,6 +10,8 @@
 //! READY=1  STATUS=..  MAINPID=..            it serves; also after a reload
 //! RELOADING=1  MONOTONIC_USEC=..            SIGHUP has come
 //! WATCHDOG=1                                it is alive, twice in the time it has for that
+//! X_SERVED=1                                it has sent content to somebody
+//! X_TROUBLE=1                               it cannot do what it should
 //! STOPPING=1                                it stops
 //! ```
 
@@ -18,7 +20,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{sendto, socket_with};
+use rustix::net::{send, sendto, socket_with};
 use std::ffi::{OsStr, OsString};
 use std::format;
 use std::os::unix::ffi::OsStrExt as _;
@@ -28,7 +30,8 @@ use std::time::Duration;
 /// Whom to tell, if anybody.
 #[derive(Debug, Default)]
 pub struct Notify {
-    supervisor: Option<(OwnedFd, SocketAddrUnix)>,
+    /// The socket, and where to send; nowhere when it is one of a pair.
+    supervisor: Option<(OwnedFd, Option<SocketAddrUnix>)>,
     watchdog_us: Option<u64>,
     pid: u32,
 }
@@ -52,6 +55,12 @@ impl Notify {
         Notify::open(&wish, std::process::id())
     }
 
+    /// Whoever has the other one of a pair of sockets, and waits so long for it to be alive.
+    pub fn over(socket: OwnedFd, watchdog_ms: Option<u64>) -> Notify {
+        let watchdog_us = watchdog_ms.map(|ms| ms * 1_000);
+        Notify { supervisor: Some((socket, None)), watchdog_us, pid: std::process::id() }
+    }
+
     fn open(wish: &Wish, pid: u32) -> Notify {
         let Some(name) = wish.socket.as_deref().filter(|name| !name.is_empty()) else {
             return Notify { pid, ..Notify::default() };
@@ -59,7 +68,7 @@ impl Notify {
         let supervisor = open_socket(name).map_err(|error| {
             warn!("NOTIFY_SOCKET {}: {error}; nobody is told", name.display());
         });
-        let supervisor = supervisor.ok();
+        let supervisor = supervisor.ok().map(|(socket, address)| (socket, Some(address)));
         let number = |text: &Option<OsString>| text.as_ref()?.to_str()?.parse::<u64>().ok();
         // Meant for another process, a wrapper's child say.
         let is_ours = wish.watchdog_pid.is_none() || number(&wish.watchdog_pid) == Some(pid.into());
@@ -90,6 +99,16 @@ impl Notify {
         self.mention("WATCHDOG=1");
     }
 
+    /// It has sent content to somebody, for the first time.
+    pub fn served(&self) {
+        self.tell("X_SERVED=1");
+    }
+
+    /// It cannot do what it should, and the log says why.
+    pub fn trouble(&self) {
+        self.tell("X_TROUBLE=1");
+    }
+
     /// It reads its configuration again; [`ready`](Notify::ready) ends that. The moment, from
     /// [`clock::monotonic_us`](super::clock::monotonic_us), is one after the signal came.
     pub fn reloading(&self, monotonic_us: u64) {
@@ -117,7 +136,10 @@ impl Notify {
 
     fn send(&self, words: &str, flags: SendFlags) -> Result<()> {
         let Some((socket, address)) = &self.supervisor else { return Ok(()) };
-        rustix::io::retry_on_intr(|| sendto(socket, words.as_bytes(), flags, address))?;
+        rustix::io::retry_on_intr(|| match address {
+            Some(address) => sendto(socket, words.as_bytes(), flags, address),
+            None => send(socket, words.as_bytes(), flags),
+        })?;
         Ok(())
     }
 }

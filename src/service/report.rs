@@ -59,6 +59,11 @@ impl Report {
         Report { json, terminal, progress: None, minutes_said: 0 }
     }
 
+    /// Sentences for a console that nobody may look at.
+    pub fn without_terminal() -> Report {
+        Report { json: false, terminal: false, progress: None, minutes_said: 0 }
+    }
+
     /// Somebody looks at stderr.
     pub fn is_terminal(&self) -> bool {
         self.terminal

@@ -18,8 +18,12 @@ pub(super) struct Charge<'c> {
 
 impl Charge<'_> {
     /// To do what `config` says; `read` reads it again.
-    pub(super) fn new(config: Config, read: &dyn Fn() -> Result<Config, Refusal>) -> Charge<'_> {
-        Charge { config: RefCell::new(config), read, notify: Notify::from_env() }
+    pub(super) fn new(
+        config: Config,
+        read: &dyn Fn() -> Result<Config, Refusal>,
+        notify: Notify,
+    ) -> Charge<'_> {
+        Charge { config: RefCell::new(config), read, notify }
     }
 
     /// Shares and fetches what the configuration says, anew whenever it is read again.
@@ -52,16 +56,21 @@ impl Charge<'_> {
         }
     }
 
-    /// Tells systemd now and then that all is well.
+    /// Tells systemd now and then that all is well, and once that somebody was served.
     pub(super) async fn watchdog(&self, service: &Service<'_>) {
         let Some(every_ms) = self.notify.watchdog_every_ms() else { return };
         let slot = service.clock.slot(service.duties.watchdog);
+        let mut has_served = false;
         loop {
             let at = service.clock.now().after(every_ms);
             while service.clock.now() < at {
                 service.clock.wait(slot, Deadline { at, why: "systemd's watchdog" }).await;
             }
             self.notify.alive();
+            if !has_served && service.swarm.borrow().sent_bytes > 0 {
+                self.notify.served();
+                has_served = true;
+            }
         }
     }
 

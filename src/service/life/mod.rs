@@ -27,6 +27,7 @@ use crate::service::fetch::magnet;
 use crate::service::fetch::{self, Keeper};
 use crate::service::grounds::Grounds;
 use crate::service::lanes::Lanes;
+use crate::service::notify::Notify;
 use crate::service::options::{Opened, Options, open_all};
 use crate::service::owner::{Owner, Page};
 use crate::service::report::{Report, Totals};
@@ -63,15 +64,16 @@ pub fn live(options: &Options, report: &mut Report, web: &Web) -> Result<(), Ref
 }
 
 /// Does what a configuration says, and what the owner says meanwhile, until somebody ends it.
-/// `read` reads the configuration again.
+/// `read` reads the configuration again, `notify` is told how it goes.
 pub fn run(
     config: Config,
     read: &dyn Fn() -> Result<Config, Refusal>,
+    notify: Notify,
     report: &mut Report,
     web: &Web,
 ) -> Result<(), Refusal> {
     let options = config.options()?;
-    let charge = Charge::new(config, read);
+    let charge = Charge::new(config, read, notify);
     live_with(&options, Some(&charge), report, web)
 }
 
