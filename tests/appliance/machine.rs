@@ -1,0 +1,203 @@
+//! A machine that starts from a card: QEMU, always in software, with ports of its own on 127.0.0.1.
+//!
+//! Its console is read line by line, each with the moment it came. Under emulation the guest's clock
+//! is this machine's, so moments of both can be compared. It cannot reach anything outside QEMU.
+
+use crate::card::Card;
+use crate::program::{Folder, wait_until};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A machine that is switched on; dropped, its power is cut.
+pub struct Machine {
+    child: Child,
+    console: Arc<Mutex<Vec<(Instant, String)>>>,
+    home: Folder,
+    /// Where its page is reached.
+    pub page: SocketAddr,
+    /// Where its peer port is reached.
+    pub peer: SocketAddr,
+}
+
+impl Machine {
+    /// `virt` with so much memory, its kernel taken from the card and started without firmware.
+    pub fn virt(card: &Card, mib: u32, command_line: &str, more: &[&str]) -> Machine {
+        let home = Folder::new("virt");
+        let (kernel, initrd) = (home.path().join("kernel"), home.path().join("initrd"));
+        fs::write(&kernel, card.read("a/kernel")).expect("our folder is writable");
+        fs::write(&initrd, card.read("a/initrd")).expect("our folder is writable");
+        let mut command = Command::new("qemu-system-aarch64");
+        command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", &mib.to_string()]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+        let line = format!("console=ttyAMA0 quiet cma=0 panic=10 perennial.slot=a {command_line}");
+        command.args(["-append", &line, "-device", "virtio-blk-device,drive=card"]);
+        command.args(["-device", "virtio-net-device,netdev=n"]).args(more);
+        Machine::start(command, card, home)
+    }
+
+    fn start(mut command: Command, card: &Card, home: Folder) -> Machine {
+        let [page, peer] = free_ports();
+        let drive = card.path().display().to_string().replace(',', ",,");
+        let monitor = home.path().join("monitor").display().to_string();
+        command.args(["-accel", "tcg", "-nodefaults", "-nographic", "-no-reboot"]);
+        command.args([
+            "-serial",
+            "stdio",
+            "-monitor",
+            &format!("unix:{monitor},server=on,wait=off"),
+        ]);
+        // What a cut of power leaves on a card is tested elsewhere, and better (`tests/powerfail`).
+        command.args(["-drive", &format!("file={drive},format=raw,if=none,id=card,cache=unsafe")]);
+        let forward = |to: SocketAddr, port| format!("hostfwd=tcp:{to}-:{port}");
+        let (to_page, to_peer) = (forward(page, 8080), forward(peer, 6881));
+        command.args(["-netdev", &format!("user,id=n,restrict=on,{to_page},{to_peer}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(fs::File::create(home.path().join("qemu.log")).expect("writable"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let console = Arc::new(Mutex::new(Vec::new()));
+        let (keeper, output) = (console.clone(), child.stdout.take().expect("it is a pipe"));
+        thread::spawn(move || keep(output, &keeper));
+        Machine { child, console, home, page, peer }
+    }
+
+    /// The moment a line with that in it came, and the line.
+    pub fn wait_for(&self, words: &str, limit: Duration) -> (Instant, String) {
+        let find = || self.lines().into_iter().find(|(_, line)| line.contains(words));
+        wait_until(words, limit, find, || self.last_words())
+    }
+
+    /// Whether a line with that in it has come.
+    pub fn has_said(&self, words: &str) -> bool {
+        self.lines().iter().any(|(_, line)| line.contains(words))
+    }
+
+    fn lines(&self) -> Vec<(Instant, String)> {
+        self.console.lock().expect("lines are only added").clone()
+    }
+
+    /// The end of its console, and what QEMU itself has said.
+    pub fn last_words(&self) -> String {
+        let lines = self.lines();
+        let last = lines.iter().skip(lines.len().saturating_sub(60));
+        let last: Vec<&str> = last.map(|(_, line)| line.as_str()).collect();
+        let qemu = fs::read_to_string(self.home.path().join("qemu.log")).unwrap_or_default();
+        format!("--- console ---\n{}\n--- QEMU ---\n{qemu}", last.join("\n"))
+    }
+
+    /// Tells QEMU something.
+    pub fn monitor(&self, words: &str) {
+        let mut monitor =
+            UnixStream::connect(self.home.path().join("monitor")).expect("it listens");
+        monitor.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit is possible");
+        let mut buffer = [0; 4096];
+        let _ = monitor.read(&mut buffer);
+        monitor.write_all(format!("{words}\n").as_bytes()).expect("it reads");
+        // It has been done when the next prompt comes.
+        let _ = monitor.read(&mut buffer);
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    /// Presses the button and waits until the machine is off, which has to be a good end.
+    pub fn switch_off(mut self) -> Vec<String> {
+        self.monitor("system_powerdown");
+        self.wait_for("it may be switched off", PATIENCE);
+        self.ended(PATIENCE);
+        self.lines().into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// Waits until it has switched itself off, or has started again.
+    pub fn ended(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.child.try_wait().expect("a child can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "it stays on\n{}", self.last_words());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks its page; the head and the body of the answer, if one comes within `limit`.
+    pub fn ask(&self, request: &str, limit: Duration) -> Option<(String, Vec<u8>)> {
+        let mut stream = TcpStream::connect(self.page).ok()?;
+        stream.set_read_timeout(Some(limit)).ok()?;
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        Some((head, answer.split_off(end + 4)))
+    }
+
+    /// What is at an address of its page, which has to be there.
+    pub fn look(&self, address: &str) -> Vec<u8> {
+        let get = || self.ask(&get(address), Duration::from_secs(5));
+        let (head, body) = wait_until(address, PATIENCE, get, || self.last_words());
+        assert!(head.starts_with("HTTP/1.1 200 "), "{address}: {head}\n{}", self.last_words());
+        body
+    }
+
+    /// When the first byte of its page came. What is asked before it listens is lost, so it is asked
+    /// every few milliseconds, each time anew.
+    pub fn first_byte(&self) -> Instant {
+        let first: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (page, came) = (self.page, first.clone());
+            thread::spawn(move || {
+                let Ok(mut stream) = TcpStream::connect(page) else { return };
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                let _ = stream.write_all(get("/").as_bytes());
+                if stream.read(&mut [0; 1]).is_ok_and(|length| length == 1) {
+                    came.lock().expect("nobody panics").get_or_insert(Instant::now());
+                }
+            });
+            if let Some(came) = *first.lock().expect("nobody panics") {
+                return came;
+            }
+            assert!(Instant::now() < deadline, "no byte comes\n{}", self.last_words());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("{}", self.last_words());
+        }
+    }
+}
+
+/// A request for an address, after whose answer the connection ends.
+fn get(address: &str) -> String {
+    format!("GET {address} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+}
+
+fn keep(output: ChildStdout, console: &Mutex<Vec<(Instant, String)>>) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_string();
+        console.lock().expect("lines are only added").push((Instant::now(), line));
+    }
+}
+
+/// Ports nobody listens at.
+fn free_ports() -> [SocketAddr; 2] {
+    let open = || TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    let both = [open(), open()];
+    both.map(|one| one.local_addr().expect("it has an address"))
+}
+
+/// Longer than anything takes that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The scripts of the repository are there.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
