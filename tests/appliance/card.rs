@@ -54,10 +54,7 @@ impl Card {
     }
 
     fn mtools(&self, tool: &str, arguments: &[&Path]) -> Output {
-        let mut command = Command::new(tool);
-        command.arg("-i").arg(format!("{}@@{BOOT_AT}", self.path().display())).args(arguments);
-        command.env("MTOOLS_SKIP_CHECK", "1").stdin(Stdio::null());
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        mtools(&self.path(), tool, arguments)
     }
 
     /// Puts files into the folder `Share` of its data partition.
@@ -101,6 +98,56 @@ impl Card {
         let file = File::options().write(true).open(self.path()).expect("it is there");
         file.write_all_at(&[0xa5; 1 << 20], DATA_AT).expect("it is longer");
     }
+}
+
+/// A stick with one FAT partition, as they are sold.
+pub struct Stick {
+    folder: Folder,
+}
+
+impl Stick {
+    /// One with these files in its folder `Share`, or with no such folder.
+    pub fn new(files: &[(&str, &[u8])]) -> Stick {
+        let stick = Stick { folder: Folder::new("stick") };
+        let file = File::create(stick.path()).expect("our folder is writable");
+        file.set_len(64 << 20).expect("a file may be longer");
+        let mut table = [0; 512];
+        // A FAT32 of 63 MiB, from the first MiB on.
+        table[446..462].copy_from_slice(&[0, 0, 0, 0, 0xc, 0, 0, 0, 0, 8, 0, 0, 0, 0xf8, 1, 0]);
+        table[510..].copy_from_slice(&[0x55, 0xaa]);
+        std::os::unix::fs::FileExt::write_all_at(&file, &table, 0).expect("it is writable");
+        stick.mtools("mformat", &["-F".as_ref(), "-T".as_ref(), "129024".as_ref(), "::".as_ref()]);
+        for (name, bytes) in files {
+            let _ = mtools(&stick.path(), "mmd", &["::Share".as_ref()]);
+            let source = stick.folder.write("file", bytes);
+            stick.mtools("mcopy", &[&source, format!("::Share/{name}").as_ref()]);
+        }
+        stick
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("stick.img")
+    }
+
+    /// Whether there is such a folder.
+    pub fn has(&self, name: &str) -> bool {
+        let place = format!("::{name}");
+        mtools(&self.path(), "mdir", &[place.as_ref()]).status.success()
+    }
+
+    fn mtools(&self, tool: &str, arguments: &[&Path]) {
+        let output = mtools(&self.path(), tool, arguments);
+        assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Runs one of mtools on the partition that begins at the first MiB of a disk.
+fn mtools(disk: &Path, tool: &str, arguments: &[&Path]) -> Output {
+    let mut command = Command::new(tool);
+    command.arg("-i").arg(format!("{}@@{BOOT_AT}", disk.display())).args(arguments);
+    command.env("MTOOLS_SKIP_CHECK", "1").stdin(Stdio::null());
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// The image for a board, made once in a run of the tests from the program that has been built and

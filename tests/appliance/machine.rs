@@ -15,6 +15,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Machines with firmware that starts EFI programs.
+#[derive(Clone, Copy, Debug)]
+pub enum Uefi {
+    /// 64-bit ARM.
+    Arm,
+    /// x86-64.
+    Pc,
+}
+
 /// A machine that is switched on; dropped, its power is cut.
 pub struct Machine {
     child: Child,
@@ -39,10 +48,58 @@ impl Machine {
         let line = format!("console=ttyAMA0 quiet cma=0 panic=10 perennial.slot=a {command_line}");
         command.args(["-append", &line, "-device", "virtio-blk-device,drive=card"]);
         command.args(["-device", "virtio-net-device,netdev=n"]).args(more);
-        Machine::start(command, card, home)
+        Machine::start(command, card, home, "none")
     }
 
-    fn start(mut command: Command, card: &Card, home: Folder) -> Machine {
+    /// A machine whose firmware starts what is on the card.
+    pub fn uefi(card: &Card, kind: Uefi) -> Machine {
+        let home = Folder::new("uefi");
+        let (machine, code, variables) = match kind {
+            Uefi::Arm => (
+                &["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"][..],
+                "/usr/share/AAVMF/AAVMF_CODE.fd",
+                "/usr/share/AAVMF/AAVMF_VARS.fd",
+            ),
+            Uefi::Pc => (
+                &["qemu-system-x86_64", "-M", "q35"][..],
+                "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.fd",
+            ),
+        };
+        let own = home.path().join("variables");
+        fs::copy(variables, &own).unwrap_or_else(|error| panic!("{variables}: {error}"));
+        let mut command = Command::new(machine[0]);
+        command.args(&machine[1..]).args(["-m", "256", "-device", "virtio-blk-pci,drive=card"]);
+        command.args(["-device", "virtio-net-pci,netdev=n,romfile="]);
+        let flash = "if=pflash,format=raw";
+        command.args(["-drive", &format!("{flash},readonly=on,file={code}")]);
+        command.args(["-drive", &format!("{flash},file={}", own.display())]);
+        Machine::start(command, card, home, "none")
+    }
+
+    /// A Raspberry Pi 3 B, as far as QEMU goes: its firmware is not there, and its watchdog resets it
+    /// at once.
+    pub fn raspberry(card: &Card) -> Machine {
+        let home = Folder::new("raspberry");
+        for name in ["kernel", "initrd", "bcm2837-rpi-3-b.dtb"] {
+            let bytes = card.read(&format!("a/{name}"));
+            fs::write(home.path().join(name), bytes).expect("our folder is writable");
+        }
+        let line = String::from_utf8(card.read("a/cmdline.txt")).expect("it is text");
+        let line = format!("{} perennial.watchdog=off", line.trim());
+        let mut command = Command::new("qemu-system-aarch64");
+        command.args(["-M", "raspi3b", "-serial", "null", "-append", &line]);
+        for (option, name) in
+            [("-kernel", "kernel"), ("-initrd", "initrd"), ("-dtb", "bcm2837-rpi-3-b.dtb")]
+        {
+            command.arg(option).arg(home.path().join(name));
+        }
+        command.args(["-device", "usb-net,netdev=n"]);
+        Machine::start(command, card, home, "sd")
+    }
+
+    /// `bus` is what the card is plugged into.
+    fn start(mut command: Command, card: &Card, home: Folder, bus: &str) -> Machine {
         let [page, peer] = free_ports();
         let drive = card.path().display().to_string().replace(',', ",,");
         let monitor = home.path().join("monitor").display().to_string();
@@ -54,7 +111,7 @@ impl Machine {
             &format!("unix:{monitor},server=on,wait=off"),
         ]);
         // What a cut of power leaves on a card is tested elsewhere, and better (`tests/powerfail`).
-        command.args(["-drive", &format!("file={drive},format=raw,if=none,id=card,cache=unsafe")]);
+        command.args(["-drive", &format!("file={drive},format=raw,if={bus},id=card,cache=unsafe")]);
         let forward = |to: SocketAddr, port| format!("hostfwd=tcp:{to}-:{port}");
         let (to_page, to_peer) = (forward(page, 8080), forward(peer, 6881));
         command.args(["-netdev", &format!("user,id=n,restrict=on,{to_page},{to_peer}")]);
@@ -71,6 +128,11 @@ impl Machine {
     pub fn wait_for(&self, words: &str, limit: Duration) -> (Instant, String) {
         let find = || self.lines().into_iter().find(|(_, line)| line.contains(words));
         wait_until(words, limit, find, || self.last_words())
+    }
+
+    /// In how many lines that was said.
+    pub fn times_said(&self, words: &str) -> usize {
+        self.lines().iter().filter(|(_, line)| line.contains(words)).count()
     }
 
     /// Whether a line with that in it has come.
@@ -107,9 +169,45 @@ impl Machine {
     /// Presses the button and waits until the machine is off, which has to be a good end.
     pub fn switch_off(mut self) -> Vec<String> {
         self.monitor("system_powerdown");
-        self.wait_for("it may be switched off", PATIENCE);
         self.ended(PATIENCE);
         self.lines().into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// Has the program hang: whatever it executes next in a while becomes a loop without an end. QEMU
+    /// was started with `-gdb`, at that port.
+    pub fn hang_program(&self, port: u16) {
+        let mut debugger = TcpStream::connect(("127.0.0.1", port)).expect("QEMU listens");
+        debugger.set_read_timeout(Some(PATIENCE)).expect("a limit is possible");
+        // Talking to it stops the machine.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let at = debug(&mut debugger, "p20");
+            let at: [u8; 8] = std::array::from_fn(|byte| {
+                u8::from_str_radix(&at[2 * byte..2 * byte + 2], 16).expect("it is in hex")
+            });
+            let at = u64::from_le_bytes(at);
+            // The kernel's addresses are in the upper half.
+            if at >> 48 == 0 {
+                // `b .`
+                assert_eq!(debug(&mut debugger, &format!("M{at:x},4:00000014")), "OK");
+                debugger.write_all(&packet("c")).expect("QEMU reads");
+                return;
+            }
+            assert!(Instant::now() < deadline, "it never runs\n{}", self.last_words());
+            debugger.write_all(&packet("c")).expect("QEMU reads");
+            // A question makes it run.
+            let page = self.page;
+            let asks = thread::spawn(move || {
+                let mut stream = TcpStream::connect(page).expect("QEMU listens");
+                let _ = stream.write_all(get("/box").as_bytes());
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+                let _ = stream.read(&mut [0; 1]);
+            });
+            thread::sleep(Duration::from_millis(7));
+            debugger.write_all(&[3]).expect("QEMU reads");
+            receive(&mut debugger);
+            asks.join().expect("asking does not fail");
+        }
     }
 
     /// Waits until it has switched itself off, or has started again.
@@ -176,8 +274,34 @@ impl Drop for Machine {
 }
 
 /// A request for an address, after whose answer the connection ends.
-fn get(address: &str) -> String {
+pub fn get(address: &str) -> String {
     format!("GET {address} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+}
+
+/// Asks QEMU's debugger something (GDB's remote protocol).
+fn debug(debugger: &mut TcpStream, words: &str) -> String {
+    debugger.write_all(&packet(words)).expect("QEMU reads");
+    receive(debugger)
+}
+
+fn packet(words: &str) -> Vec<u8> {
+    let sum = words.bytes().fold(0_u8, u8::wrapping_add);
+    format!("${words}#{sum:02x}").into_bytes()
+}
+
+/// The next packet, which is acknowledged.
+fn receive(debugger: &mut TcpStream) -> String {
+    let mut next = || {
+        let mut byte = [0];
+        debugger.read_exact(&mut byte).expect("QEMU answers");
+        byte[0]
+    };
+    while next() != b'$' {}
+    let words = std::iter::from_fn(|| Some(next()).filter(|byte| *byte != b'#'));
+    let words: Vec<u8> = words.collect();
+    (next(), next());
+    debugger.write_all(b"+").expect("QEMU reads");
+    String::from_utf8(words).expect("it speaks ASCII")
 }
 
 fn keep(output: ChildStdout, console: &Mutex<Vec<(Instant, String)>>) {
@@ -188,7 +312,7 @@ fn keep(output: ChildStdout, console: &Mutex<Vec<(Instant, String)>>) {
 }
 
 /// Ports nobody listens at.
-fn free_ports() -> [SocketAddr; 2] {
+pub fn free_ports() -> [SocketAddr; 2] {
     let open = || TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
     let both = [open(), open()];
     both.map(|one| one.local_addr().expect("it has an address"))

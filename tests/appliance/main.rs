@@ -14,8 +14,8 @@ mod program;
 mod card;
 mod machine;
 
-use card::Card;
-use machine::{Machine, PATIENCE, root};
+use card::{Card, Stick};
+use machine::{Machine, PATIENCE, Uefi, get, root};
 use program::{Folder, wait_until};
 use serde_json::Value;
 use std::fs;
@@ -112,6 +112,125 @@ fn a_damaged_data_partition_is_left_alone_and_the_box_serves_from_memory() {
 }
 
 #[test]
+fn a_disk_that_is_plugged_in_is_shared_and_sleeps_when_it_is_pulled_out() {
+    let card = Card::new("virt-arm64", 256);
+    let song = noise(300_000);
+    let (stick, empty) = (Stick::new(&[("song.ogg", &song)]), Stick::new(&[]));
+    let drive = |id: &str, stick: &Stick| {
+        format!("if=none,id={id},format=raw,file={}", stick.path().display())
+    };
+    let (with_song, without) = (drive("song", &stick), drive("empty", &empty));
+    let more = ["-device", "qemu-xhci,id=usb", "-drive", &with_song, "-drive", &without];
+    let machine = Machine::virt(&card, 64, "", &more);
+    machine.wait_for("on the air", PATIENCE);
+    let torrents = |state: &'static str| {
+        let machine = &machine;
+        move || {
+            let stats = machine.look("/api/v1/stats");
+            let stats: Value = serde_json::from_slice(&stats).expect("it is JSON");
+            (stats["stats"]["torrents"][state] == 1).then_some(())
+        }
+    };
+    machine.monitor("device_add usb-storage,id=stick,drive=song,bus=usb.0");
+    wait_until("its song is shared", PATIENCE, torrents("all"), || machine.last_words());
+    let hash = info_hash(&machine, "song.ogg");
+    assert_eq!(machine.look(&format!("/s/{hash}/song.ogg")), song);
+    machine.monitor("device_del stick");
+    wait_until("its song sleeps", PATIENCE, torrents("asleep"), || machine.last_words());
+    // The same drive cannot be had twice in one run of QEMU; another stick can.
+    machine.monitor("device_add usb-storage,id=other,drive=empty,bus=usb.0");
+    let said = "what is put into its folder Share is shared";
+    let twice = || (machine.times_said(said) == 2).then_some(());
+    wait_until("the other stick is there", PATIENCE, twice, || machine.last_words());
+    machine.switch_off();
+    assert!(empty.has("Share"), "a folder was made for what is to be shared");
+}
+
+/// The watchdog of this machine waits for 30 s.
+#[test]
+fn a_program_that_hangs_is_reset_and_one_that_ticks_is_not() {
+    if !is_full() {
+        return;
+    }
+    let card = Card::new("virt-arm64", 256);
+    let port = machine::free_ports()[0].port();
+    let gdb = format!("tcp:127.0.0.1:{port}");
+    let more = ["-device", "i6300esb", "-action", "watchdog=reset", "-gdb", &gdb];
+    let mut machine = Machine::virt(&card, 64, "", &more);
+    machine.wait_for("watchdog: resets the machine when nothing ticks for 30 s", PATIENCE);
+    machine.wait_for("on the air", PATIENCE);
+    std::thread::sleep(Duration::from_secs(70));
+    assert_eq!(pulse(&machine)["torrents"], 0, "it is still there");
+    machine.hang_program(port);
+    let hung = Instant::now();
+    machine.ended(Duration::from_secs(50));
+    println!("a program that hangs is reset after {:.1} s", hung.elapsed().as_secs_f64());
+    assert!(hung.elapsed() > Duration::from_secs(5), "something else has ended it");
+}
+
+#[test]
+fn an_arm_machine_with_uefi_starts_from_its_card() {
+    starts_from_its_card("uefi-arm64", |card| Machine::uefi(card, Uefi::Arm), 512);
+}
+
+#[test]
+fn a_pc_starts_from_its_disk() {
+    starts_from_its_card("uefi-x86_64", |card| Machine::uefi(card, Uefi::Pc), 512);
+}
+
+/// Without its firmware, which QEMU has not got; and over an adapter on USB that moves 0.1 MB a second.
+#[test]
+fn a_raspberry_pi_starts_from_its_card() {
+    starts_from_its_card("rpi-arm64", Machine::raspberry, 256);
+}
+
+fn starts_from_its_card(board: &str, start: impl FnOnce(&Card) -> Machine, mib: u64) {
+    if !is_full() {
+        return;
+    }
+    let card = Card::new(board, mib);
+    let film = noise(400_000);
+    card.fill(&[("film.mkv".into(), film.clone())]);
+    let (begun, machine) = (Instant::now(), start(&card));
+    let shared = || {
+        let (_, body) = machine.ask(&get("/api/v1/pulse"), Duration::from_secs(2))?;
+        let pulse: Value = serde_json::from_slice(&body).ok()?;
+        (pulse["torrents"] == 1).then_some(())
+    };
+    wait_until("it shares its film", START, shared, || machine.last_words());
+    println!("{board}: {:.1} s from power to sharing", begun.elapsed().as_secs_f64());
+    let hash = info_hash(&machine, "film.mkv");
+    let torrent = machine.look(&format!("/s/{hash}.torrent"));
+    assert_eq!(fetch_by_libtorrent(&torrent, machine.peer, "film.mkv"), film);
+    machine.monitor("system_powerdown");
+    drop(machine);
+    assert!(card.has("claim.txt"));
+}
+
+#[test]
+fn two_images_made_of_the_same_are_the_same() {
+    if !is_full() {
+        return;
+    }
+    let folder = Folder::new("twice");
+    for board in ["rpi-arm64", "uefi-arm64", "uefi-x86_64", "virt-arm64"] {
+        let [one, other] = ["one", "other"].map(|name| {
+            let image = folder.path().join(format!("{name}.img.xz"));
+            let mut command = Command::new(root().join("scripts/make-image"));
+            command.args([board, "--built", "--current", "-o"]).arg(&image);
+            let output = command.output().expect("the script is there");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            // Times are those of the sources, not of the clock.
+            std::thread::sleep(Duration::from_millis(2_100));
+            fs::read(image).expect("it has been made")
+        });
+        println!("{board}: {} bytes compressed", one.len());
+        assert!(one == other, "{board}");
+        assert!(one.len() <= 64 << 20, "{board}");
+    }
+}
+
+#[test]
 fn boards_that_do_not_exist_and_keys_that_are_none_are_refused() {
     let refused = |arguments: &[&str]| {
         let output = Command::new(root().join("scripts/make-image")).args(arguments).output();
@@ -174,6 +293,14 @@ fn noise(length: usize) -> Vec<u8> {
     };
     (0..length).map(|_| next()).collect()
 }
+
+/// Whether there is time for what takes longer.
+fn is_full() -> bool {
+    std::env::var_os("PERENNIAL_FULL").is_some_and(|value| value == "1")
+}
+
+/// A machine with firmware, emulated, on a machine that does other things too.
+const START: Duration = Duration::from_secs(180);
 
 /// A thousand files are hashed and written down, on an emulated card.
 const SHARING: Duration = Duration::from_secs(110);
