@@ -13,8 +13,6 @@ use crate::service::config::{Config, Shared, Source};
 use crate::service::owner::{self, Owner};
 use crate::service::qr;
 use crate::service::volume::mounts;
-use log::{info, warn};
-use rustix::mount::{MountFlags, mount_remount};
 use std::format;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -97,8 +95,8 @@ impl Places {
     }
 
     /// Tells the secret, until somebody has brought it: as a file, and to a camera.
-    pub fn tell_claim(&self, config: &Config, pages: &str) {
-        let Some(owner) = config.state.as_deref().and_then(Owner::kept) else { return };
+    pub fn tell_claim(&self, state: Option<&Path>, pages: &str) {
+        let Some(owner) = state.and_then(Owner::kept) else { return };
         if owner.is_claimed() {
             return;
         }
@@ -136,11 +134,11 @@ impl Places {
 
 /// Does something to the boot partition, which can be written to for that long.
 pub fn writable(boot: &Path, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    mount_remount(boot, super::mounts::QUIET, c"")?;
+    super::mounts::writable(boot, true)?;
     let done = act();
     // Everything is on the card before anybody can pull it out.
     rustix::fs::sync();
-    mount_remount(boot, super::mounts::QUIET | MountFlags::RDONLY, c"")?;
+    super::mounts::writable(boot, false)?;
     done
 }
 
@@ -172,7 +170,7 @@ pub const NAME: &str = "perennial";
 
 /// What the box is called in the network: the configuration's name, as far as it is one there.
 pub fn network_name(config: &Config) -> String {
-    let name = config.name.as_deref().unwrap_or(NAME).to_lowercase();
+    let name = config.name.as_deref().unwrap_or(NAME).to_ascii_lowercase();
     let name = name.replace(|char: char| !char.is_ascii_alphanumeric(), "-");
     let name: String = name.trim_matches('-').chars().take(NAME_BYTES_MAX).collect();
     if name.is_empty() { NAME.into() } else { name }

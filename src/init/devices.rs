@@ -8,11 +8,11 @@ use super::modules::Modules;
 use super::mounts;
 use super::network::wait;
 use super::uevent::{Ear, Uevent};
-use log::info;
+use super::{names_in, read};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -35,11 +35,11 @@ impl Devices {
     /// Looks after them, for ever.
     pub fn run(mut self) {
         let mut buttons = Vec::new();
-        for name in names_in("/sys/class/input") {
+        for name in names_in(Path::new("/sys/class/input")) {
             buttons.extend(open_button(&name));
         }
         let mut any = false;
-        for name in names_in("/sys/class/block") {
+        for name in names_in(Path::new("/sys/class/block")) {
             any |= self.take_up(&name);
         }
         if any {
@@ -101,14 +101,6 @@ impl Devices {
     }
 }
 
-fn names_in(class: &str) -> Vec<String> {
-    let entries = fs::read_dir(class).into_iter().flatten().flatten();
-    let mut names: Vec<_> =
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort_unstable();
-    names
-}
-
 /// Tells the life, which is this process too.
 fn tell(signal: Signal) {
     let _ = kill_process(Pid::INIT, signal);
@@ -117,7 +109,7 @@ fn tell(signal: Signal) {
 /// Opens an input device that has a button to switch the machine off.
 fn open_button(name: &str) -> Option<File> {
     let keys = Path::new("/sys/class/input").join(name).join("device/capabilities/key");
-    if !has_power_key(&fs::read_to_string(keys).ok()?) {
+    if !has_power_key(&read(&keys)) {
         return None;
     }
     let flags = OFlags::NONBLOCK.bits() as i32;

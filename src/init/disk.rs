@@ -11,13 +11,12 @@
 //! 4    kind    8 first sector    12 sectors          510  55 aa
 //! ```
 
-use super::sys;
-use std::fs::{self, File};
+use super::{names_in, read, sys};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::string::String;
-use std::vec::Vec;
 
 /// The disk we start from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +34,9 @@ pub struct Growth {
 impl Disk {
     /// The first disk that has our mark, if one is there already.
     pub fn find() -> Option<Disk> {
-        let mut names: Vec<String> = fs::read_dir(BLOCK)
-            .ok()?
-            .flatten()
-            .filter_map(|e| {
-                let is_real = e.path().join("device").exists();
-                e.file_name().into_string().ok().filter(|_| is_real)
-            })
-            .collect();
-        names.sort_unstable();
-        let mut disks = names.into_iter().map(|name| Disk { name });
+        let names = names_in(Path::new(BLOCK)).into_iter();
+        let real = names.filter(|name| Path::new(BLOCK).join(name).join("device").exists());
+        let mut disks = real.map(|name| Disk { name });
         disks.find(|disk| {
             let table = File::open(disk.path()).and_then(|disk| Table::read(&disk));
             // The kernel shows partitions a moment after the disk.
@@ -71,10 +63,8 @@ impl Disk {
 
     /// Makes the data partition end where the disk does, before it is mounted.
     pub fn grow(&self) -> io::Result<()> {
-        let sectors: u64 = {
-            let size = fs::read_to_string(Path::new(BLOCK).join(&self.name).join("size"))?;
-            size.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?
-        };
+        let size = read(&Path::new(BLOCK).join(&self.name).join("size"));
+        let sectors = size.parse().map_err(|_| io::ErrorKind::InvalidData)?;
         let disk = File::options().read(true).write(true).open(self.path())?;
         let mut table = Table::read(&disk)?;
         if !table.grow(usize::from(DATA), sectors) {

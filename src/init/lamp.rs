@@ -4,11 +4,10 @@
 //! Boards call theirs what they like; the one for the disk's or the system's doings is taken, and no
 //! other is touched. Where the kernel lacks a way to blink the lamp stays on.
 
+use super::{names_in, read};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::string::String;
-use std::vec::Vec;
 
 /// What it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +30,10 @@ impl Lamp {
     }
 
     fn find(class: &Path) -> Lamp {
-        let entries = fs::read_dir(class).into_iter().flatten().flatten();
-        let mut all: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        all.sort_unstable();
-        let name = |path: &Path| {
-            path.file_name().map_or(String::new(), |name| name.to_string_lossy().to_lowercase())
-        };
-        let best =
-            NAMES.iter().find_map(|wanted| all.iter().find(|path| name(path).contains(wanted)));
-        Lamp(best.cloned())
+        let all = names_in(class);
+        let is = |name: &str, wanted: &str| name.to_ascii_lowercase().contains(wanted);
+        let best = NAMES.iter().find_map(|wanted| all.iter().find(|name| is(name, wanted)));
+        Lamp(best.map(|name| class.join(name)))
     }
 
     /// Shows that; a lamp that cannot is dark.
@@ -48,8 +42,7 @@ impl Lamp {
         let write = |file: &str, text: &str| fs::write(folder.join(file), text);
         let steady = || -> io::Result<()> {
             write("trigger", "none")?;
-            let most = fs::read_to_string(folder.join("max_brightness"));
-            write("brightness", most.as_deref().unwrap_or("1").trim())
+            write("brightness", &read(&folder.join("max_brightness")))
         };
         let blink = || -> io::Result<()> {
             write("trigger", "timer")?;
@@ -62,7 +55,7 @@ impl Lamp {
             Sign::Trouble => blink().or_else(|_| steady()),
         };
         if let Err(error) = shown {
-            log::debug!("{}: {error}", folder.display());
+            debug!("{}: {error}", folder.display());
         }
     }
 }

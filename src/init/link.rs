@@ -8,6 +8,7 @@
 //! RTM_NEWROUTE rtmsg        gateway, interface  RTM_DELADDR  ifaddrmsg  address (and its routes go)
 //! ```
 
+use super::{names_in, read};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -15,7 +16,6 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
 };
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -42,33 +42,25 @@ pub fn wired() -> Vec<Wired> {
 }
 
 fn all_in(class: &Path) -> Vec<Wired> {
-    let mut all: Vec<Wired> = fs::read_dir(class)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Wired::read(&entry.path()))
-        .collect();
-    all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    all
+    names_in(class).iter().filter_map(|name| Wired::read(&class.join(name))).collect()
 }
 
 impl Wired {
     /// What the kernel says of an interface, if it is a wired one: of Ethernet's kind, made of
     /// hardware, and without a radio.
     fn read(folder: &Path) -> Option<Wired> {
-        let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
+        let text = |file: &str| read(&folder.join(file));
         let name = folder.file_name()?.to_str()?.into();
-        let is_wired = read("type")?.trim() == ETHERNET
+        let is_wired = text("type") == ETHERNET
             && folder.join("device").exists()
             && !folder.join("phy80211").exists();
-        let index = read("ifindex")?.trim().parse().ok()?;
-        let mut hardware = [0; 6];
-        let address = read("address")?;
-        let mut bytes = address.trim().split(':');
+        let index = text("ifindex").parse().ok()?;
+        let (address, mut hardware) = (text("address"), [0; 6]);
+        let mut bytes = address.split(':');
         for byte in &mut hardware {
             *byte = u8::from_str_radix(bytes.next()?, 16).ok()?;
         }
-        let has_carrier = read("carrier").is_some_and(|carrier| carrier.trim() == "1");
+        let has_carrier = text("carrier") == "1";
         is_wired.then_some(Wired { name, index, hardware, has_carrier })
     }
 }
@@ -235,6 +227,7 @@ const RTA_GATEWAY: u16 = 5;
 mod tests {
     use super::*;
     use crate::service::test_folder::TestFolder;
+    use std::fs;
 
     #[test]
     fn only_interfaces_of_cables_are_wired() {

@@ -18,6 +18,11 @@
 //!
 //! Threads share nothing: what they have to tell the life are signals and words, as elsewhere.
 
+/// The words of `log`, whose macros build a record wherever they stand: 200 bytes of the program each.
+macro_rules! info { ($($words:tt)*) => { crate::init::say(log::Level::Info, format_args!($($words)*)) } }
+macro_rules! warn { ($($words:tt)*) => { crate::init::say(log::Level::Warn, format_args!($($words)*)) } }
+macro_rules! debug { ($($words:tt)*) => { crate::init::say(log::Level::Debug, format_args!($($words)*)) } }
+
 mod card;
 mod devices;
 mod dhcp;
@@ -42,11 +47,11 @@ use card::Places;
 use devices::Devices;
 use disk::Disk;
 use lamp::Lamp;
-use log::{info, warn};
 use modules::Modules;
 use network::wait;
 use rustix::event::{PollFd, PollFlags};
 use rustix::system::{RebootCommand, reboot};
+use std::boxed::Box;
 use std::format;
 use std::fs;
 use std::io;
@@ -55,6 +60,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::thread;
+use std::vec::Vec;
 use uevent::Ear;
 use warden::{STACK_BYTES, Warden, Watchdog};
 
@@ -85,10 +91,10 @@ pub fn run(web: &Web) -> ! {
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
         warn!("{name}: {error}");
     }
-    start("network", move || network::run(&name));
+    start("network", Box::new(move || network::run(&name)));
     let (words, ears) = UnixDatagram::pair().expect("the kernel has room for two sockets");
     let ears_of_mine = words.try_clone().expect("the kernel has room for a third");
-    let command_line = fs::read_to_string(warden::COMMAND_LINE).unwrap_or_default();
+    let command_line = read(Path::new(warden::COMMAND_LINE));
     let watchdog = if warden::is_off(&command_line) { None } else { Watchdog::arm() };
     let patience_ms = watchdog.as_ref().map(|watchdog| watchdog.patience_ms);
     let warden = Warden {
@@ -96,16 +102,16 @@ pub fn run(web: &Web) -> ! {
         watchdog,
         lamp: Lamp::of_the_board(),
         places: places.clone(),
-        config: config.clone(),
+        state: config.state.clone(),
         page: page(&config, &card::network_name(&config)),
     };
-    start("warden", move || warden.run());
+    start("warden", Box::new(move || warden.run()));
     if trouble {
         let _ = ears_of_mine.send(warden::TROUBLE);
     }
     let own = disk.map(|disk| String::from(disk.name()));
     let devices = Devices { ear, modules, own, places: places.clone() };
-    start("devices", move || devices.run());
+    start("devices", Box::new(move || devices.run()));
     live(&places, config, web, || {
         let words = words.try_clone().expect("the kernel has room for a socket");
         Notify::over(OwnedFd::from(words), patience_ms)
@@ -206,8 +212,35 @@ fn page(config: &Config, name: &str) -> Option<String> {
     Some(format!("http://{name}.local:{port}/"))
 }
 
+/// Writes an entry of the log.
+#[inline(never)]
+fn say(level: log::Level, words: std::fmt::Arguments<'_>) {
+    log::log!(level, "{words}");
+}
+
+/// What a folder of the kernel's holds, by name; nothing when it cannot be read.
+#[inline(never)]
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Ok(entries) = fs::read_dir(folder) {
+        for entry in entries.flatten() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    names.sort();
+    names
+}
+
+/// The text of a file of the kernel's, without its line's end; nothing when it cannot be read.
+#[inline(never)]
+fn read(file: &Path) -> String {
+    let mut text = fs::read_to_string(file).unwrap_or_default();
+    text.truncate(text.trim_end().len());
+    text
+}
+
 /// Starts a thread that ends with the box.
-fn start(name: &'static str, run: impl FnOnce() + Send + 'static) {
+fn start(name: &'static str, run: Box<dyn FnOnce() + Send>) {
     let thread = thread::Builder::new().name(name.into()).stack_size(STACK_BYTES);
     if let Err(error) = thread.spawn(run) {
         warn!("{name}: {error}; it is done without");
@@ -216,7 +249,7 @@ fn start(name: &'static str, run: impl FnOnce() + Send + 'static) {
 
 /// The most memory that this process has held so far.
 fn held_most() -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = read(Path::new("/proc/self/status"));
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.unwrap_or("?").trim().into()
 }

@@ -12,8 +12,8 @@
 //! The kernel names each device by a *modalias*: those that are there are in `/sys`, those that come
 //! are told by uevents. So one image fits many machines. The file of what is loaded is deleted.
 
+use super::{names_in, read};
 use rustix::system::finit_module;
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,14 +24,14 @@ use std::vec::Vec;
 pub struct Modules {
     folder: PathBuf,
     table: String,
-    loaded: BTreeSet<String>,
+    loaded: Vec<String>,
 }
 
 impl Modules {
     /// Those of a folder, with its table; none when there is no table.
     pub fn of(folder: &Path) -> Modules {
         let table = fs::read_to_string(folder.join(TABLE)).unwrap_or_default();
-        Modules { folder: folder.into(), table, loaded: BTreeSet::new() }
+        Modules { folder: folder.into(), table, loaded: Vec::new() }
     }
 
     /// Loads what every machine needs.
@@ -41,14 +41,15 @@ impl Modules {
 
     /// Loads what is for that device, if anything is.
     pub fn load_for(&mut self, alias: &str) {
-        let wanted = wanted(&self.table, alias);
-        for name in wanted.iter().filter(|name| !self.loaded.contains(**name)) {
-            if let Err(error) = load(&self.folder, name) {
-                log::warn!("module {name}: {error}");
+        for name in wanted(&self.table, alias) {
+            if self.loaded.iter().any(|loaded| loaded == name) {
+                continue;
             }
+            if let Err(error) = load(&self.folder, name) {
+                warn!("module {name}: {error}");
+            }
+            self.loaded.push(name.into());
         }
-        let new: Vec<String> = wanted.into_iter().map(String::from).collect();
-        self.loaded.extend(new);
     }
 
     /// Loads what is for the devices there are now. A module may bring to light further ones.
@@ -56,7 +57,7 @@ impl Modules {
         loop {
             let before = self.loaded.len();
             for alias in aliases(sys) {
-                self.load_for(alias.trim_end());
+                self.load_for(&alias);
             }
             if self.loaded.len() == before {
                 return;
@@ -95,13 +96,18 @@ fn load(folder: &Path, name: &str) -> io::Result<()> {
 }
 
 /// What the kernel calls the devices there are.
-fn aliases(sys: &Path) -> BTreeSet<String> {
-    let folders = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
-    let buses = folders(sys.join("bus"));
-    let devices = buses.flat_map(|bus| folders(bus.path().join("devices")));
+fn aliases(sys: &Path) -> Vec<String> {
+    let bus = sys.join("bus");
+    let buses = names_in(&bus).into_iter().map(|name| bus.join(name).join("devices"));
     // Buttons and keys are on no bus.
-    let devices = devices.chain(folders(sys.join("class/input")));
-    devices.filter_map(|device| fs::read_to_string(device.path().join("modalias")).ok()).collect()
+    let folders = buses.chain([sys.join("class/input")]);
+    let mut aliases = Vec::new();
+    for folder in folders {
+        let all = names_in(&folder).into_iter();
+        let all = all.map(|name| read(&folder.join(name).join("modalias")));
+        aliases.extend(all.filter(|alias| !alias.is_empty()));
+    }
+    aliases
 }
 
 /// Whether `text` is like `pattern`, in which `*` stands for anything, `?` for any one byte and
@@ -226,8 +232,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("bus/cpu/devices/cpu0")).unwrap();
         fs::create_dir_all(folder.path().join("class/input/input0")).unwrap();
         fs::write(folder.path().join("class/input/input0/modalias"), "input:c\n").unwrap();
-        let found: Vec<_> = aliases(folder.path()).into_iter().collect();
-        assert_eq!(found, ["input:c\n", "pci:a\n", "virtio:b\n"]);
+        assert_eq!(aliases(folder.path()), ["pci:a", "virtio:b", "input:c"]);
         assert!(aliases(&folder.path().join("none")).is_empty());
     }
 }

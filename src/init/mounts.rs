@@ -7,9 +7,9 @@
 
 use super::card::SHARE;
 use crate::service::volume::{mounts, superblock};
-use log::{info, warn};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use std::ffi::CStr;
 use std::format;
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use std::string::String;
 pub fn kernel() -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
-        match mount(kind, at, kind, flags, None) {
+        match mount_at(Path::new(kind), Path::new(at), kind, flags, c"") {
             // The kernel has been there before us.
             Ok(()) | Err(Errno::BUSY) => {}
             Err(error) => return Err(error.into()),
@@ -31,17 +31,17 @@ pub fn kernel() -> io::Result<()> {
 
 /// Mounts the boot partition, to be read.
 pub fn boot(device: &Path, at: &Path) -> io::Result<()> {
-    Ok(mount(device, at, "vfat", QUIET | MountFlags::RDONLY, None)?)
+    Ok(mount_at(device, at, "vfat", QUIET | MountFlags::RDONLY, c"")?)
 }
 
 /// Mounts the data partition.
 pub fn data(device: &Path, at: &Path) -> io::Result<()> {
-    Ok(mount(device, at, "ext4", QUIET, Some(c"errors=remount-ro"))?)
+    Ok(mount_at(device, at, "ext4", QUIET, c"errors=remount-ro")?)
 }
 
 /// Mounts memory where the data partition should be.
 pub fn memory(at: &Path) -> io::Result<()> {
-    Ok(mount("memory", at, "tmpfs", QUIET, Some(c"size=8m,mode=755"))?)
+    Ok(mount_at(Path::new("memory"), at, "tmpfs", QUIET, c"size=8m,mode=755")?)
 }
 
 /// Mounts a disk that is plugged in, if it has a file system we know: below `media`, at its UUID, so
@@ -59,7 +59,8 @@ pub fn disk(name: &str, media: &Path) -> Option<PathBuf> {
         return None;
     }
     fs::create_dir_all(&at).ok()?;
-    let mounted = FILE_SYSTEMS.iter().find(|kind| mount(&device, &at, **kind, QUIET, None).is_ok());
+    let is_it = |kind: &&&str| mount_at(&device, &at, kind, QUIET, c"").is_ok();
+    let mounted = FILE_SYSTEMS.iter().find(is_it);
     let Some(kind) = mounted else {
         info!("{name}: its file system is none of {}", FILE_SYSTEMS.join(", "));
         return None;
@@ -76,7 +77,7 @@ pub fn disk(name: &str, media: &Path) -> Option<PathBuf> {
         info!("{name}: {kind}; what is put into its folder {SHARE} is shared");
         return Some(at);
     }
-    let _ = unmount(&at, UnmountFlags::DETACH);
+    let _ = unmount_at(&at, UnmountFlags::DETACH);
     None
 }
 
@@ -86,7 +87,7 @@ pub fn lose(name: &str) {
     let all = mounts::all().unwrap_or_default().into_iter();
     for mount in all.filter(|mount| mount.source == device) {
         info!("{name}: is gone");
-        if let Err(error) = unmount(&mount.at, UnmountFlags::DETACH) {
+        if let Err(error) = unmount_at(&mount.at, UnmountFlags::DETACH) {
             warn!("{}: {error}", mount.at.display());
         }
     }
@@ -98,13 +99,35 @@ pub fn let_go() {
     let all = mounts::all().unwrap_or_default();
     // The last to come goes first.
     for mount in all.iter().rev().filter(|mount| mount.source.starts_with("/dev/")) {
-        if unmount(&mount.at, UnmountFlags::empty()).is_err()
-            && let Err(error) = mount_remount(&mount.at, QUIET | MountFlags::RDONLY, c"")
+        if unmount_at(&mount.at, UnmountFlags::empty()).is_err()
+            && let Err(error) = writable(&mount.at, false)
         {
             warn!("{}: {error}", mount.at.display());
         }
     }
     rustix::fs::sync();
+}
+
+/// Lets a file system be written to, or no more.
+pub fn writable(at: &Path, is: bool) -> io::Result<()> {
+    let flags = if is { QUIET } else { QUIET | MountFlags::RDONLY };
+    Ok(mount_remount(at, flags, c"")?)
+}
+
+#[inline(never)]
+fn mount_at(
+    device: &Path,
+    at: &Path,
+    kind: &str,
+    flags: MountFlags,
+    options: &CStr,
+) -> rustix::io::Result<()> {
+    mount(device, at, kind, flags, Some(options))
+}
+
+#[inline(never)]
+fn unmount_at(at: &Path, flags: UnmountFlags) -> rustix::io::Result<()> {
+    unmount(at, flags)
 }
 
 /// Whether a device is the disk, or a partition of it.
@@ -114,7 +137,7 @@ pub fn is_of(name: &str, disk: &str) -> bool {
 }
 
 /// Nothing on a card or disk is a program or a device.
-pub const QUIET: MountFlags = MountFlags::NOATIME
+const QUIET: MountFlags = MountFlags::NOATIME
     .union(MountFlags::NOSUID)
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);

@@ -13,7 +13,6 @@ use super::link::{Links, Wired, wired};
 use super::sntp;
 use crate::service::announcer::random;
 use crate::service::clock;
-use log::{info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -130,7 +129,7 @@ impl<'l> Attendance<'l> {
             Step::Send(to, packet) => {
                 let to = SocketAddr::from((to.unwrap_or(Ipv4Addr::BROADCAST), SERVER_PORT));
                 if let Err(error) = self.socket.send_to(&packet, to) {
-                    log::debug!("{}: {error}; it is asked again", self.wired.name);
+                    debug!("{}: {error}; it is asked again", self.wired.name);
                 }
             }
         }
@@ -167,7 +166,7 @@ impl<'l> Attendance<'l> {
         warn!("{}: {} is ours no more", self.wired.name, lease.address);
         let (index, address) = (self.wired.index, lease.address);
         if let Err(error) = self.links.drop_address(index, address, lease.prefix) {
-            log::debug!("{}: {error}", self.wired.name);
+            debug!("{}: {error}", self.wired.name);
         }
     }
 }

@@ -14,13 +14,11 @@ use super::card::Places;
 use super::lamp::{Lamp, Sign};
 use super::network::wait;
 use crate::service::clock;
-use crate::service::config::Config;
-use log::{info, warn};
 use rustix::event::{PollFd, PollFlags};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::string::String;
 
 /// The hardware's watchdog.
@@ -34,8 +32,8 @@ impl Watchdog {
     /// Arms it, where there is one.
     pub fn arm() -> Option<Watchdog> {
         let device = File::options().write(true).open("/dev/watchdog").ok()?;
-        let told = fs::read_to_string("/sys/class/watchdog/watchdog0/timeout").unwrap_or_default();
-        let patience_s = told.trim().parse().unwrap_or(USUAL_S).max(2);
+        let told = super::read(Path::new("/sys/class/watchdog/watchdog0/timeout"));
+        let patience_s = told.parse().unwrap_or(USUAL_S).max(2);
         info!("watchdog: resets the machine when nothing ticks for {patience_s} s");
         Some(Watchdog { device, patience_ms: patience_s * 1_000 })
     }
@@ -57,8 +55,8 @@ pub struct Warden {
     pub lamp: Lamp,
     /// Where the claim is told.
     pub places: Places,
-    /// What is known at the start.
-    pub config: Config,
+    /// The state folder.
+    pub state: Option<PathBuf>,
     /// Where the page is.
     pub page: Option<String>,
 }
@@ -116,7 +114,7 @@ impl Warden {
                     phase = Phase::Serving(now);
                     self.show(phase, trouble);
                     if let Some(page) = &self.page {
-                        self.places.tell_claim(&self.config, page);
+                        self.places.tell_claim(self.state.as_deref(), page);
                     }
                 }
                 Some(Word::Stopping) => {
@@ -201,7 +199,7 @@ pub const STACK_BYTES: usize = 128 << 10;
 
 /// What stands for the box in `/`, made with the image.
 pub fn board() -> String {
-    fs::read_to_string(Path::new("/board")).unwrap_or_default().trim().into()
+    super::read(Path::new("/board"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -178,36 +179,45 @@ impl Machine {
     pub fn hang_program(&self, port: u16) {
         let mut debugger = TcpStream::connect(("127.0.0.1", port)).expect("QEMU listens");
         debugger.set_read_timeout(Some(PATIENCE)).expect("a limit is possible");
-        // Talking to it stops the machine.
+        // Talking to it stops the machine, as it says.
+        receive(&mut debugger);
+        let (page, is_over) = (self.page, Arc::new(AtomicBool::new(false)));
+        let asked_on = is_over.clone();
+        // Questions keep it busy.
+        let asks = thread::spawn(move || {
+            while !asked_on.load(Ordering::Relaxed) {
+                let mut stream = TcpStream::connect(page).expect("QEMU listens");
+                let _ = stream.write_all(get("/box").as_bytes());
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            let at = debug(&mut debugger, "p20");
+        for turn in 0.. {
+            // 31 registers and the stack's, then where it is.
+            let registers = debug(&mut debugger, "g");
             let at: [u8; 8] = std::array::from_fn(|byte| {
-                u8::from_str_radix(&at[2 * byte..2 * byte + 2], 16).expect("it is in hex")
+                let digits = &registers[2 * (32 * 8 + byte)..][..2];
+                u8::from_str_radix(digits, 16).expect("it is in hex")
             });
             let at = u64::from_le_bytes(at);
             // The kernel's addresses are in the upper half.
-            if at >> 48 == 0 {
+            let is_program = at >> 48 == 0;
+            if is_program {
                 // `b .`
                 assert_eq!(debug(&mut debugger, &format!("M{at:x},4:00000014")), "OK");
-                debugger.write_all(&packet("c")).expect("QEMU reads");
-                return;
+            }
+            debugger.write_all(&packet("c")).expect("QEMU reads");
+            if is_program {
+                break;
             }
             assert!(Instant::now() < deadline, "it never runs\n{}", self.last_words());
-            debugger.write_all(&packet("c")).expect("QEMU reads");
-            // A question makes it run.
-            let page = self.page;
-            let asks = thread::spawn(move || {
-                let mut stream = TcpStream::connect(page).expect("QEMU listens");
-                let _ = stream.write_all(get("/box").as_bytes());
-                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
-                let _ = stream.read(&mut [0; 1]);
-            });
-            thread::sleep(Duration::from_millis(7));
+            thread::sleep(Duration::from_millis(11 + turn % 17));
             debugger.write_all(&[3]).expect("QEMU reads");
             receive(&mut debugger);
-            asks.join().expect("asking does not fail");
         }
+        is_over.store(true, Ordering::Relaxed);
+        asks.join().expect("asking does not fail");
     }
 
     /// Waits until it has switched itself off, or has started again.

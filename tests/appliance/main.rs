@@ -159,7 +159,7 @@ fn a_program_that_hangs_is_reset_and_one_that_ticks_is_not() {
     let mut machine = Machine::virt(&card, 64, "", &more);
     machine.wait_for("watchdog: resets the machine when nothing ticks for 30 s", PATIENCE);
     machine.wait_for("on the air", PATIENCE);
-    std::thread::sleep(Duration::from_secs(70));
+    std::thread::sleep(Duration::from_secs(45));
     assert_eq!(pulse(&machine)["torrents"], 0, "it is still there");
     machine.hang_program(port);
     let hung = Instant::now();
