@@ -67,6 +67,11 @@ impl Disk {
         let sectors = size.parse().map_err(|_| io::ErrorKind::InvalidData)?;
         let disk = File::options().read(true).write(true).open(self.path())?;
         let mut table = Table::read(&disk)?;
+        let (start, length) = table.entry(usize::from(DATA));
+        if start + length > sectors {
+            let problem = "the card is smaller than the image that was written to it";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
         if !table.grow(usize::from(DATA), sectors) {
             return Ok(());
         }

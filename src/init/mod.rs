@@ -150,7 +150,7 @@ fn mount_all(disk: Option<&Disk>) -> (Places, bool) {
     let disk = disk.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
     let mounted = disk.and_then(|disk| {
         if let Err(error) = disk.grow() {
-            warn!("{}: {error}; the data partition stays as long as it is", disk.name());
+            warn!("{}: {error}; the data partition stays as it is", disk.name());
         }
         mounts::data(&disk.partition(disk::DATA), &data)?;
         match disk.growth() {

@@ -10,6 +10,7 @@
 //! 40    transmit                          seconds since 1900, and 2^-32 of one
 //! ```
 
+use crate::service::clock::KNOWN_S;
 use std::time::Duration;
 
 /// As long as a packet without extensions is.
@@ -40,9 +41,6 @@ pub fn read(packet: &[u8], nonce: u64) -> Option<Duration> {
     let nanoseconds = (part * 1_000_000_000) >> 32;
     (seconds >= KNOWN_S).then(|| Duration::new(seconds, nanoseconds as u32))
 }
-
-/// The start of 2026: clocks that say less have not been set.
-pub const KNOWN_S: u64 = 1_767_225_600;
 
 const FROM_1900_TO_1970_S: u64 = 2_208_988_800;
 const VERSION_4: u8 = 4 << 3;

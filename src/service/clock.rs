@@ -285,10 +285,11 @@ impl Heap {
     }
 }
 
-/// Seconds since 1970, as far as the machine knows; for people, never for deadlines.
+/// Seconds since 1970, for people, never for deadlines; 0 while the date is unknown: a board without a
+/// clock wakes in 1970, until somebody has told it the hour.
 pub fn unix_s() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
+    now.map_or(0, |since| since.as_secs()).checked_sub(KNOWN_S).map_or(0, |since| since + KNOWN_S)
 }
 
 /// The moment on the kernel's clock that never goes back, in microseconds: what systemd counts by.
@@ -296,6 +297,9 @@ pub fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     (now.tv_sec as u64) * 1_000_000 + (now.tv_nsec as u64) / 1_000
 }
+
+/// The start of 2026: clocks that say less have not been set.
+pub const KNOWN_S: u64 = 1_767_225_600;
 
 /// Longer than any box runs.
 const NEVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 3600);

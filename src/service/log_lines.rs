@@ -91,9 +91,11 @@ fn keep(level: Level, text: fmt::Arguments<'_>) {
     if level > Level::Info {
         return;
     }
-    let hours = clock::unix_s() % 86_400;
-    let (hour, minute, second) = (hours / 3_600, hours / 60 % 60, hours % 60);
-    let text: String = std::format!("{hour:02}:{minute:02}:{second:02} UTC  {text}");
+    let (now_s, up_s) = (clock::unix_s(), clock::monotonic_us() / 1_000_000);
+    // Without a date it is counted from when the machine was switched on.
+    let (seconds, what) = if now_s > 0 { (now_s % 86_400, "UTC") } else { (up_s, "since power") };
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let text: String = std::format!("{hour:02}:{minute:02}:{second:02} {what}  {text}");
     let text = text.chars().filter(|char| !char.is_control()).take(RECENT_CHARS_MAX).collect();
     let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
     if recent.len() == RECENT_MAX {

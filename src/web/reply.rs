@@ -153,8 +153,13 @@ impl Reply {
     pub fn head(&self, keep_alive: bool) -> String {
         let mut head = String::with_capacity(640);
         let Status(code, phrase) = self.status;
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s()));
-        let _ = write!(head, "HTTP/1.1 {code} {phrase}\r\nDate: {date}\r\n");
+        let _ = write!(head, "HTTP/1.1 {code} {phrase}\r\n");
+        let now_s = unix_s();
+        // Who does not know the date says none (RFC 9110, section 6.6.1).
+        if now_s > 0 {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now_s));
+            let _ = write!(head, "Date: {date}\r\n");
+        }
         let is_bare = matches!(self.status, Status::NO_CONTENT | Status::NOT_MODIFIED);
         if !is_bare {
             if let Some(bytes) = self.body_bytes() {

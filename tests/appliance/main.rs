@@ -231,6 +231,21 @@ fn two_images_made_of_the_same_are_the_same() {
 }
 
 #[test]
+fn a_box_that_nobody_has_told_the_hour_says_no_date() {
+    let card = Card::new("virt-arm64", 256);
+    let date = |rtc: &str| {
+        let machine = Machine::virt(&card, 64, "", &["-rtc", rtc]);
+        machine.wait_for("on the air", PATIENCE);
+        let (head, _) = machine.ask(&get("/robots.txt"), PATIENCE).expect("it answers");
+        let date = head.lines().find_map(|line| line.strip_prefix("Date: "));
+        date.map(str::to_string)
+    };
+    assert_eq!(date("base=1970-01-01T00:00:05"), None);
+    let told = date("base=2027-03-04T05:06:07").expect("this machine's clock is set");
+    assert!(told.starts_with("Thu, 04 Mar 2027 05:06:"), "{told}");
+}
+
+#[test]
 fn boards_that_do_not_exist_and_keys_that_are_none_are_refused() {
     let refused = |arguments: &[&str]| {
         let output = Command::new(root().join("scripts/make-image")).args(arguments).output();
