@@ -182,15 +182,17 @@ impl Machine {
         // Talking to it stops the machine, as it says.
         receive(&mut debugger);
         let (page, is_over) = (self.page, Arc::new(AtomicBool::new(false)));
-        let asked_on = is_over.clone();
         // Questions keep it busy.
-        let asks = thread::spawn(move || {
-            while !asked_on.load(Ordering::Relaxed) {
-                let mut stream = TcpStream::connect(page).expect("QEMU listens");
-                let _ = stream.write_all(get("/box").as_bytes());
-                let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
-                let _ = stream.read_to_end(&mut Vec::new());
-            }
+        let askers = [(); 4].map(|()| {
+            let is_over = is_over.clone();
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(page) else { return };
+                    let _ = stream.write_all(get("/box").as_bytes());
+                    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                    let _ = stream.read_to_end(&mut Vec::new());
+                }
+            })
         });
         let deadline = Instant::now() + PATIENCE;
         for turn in 0.. {
@@ -212,12 +214,12 @@ impl Machine {
                 break;
             }
             assert!(Instant::now() < deadline, "it never runs\n{}", self.last_words());
-            thread::sleep(Duration::from_millis(11 + turn % 17));
+            thread::sleep(Duration::from_millis(70 + 10 * (turn % 17)));
             debugger.write_all(&[3]).expect("QEMU reads");
             receive(&mut debugger);
         }
         is_over.store(true, Ordering::Relaxed);
-        asks.join().expect("asking does not fail");
+        askers.map(|asker| asker.join().expect("asking does not fail"));
     }
 
     /// Waits until it has switched itself off, or has started again.
