@@ -66,12 +66,30 @@ impl Card {
             lines += &format!("write {} {name}\n", path.display());
         }
         let commands = self.folder.write("commands", lines.as_bytes());
-        let mut command = Command::new("/sbin/debugfs");
-        command.arg("-w").arg("-f").arg(commands);
-        command.arg(format!("{}?offset={DATA_AT}", self.path().display()));
-        let output = command.output().expect("e2fsprogs are installed");
+        let output = self.debugfs(&["-w", "-f", &commands.display().to_string()]);
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && words.lines().count() <= 1, "{words}");
+    }
+
+    /// Fills its data partition to the last block: with a file of that length, in `Share`.
+    pub fn fill_up(&self) {
+        let output = self.debugfs(&["-R", "show_super_stats -h"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let free = said.lines().find_map(|line| line.strip_prefix("Free blocks:"));
+        let free: usize = free.and_then(|free| free.trim().parse().ok()).expect("it says that");
+        // A few are for the blocks that say where all the others are.
+        let file = self.folder.write("large", &vec![0xa5; (free - 8) * 4096]);
+        let commands = format!("cd Share\nwrite {} large.bin\n", file.display());
+        let commands = self.folder.write("commands", commands.as_bytes());
+        let output = self.debugfs(&["-w", "-f", &commands.display().to_string()]);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(words.lines().count() <= 1, "{words}");
+    }
+
+    fn debugfs(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("/sbin/debugfs");
+        command.args(arguments).arg(format!("{}?offset={DATA_AT}", self.path().display()));
+        command.output().expect("e2fsprogs are installed")
     }
 
     /// Whether the file system of its data partition is sound, and how many bytes it has.

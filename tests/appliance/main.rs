@@ -246,6 +246,29 @@ fn a_box_that_nobody_has_told_the_hour_says_no_date() {
 }
 
 #[test]
+fn a_full_data_partition_serves_what_it_has_and_takes_nothing_more() {
+    if !is_full() {
+        return;
+    }
+    let card = Card::new("virt-arm64", 256);
+    let film = noise(400_000);
+    card.fill(&[("film.mkv".into(), film.clone())]);
+    let machine = Machine::virt(&card, 64, "", &[]);
+    let shared = || (pulse(&machine)["torrents"] == 1).then_some(());
+    wait_until("it is shared", PATIENCE, shared, || machine.last_words());
+    machine.switch_off();
+    card.fill_up();
+    let machine = Machine::virt(&card, 64, "", &[]);
+    machine.wait_for("No space left", PATIENCE);
+    let hash = info_hash(&machine, "film.mkv");
+    assert_eq!(machine.look(&format!("/s/{hash}/film.mkv")), film);
+    let torrent = machine.look(&format!("/s/{hash}.torrent"));
+    assert_eq!(fetch_by_libtorrent(&torrent, machine.peer, "film.mkv"), film);
+    machine.switch_off();
+    card.check_data();
+}
+
+#[test]
 fn boards_that_do_not_exist_and_keys_that_are_none_are_refused() {
     let refused = |arguments: &[&str]| {
         let output = Command::new(root().join("scripts/make-image")).args(arguments).output();
