@@ -18,11 +18,6 @@
 //!
 //! Threads share nothing: what they have to tell the life are signals and words, as elsewhere.
 
-/// The words of `log`, whose macros build a record wherever they stand: 200 bytes of the program each.
-macro_rules! info { ($($words:tt)*) => { crate::init::say(log::Level::Info, format_args!($($words)*)) } }
-macro_rules! warn { ($($words:tt)*) => { crate::init::say(log::Level::Warn, format_args!($($words)*)) } }
-macro_rules! debug { ($($words:tt)*) => { crate::init::say(log::Level::Debug, format_args!($($words)*)) } }
-
 mod card;
 mod devices;
 mod dhcp;
@@ -47,6 +42,7 @@ use card::Places;
 use devices::Devices;
 use disk::Disk;
 use lamp::Lamp;
+use log::{info, warn};
 use modules::Modules;
 use network::wait;
 use rustix::event::{PollFd, PollFlags};
@@ -210,12 +206,6 @@ fn page(config: &Config, name: &str) -> Option<String> {
         WebAt::Here(address) => address.port(),
     };
     Some(format!("http://{name}.local:{port}/"))
-}
-
-/// Writes an entry of the log.
-#[inline(never)]
-fn say(level: log::Level, words: std::fmt::Arguments<'_>) {
-    log::log!(level, "{words}");
 }
 
 /// What a folder of the kernel's holds, by name; nothing when it cannot be read.
