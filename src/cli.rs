@@ -176,6 +176,13 @@ pub enum Tell {
         #[command(flatten)]
         at: BoxArgs,
     },
+    /// Have a box that was flashed become a newer version, from a signed file
+    Update {
+        /// What `scripts/make-update` has made
+        file: PathBuf,
+        #[command(flatten)]
+        at: BoxArgs,
+    },
     /// Show how the box is
     Stats(BoxArgs),
     /// Print where the box's page is, and open it where there is a browser
@@ -372,6 +379,10 @@ impl Tell {
             Tell::Move { what, to, at } => {
                 let wish = Move { what: What::new(what), to: message::absolute(&to)? };
                 at.teller(&mut std::io::stdout())?.ask(Request::Move(wish))
+            }
+            Tell::Update { file, at } => {
+                let file = message::absolute(&file)?;
+                at.teller(&mut std::io::stdout())?.ask(Request::Update(file))
             }
             Tell::Open(at) => at.teller(&mut std::io::stdout())?.open_page(),
             Tell::Claim { reset, at } => {

@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | [`engine`] | everything a peer *decides*: bytes, `now` and memory in, data out | `core` only |
 //! | `service` | everything it *does*: sockets, files, threads, time | std, smol, the engine |
+//! | `init` | the appliance: PID 1, two systems side by side | std, the service |
 //! | `web` | the page: one link for everybody, and the box run from it | the service |
 //! | `init` | PID 1 of the appliance: mounts, modules, network, watchdog | rustix, the service |
 //! | `firmware` | the same on a microcontroller: one loop over frames and flash | smoltcp, the engine |
@@ -61,6 +62,10 @@
 //! 8. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
+//!
+//! 8. **Another version.** `perennial update`, or a file sent to the page -> `service::steward` ->
+//!    `service::lanes` -> `init::update` (whose signature, for which board, which hash) -> the other
+//!    slot -> a restart -> `init::slots` (on trial; good once it has served, or left again).
 //!
 //! Read `engine::peer` and `service::pump` first: a byte from socket to disk and back is there.
 #![no_std]

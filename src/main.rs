@@ -12,11 +12,12 @@ use perennial::service::control::Client;
 use perennial::service::control::tell::{self, Teller};
 use perennial::service::fetch::open;
 use perennial::service::image::{self, Target};
+use perennial::service::life::{self, Host};
 use perennial::service::log_lines::{self, Style};
 use perennial::service::notify::Notify;
 use perennial::service::options::{FetchOptions, Options, WebAt};
 use perennial::service::report::{self, Report};
-use perennial::service::{Refusal, life, webseed};
+use perennial::service::{Refusal, webseed};
 use perennial::web;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -111,7 +112,9 @@ fn handed_over(named: bool, options: &Options, report: &Report) -> Result<bool, 
 fn run(args: &RunArgs) -> Result<(), Refusal> {
     let config = args.config()?;
     log_lines::set_level(config.level);
-    life::run(config, &|| args.config(), Notify::from_env(), &mut Report::new(args.json), &web::run)
+    let host = Host { notify: Notify::from_env(), slots: None };
+    let report = &mut Report::new(args.json);
+    life::run(config, &|| args.config(), host, report, &web::run).map(|_| ())
 }
 
 fn board(name: Option<&str>, json: bool) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@
 //! The partition is mounted read-only but for the moment of a write. What was taken over is kept on the
 //! data partition and goes on when the card's file is wrong, or gone.
 
+use super::fat::remount;
 use crate::service::config::{Config, Shared, Source};
 use crate::service::owner::{self, Owner};
 use crate::service::qr;
@@ -135,11 +136,11 @@ impl Places {
 
 /// Does something to the boot partition, which can be written to for that long.
 pub fn writable(boot: &Path, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    super::mounts::writable(boot, true)?;
+    remount(boot, true)?;
     let done = act();
     // Everything is on the card before anybody can pull it out.
     rustix::fs::sync();
-    super::mounts::writable(boot, false)?;
+    remount(boot, false)?;
     done
 }
 

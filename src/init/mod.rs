@@ -9,6 +9,7 @@
 //! | an address and the hour, on a thread of its own | [`network`]: [`link`], [`dhcp`], [`sntp`] |
 //! | the disk we start from, its last partition grown | [`disk`], [`sys`] |
 //! | the owner's configuration, the secret to claim the box with | [`card`] |
+//! | two systems, one of them perhaps on trial; signed updates | [`slots`], [`update`], [`fat`] |
 //! | watchdog, lamp: a thread that hears how the life is | [`warden`], [`lamp`] |
 //! | other disks, the button: a thread that hears of devices | [`devices`] |
 //! | the life itself, as `perennial run` leads it | `service::life` |
@@ -22,22 +23,26 @@ mod card;
 mod devices;
 mod dhcp;
 mod disk;
+pub mod fat;
 mod lamp;
 mod link;
 mod modules;
 mod mounts;
 mod network;
+pub mod slots;
 mod sntp;
 mod sys;
 mod uevent;
+pub mod update;
 mod warden;
 
 use crate::service::config::Config;
-use crate::service::life::{self, Web};
+use crate::service::life::{self, End, Host, Web};
 use crate::service::log_lines;
 use crate::service::notify::Notify;
 use crate::service::options::WebAt;
 use crate::service::report::Report;
+use crate::service::update::Slots;
 use card::Places;
 use devices::Devices;
 use disk::Disk;
@@ -47,6 +52,7 @@ use modules::Modules;
 use network::wait;
 use rustix::event::{PollFd, PollFlags};
 use rustix::system::{RebootCommand, reboot};
+use slots::{Slot, Standing};
 use std::boxed::Box;
 use std::format;
 use std::fs;
@@ -55,9 +61,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::sync::Arc;
 use std::thread;
 use std::vec::Vec;
 use uevent::Ear;
+use update::{Appliance, Machine};
 use warden::{STACK_BYTES, Warden, Watchdog};
 
 /// Whether the kernel has started this program, to be the first. In a container the first one has
@@ -82,6 +90,9 @@ pub fn run(web: &Web) -> ! {
     modules.load_for_all(Path::new("/sys"));
     let disk = find_disk(&ear, &mut modules);
     let (places, trouble) = mount_all(disk.as_ref());
+    let command_line = read(Path::new(warden::COMMAND_LINE));
+    // First of all: a system that cannot do the rest is counted too.
+    let slots = places.boot.as_ref().and_then(|boot| begin(boot, &command_line));
     let config = places.take_over();
     let name = card::network_name(&config);
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
@@ -90,7 +101,6 @@ pub fn run(web: &Web) -> ! {
     start("network", Box::new(move || network::run(&name)));
     let (words, ears) = UnixDatagram::pair().expect("the kernel has room for two sockets");
     let ears_of_mine = words.try_clone().expect("the kernel has room for a third");
-    let command_line = read(Path::new(warden::COMMAND_LINE));
     let watchdog = if warden::is_off(&command_line) { None } else { Watchdog::arm() };
     let patience_ms = watchdog.as_ref().map(|watchdog| watchdog.patience_ms);
     let warden = Warden {
@@ -108,14 +118,22 @@ pub fn run(web: &Web) -> ! {
     let own = disk.map(|disk| String::from(disk.name()));
     let devices = Devices { ear, modules, own, places: places.clone() };
     start("devices", Box::new(move || devices.run()));
-    live(&places, config, web, || {
+    let end = live(&places, config, web, || {
         let words = words.try_clone().expect("the kernel has room for a socket");
-        Notify::over(OwnedFd::from(words), patience_ms)
+        let notify = Notify::over(OwnedFd::from(words), patience_ms);
+        Host { notify, slots: slots.clone() }
     });
     info!("held at most {} of memory", held_most());
     mounts::let_go();
-    info!("it may be switched off");
-    let _ = reboot(RebootCommand::PowerOff);
+    match end {
+        End::Restart => {
+            let _ = reboot(RebootCommand::Restart);
+        }
+        End::Stopped => {
+            info!("it may be switched off");
+            let _ = reboot(RebootCommand::PowerOff);
+        }
+    }
     // The kernel has no way to switch it off, or would not.
     loop {
         thread::park();
@@ -142,7 +160,6 @@ fn mount_all(disk: Option<&Disk>) -> (Places, bool) {
         let mounted = mounts::boot(&disk.partition(disk::BOOT), &boot);
         mounted.inspect_err(|error| warn!("{BOOT}: {error}; it is done without")).is_ok()
     });
-    // On a trial start the slot we started from is counted here, before anything can go wrong.
     let disk = disk.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
     let mounted = disk.and_then(|disk| {
         if let Err(error) = disk.grow() {
@@ -169,6 +186,29 @@ fn mount_all(disk: Option<&Disk>) -> (Places, bool) {
     (Places { boot: is_there.then_some(boot), data, media: PathBuf::from(MEDIA) }, trouble)
 }
 
+/// Notes which of the two systems has been started, where the card has them.
+fn begin(boot: &Path, command_line: &str) -> Option<Arc<dyn Slots>> {
+    let running = Slot::of_command_line(command_line)?;
+    let mut files = fat::Mounted::read_only(boot);
+    let standing = slots::begin(&mut files, running).unwrap_or_else(|refusal| {
+        warn!("{refusal}");
+        Standing::Good
+    });
+    match standing {
+        Standing::Good => {}
+        Standing::Trial => info!("slot {running} is on trial"),
+        Standing::Returned => warn!("the last update did not do: this is what was before it"),
+        Standing::Restart => {
+            warn!("this update did not do: back to what was before it");
+            mounts::let_go();
+            let _ = reboot(RebootCommand::Restart);
+        }
+    }
+    let key = update::parse_key(&read(Path::new(UPDATE_KEY)));
+    let machine = Machine { running, board: warden::board(), key };
+    Some(Arc::new(Appliance::new(files, machine, standing)))
+}
+
 fn grow(growth: disk::Growth, data: &Path) {
     match growth.take(data) {
         Ok(()) => info!("{DATA}: takes all of the disk"),
@@ -177,7 +217,7 @@ fn grow(growth: disk::Growth, data: &Path) {
 }
 
 /// Lives until somebody ends it. Where it cannot live by the owner's word it does by none.
-fn live(places: &Places, config: Config, web: &Web, notify: impl Fn() -> Notify) {
+fn live(places: &Places, config: Config, web: &Web, host: impl Fn() -> Host) -> End {
     let mut config = Some(config);
     loop {
         let by_none = || places.dress(Config::default(), places.disks());
@@ -187,11 +227,11 @@ fn live(places: &Places, config: Config, web: &Web, notify: impl Fn() -> Notify)
         log_lines::set_level(chosen.level);
         let mut report = Report::without_terminal();
         let read = || Ok(places.config());
-        match life::run(chosen, &read, notify(), &mut report, web) {
-            Ok(()) => return,
+        match life::run(chosen, &read, host(), &mut report, web) {
+            Ok(end) => return end,
             Err(refusal) => warn!("{refusal}"),
         }
-        notify().trouble();
+        host().notify.trouble();
         if !is_owners {
             thread::sleep(AGAIN);
         }
@@ -245,6 +285,10 @@ fn held_most() -> String {
 }
 
 const MODULES: &str = "/lib/modules";
+
+/// Whose updates are taken, if anybody's: made with the image.
+const UPDATE_KEY: &str = "/update.pub";
+
 const BOOT: &str = "/boot";
 const DATA: &str = "/data";
 const MEDIA: &str = "/media";

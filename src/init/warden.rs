@@ -66,7 +66,7 @@ pub struct Warden {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting(u64),
-    Serving(u64),
+    Serving,
     Stopping(u64),
 }
 
@@ -75,7 +75,6 @@ enum Phase {
 enum Word {
     Ready,
     Alive,
-    Served,
     Stopping,
     Trouble,
 }
@@ -90,15 +89,11 @@ impl Word {
 impl Warden {
     /// Watches, for ever.
     pub fn run(mut self) {
-        let (mut phase, mut trouble, mut is_good) = (Phase::Starting(now_ms()), false, false);
+        let (mut phase, mut trouble) = (Phase::Starting(now_ms()), false);
         self.lamp.show(Sign::Busy);
         loop {
-            let healthy_ms = if is_good { u64::MAX } else { HEALTHY_MS };
-            let now = now_ms();
             let due_ms = match phase {
-                Phase::Serving(since) => {
-                    (since + healthy_ms.min(u64::MAX - since)).saturating_sub(now)
-                }
+                Phase::Serving => u64::MAX,
                 Phase::Starting(_) | Phase::Stopping(_) => {
                     self.watchdog.as_ref().map_or(u64::MAX, |dog| dog.patience_ms / 2)
                 }
@@ -110,9 +105,9 @@ impl Warden {
                 Err(_) => None,
             };
             match word {
-                Some(Word::Ready) if !matches!(phase, Phase::Serving(_)) => {
+                Some(Word::Ready) if !matches!(phase, Phase::Serving) => {
                     info!("on the air {:.2} s after the kernel began", now as f64 / 1_000.0);
-                    phase = Phase::Serving(now);
+                    phase = Phase::Serving;
                     self.show(phase, trouble);
                     if let Some(page) = &self.page {
                         self.places.tell_claim(self.state.as_deref(), page);
@@ -133,19 +128,13 @@ impl Warden {
             {
                 watchdog.pet();
             }
-            let is_proven = word == Some(Word::Served)
-                || matches!(phase, Phase::Serving(since) if now >= since + HEALTHY_MS);
-            if is_proven && !is_good {
-                is_good = true;
-                // The slot we started from has proven itself: here it is marked good.
-            }
         }
     }
 
     fn show(&self, phase: Phase, trouble: bool) {
         self.lamp.show(match phase {
             _ if trouble => Sign::Trouble,
-            Phase::Serving(_) => Sign::Serving,
+            Phase::Serving => Sign::Serving,
             Phase::Starting(_) | Phase::Stopping(_) => Sign::Busy,
         });
     }
@@ -155,7 +144,7 @@ impl Warden {
 fn pets(phase: Phase, word: Option<Word>, now_ms: u64) -> bool {
     match phase {
         Phase::Starting(since) => now_ms < since + START_MS,
-        Phase::Serving(_) => matches!(word, Some(Word::Ready | Word::Alive)),
+        Phase::Serving => matches!(word, Some(Word::Ready | Word::Alive)),
         Phase::Stopping(since) => now_ms < since + STOP_MS,
     }
 }
@@ -163,10 +152,9 @@ fn pets(phase: Phase, word: Option<Word>, now_ms: u64) -> bool {
 /// What the lamp shows from then on, whatever else is said.
 pub const TROUBLE: &[u8] = b"X_TROUBLE=1";
 
-const WORDS: [(&str, Word); 5] = [
+const WORDS: [(&str, Word); 4] = [
     ("READY=1", Word::Ready),
     ("WATCHDOG=1", Word::Alive),
-    ("X_SERVED=1", Word::Served),
     ("STOPPING=1", Word::Stopping),
     ("X_TROUBLE=1", Word::Trouble),
 ];
@@ -192,9 +180,6 @@ const START_MS: u64 = 10 * 60_000;
 /// As long as a card may take for what has not been written yet.
 const STOP_MS: u64 = 60_000;
 
-/// A box that has been on the air for so long is one that works.
-const HEALTHY_MS: u64 = 10 * 60_000;
-
 /// The stack of a thread of PID 1's, of which a few pages are used.
 pub const STACK_BYTES: usize = 128 << 10;
 
@@ -209,10 +194,10 @@ mod tests {
 
     #[test]
     fn the_watchdog_is_petted_by_what_ticks_and_by_nothing_else() {
-        let serving = Phase::Serving(1_000);
+        let serving = Phase::Serving;
         assert!(pets(serving, Some(Word::Alive), 2_000));
         assert!(!pets(serving, None, 2_000));
-        assert!(!pets(serving, Some(Word::Served), 2_000));
+        assert!(!pets(serving, Some(Word::Trouble), 2_000));
         for (phase, patience_ms) in
             [(Phase::Starting(1_000), START_MS), (Phase::Stopping(1_000), STOP_MS)]
         {

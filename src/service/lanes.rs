@@ -20,6 +20,7 @@ use super::handout::{Errand, Outcome};
 use super::known::Known;
 use super::moving::Copying;
 use super::store::Files;
+use super::update::{Step, Went, Work as Updating};
 use super::volume::{Anchor, Found, Query, Sight as Sighted, System, Whose};
 use super::watch::Watch;
 use super::webseed::address::Place;
@@ -152,6 +153,8 @@ pub enum Job {
         /// Which byte.
         at: u64,
     },
+    /// Some of an update.
+    Update(Box<Updating>, Step),
     /// Something for a body of the page's.
     HandOut(Errand),
     /// Ask for the addresses of a host.
@@ -231,6 +234,8 @@ pub enum Done {
     Saved(Vec<u8>, io::Result<()>),
     /// Of [`Job::Locate`].
     Located(io::Result<Place>),
+    /// Of [`Job::Update`].
+    Updated(Box<Updating>, Box<Result<Went, Refusal>>),
     /// Of [`Job::HandOut`].
     HandedOut(Outcome),
     /// Of [`Job::Resolve`].
@@ -516,6 +521,10 @@ impl Job {
                 Done::Saved(bytes, outcome)
             }
             Job::Locate { content, at } => Done::Located(Place::find(&content, at)),
+            Job::Update(mut work, step) => {
+                let went = work.step(step);
+                Done::Updated(work, Box::new(went))
+            }
             Job::HandOut(errand) => Done::HandedOut(errand.run()),
             Job::Resolve { host, port } => {
                 let found = (host.as_str(), port).to_socket_addrs();

@@ -23,6 +23,7 @@
 //! | folders whose entries become shares | [`house`], [`watch`], [`remembered`] over a restart |
 //! | disks that come, go, fill up and fail | [`volume`], [`grounds`] who watches over them |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
+//! | a flashed box becomes a newer one | [`update`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
 pub mod announcer;
@@ -76,6 +77,7 @@ pub mod streams;
 pub(crate) mod test_folder;
 pub mod tracker;
 pub mod units;
+pub mod update;
 pub mod volume;
 pub mod walk;
 pub mod wanted;

@@ -10,7 +10,6 @@
 //! READY=1  STATUS=..  MAINPID=..            it serves; also after a reload
 //! RELOADING=1  MONOTONIC_USEC=..            SIGHUP has come
 //! WATCHDOG=1                                it is alive, twice in the time it has for that
-//! X_SERVED=1                                it has sent content to somebody
 //! X_TROUBLE=1                               it cannot do what it should
 //! STOPPING=1                                it stops
 //! ```
@@ -97,11 +96,6 @@ impl Notify {
     /// It is alive.
     pub fn alive(&self) {
         self.mention("WATCHDOG=1");
-    }
-
-    /// It has sent content to somebody, for the first time.
-    pub fn served(&self) {
-        self.tell("X_SERVED=1");
     }
 
     /// It cannot do what it should, and the log says why.

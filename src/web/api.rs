@@ -125,6 +125,9 @@ impl Web<'_, '_, '_> {
         if let Some(barred) = self.gate.bars_change(&ask.visitor, &ask.head, token) {
             return Err(barred);
         }
+        if *parts == ["update"] {
+            return self.update(connection).await;
+        }
         let body = self.whole_body(connection, BODY_BYTES_MAX).await?;
         let request = match *parts {
             ["torrents"] => read::<Links>(&body).and_then(|links| links.request()),

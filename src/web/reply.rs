@@ -87,6 +87,13 @@ pub struct Reply {
     pub(super) _place: Option<Place>,
 }
 
+impl From<Refusal> for Reply {
+    /// What cannot be done, of a body that is not read to its end.
+    fn from(refusal: Refusal) -> Reply {
+        Reply::refused(Status::REFUSED, &refusal).last()
+    }
+}
+
 impl Reply {
     /// An answer with a body of that media type.
     pub fn new(status: Status, kind: &'static str, body: Body) -> Reply {

@@ -99,6 +99,7 @@ impl Web<'_, '_, '_> {
             readers: self.gate.readers(),
             outside: self.gate.lets_owner_in_from_outside(),
             log: crate::service::log_lines::recent(),
+            has_slots: self.steward.has_slots(),
             devices,
             password: self.steward.page.as_ref().and_then(|page| {
                 let is_chosen = page.owner.borrow().password().is_some();

@@ -1,4 +1,6 @@
-//! Files dropped into a browser: they go to the box's folder in slices, and are shared from there.
+//! Files dropped into a browser, and updates of the box.
+//!
+//! A file goes to the box's folder in slices, and is shared from there.
 //!
 //! ```text
 //! HEAD /upload/NAME?of=SIZE&tag=T       -> X-Have: how much of it is here
@@ -7,7 +9,8 @@
 //!
 //! The tag, a number, tells it from others of its name and size: when it was last changed. Until it is
 //! whole it lies there as `.NAME.SIZE-TAG.part`, which nobody looks at. What was cut off goes on
-//! where it was. A slice that would not fit is refused before its body is read.
+//! where it was. A slice that would not fit is refused before its body is read. An update comes in one
+//! piece, and is refused as soon as it is known why.
 
 use super::Web;
 use super::connection::Connection;
@@ -95,6 +98,39 @@ impl Web<'_, '_, '_> {
         Ok(Turn { under_way: &self.under_way, whole: slot.whole.clone() })
     }
 
+    /// Takes an update, and has the box start it.
+    pub(super) async fn update(&self, connection: &mut Connection) -> Answer {
+        let mut update = self.steward.begin_update(None).await?;
+        let taken = async {
+            while connection.left_bytes() > 0 {
+                let filled = self.fill(connection, update.buffer()).await;
+                let filled = filled.map_err(|error| said(failed(&error)).last())?;
+                update.take(filled).await?;
+            }
+            Ok::<(), Reply>(())
+        };
+        if let Err(instead) = taken.await {
+            update.leave().await;
+            return Err(instead);
+        }
+        let version = update.finish().await?;
+        let words = "is on the card: the box starts it now, and returns should it not do";
+        Ok(Reply::words(Status::OK, &std::format!("version {version} {words}")))
+    }
+
+    /// Reads of the body what there is and fits. Cut off, it is what has come, if anything has.
+    async fn fill(&self, connection: &mut Connection, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() && connection.left_bytes() > 0 {
+            match self.read_body(connection, &mut buffer[filled..]).await {
+                Ok(read) => filled += read,
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
     async fn take_slice(
         &self,
         connection: &mut Connection,
@@ -118,16 +154,9 @@ impl Web<'_, '_, '_> {
         let mut buffer = std::vec![0; TRANSIT_BYTES].into_boxed_slice();
         let (mut at, end) = (at, at + bytes);
         while at < end {
-            let mut filled = 0;
             let most = (end - at).min(TRANSIT_BYTES as u64) as usize;
-            while filled < most {
-                let read = self.read_body(connection, &mut buffer[filled..most]).await;
-                match read {
-                    Ok(read) => filled += read,
-                    Err(_) if filled > 0 => break,
-                    Err(error) => return Err(said(failed(&error))),
-                }
-            }
+            let filled = self.fill(connection, &mut buffer[..most]).await;
+            let filled = filled.map_err(|error| said(failed(&error)))?;
             let errand = Errand::Put { file: Arc::clone(&file), at, bytes: filled, buffer };
             let Outcome::Moved(back, put) = self.hand_out(errand).await else {
                 unreachable!("a lane answers what it was asked")

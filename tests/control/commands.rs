@@ -44,7 +44,7 @@ fn without_a_box_it_is_said_how_to_have_one() {
         "perennial: {}: no box is running on it; start it with `perennial run`\n",
         home.path().display()
     );
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &["add", "x"],
         &["remove", "x"],
         &["pause", "all"],
@@ -52,6 +52,7 @@ fn without_a_box_it_is_said_how_to_have_one() {
         &["list"],
         &["show", "x"],
         &["move", "x", "y"],
+        &["update", "x"],
         &["stats"],
         &["stop", "--json"],
         &["remove", "x", "--delete", "--yes"],
@@ -114,6 +115,11 @@ fn the_rest_is_answered_in_a_line_or_two() {
     let kinds: Vec<&str> = lines.lines().map(|line| line.split('"').nth(1).unwrap()).collect();
     assert_eq!(kinds, ["progress", "detail", "done"]);
     assert!(said(state, &["stats"]).contains("board small\n"));
+    let updated = said(state, &["update", "next.update"]);
+    let wanted = "It is on the card. The box starts it now, and returns to the version it had should the \
+                  new one not do.\n";
+    assert_eq!(updated, wanted);
+    assert_eq!(said(state, &["update", "next.update", "--json"]), "{\"done\":{}}\n");
     let error = refused(state, &["add", "/srv/film", "--tracker", "nowhere"]);
     assert!(error.ends_with("give an http, https or udp URL\n"), "{error}");
     let error = refused(state, &["show", "all"]);

@@ -255,6 +255,10 @@ impl Actions for Fake<'_> {
                 let path = wish.to.display().to_string() + &"/".repeat(70_000);
                 reply.item(Answer::Torrent(Item { path, ..item })).await.map(|()| None)
             }
+            Request::Update(file) => {
+                assert!(file.is_absolute());
+                Ok(None)
+            }
             Request::Reload => {
                 Err(Refusal::new("line 7", "`lanse` is no key", "see `perennial config`").into())
             }

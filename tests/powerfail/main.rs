@@ -2,12 +2,19 @@
 //!
 //! `cuts` cuts a scenario after every byte, `behaviour` holds what the journal promises besides,
 //! `garbage` feeds it flash that nobody sane has written, and `file` runs it on a real file.
-//! `library` cuts journal, slots, staging and look-up together, on a `disk` of them.
+//! `library` cuts journal, slots, staging and look-up together, on a `disk` of them. `update` cuts
+//! what replaces the system of a box that was flashed.
 
+#[cfg(feature = "tls")]
+#[path = "../support/mock_fat.rs"]
+mod mock_fat;
 #[path = "../support/mock_flash.rs"]
 mod mock_flash;
 #[path = "../support/prng.rs"]
 mod prng;
+#[cfg(feature = "tls")]
+#[path = "../support/update.rs"]
+mod update_file;
 
 mod behaviour;
 mod cuts;
@@ -17,3 +24,5 @@ mod file;
 mod garbage;
 mod library;
 mod model;
+#[cfg(feature = "tls")]
+mod update;

@@ -10,6 +10,7 @@
 //! | the box's secret and the tokens given for it | [`secrets`] |
 //! | what the owner says of how it is to be | [`settings`] |
 //! | files dropped into a browser | [`uploads`] |
+//! | a flashed box that becomes a newer one | [`updates`] |
 //! | what `openapi.json` says, and what is answered | [`api`] |
 //!
 //! What the page costs is in `tests/cost`. Everything stays on loopback.
@@ -26,6 +27,9 @@ mod prng;
 mod program;
 #[path = "../support/torrent.rs"]
 mod torrent;
+#[cfg(feature = "tls")]
+#[path = "../support/update.rs"]
+mod update_file;
 
 mod api;
 mod attacks;
@@ -36,6 +40,8 @@ mod requests;
 mod secrets;
 mod seeds;
 mod settings;
+#[cfg(feature = "tls")]
+mod updates;
 mod uploads;
 
 use client::{Answer, Connection, request};

@@ -43,6 +43,8 @@ pub enum Request {
     Show(Show),
     /// Put the content elsewhere. Answered by the `torrent` once it has begun.
     Move(Move),
+    /// Become a newer version, from a signed file, absolute. Answered once it is about to start anew.
+    Update(PathBuf),
     /// What the page is claimed with. Answered by a `claim`.
     Claim(Claim),
     /// How the box is. Answered by `stats`, `volume`s and `wake_ups`.
@@ -227,6 +229,7 @@ impl Request {
             Request::Add(add) => add.objection(),
             Request::List(List { max, .. }) => wrong_page(*max),
             Request::Show(Show { max, what, .. }) => wrong_page(*max).or(no_single(what)),
+            Request::Update(file) => relative(file),
             Request::Move(Move { what, to }) => relative(to).or(no_single(what)),
             Request::Remove(Remove { what, .. }) => no_single(what),
             Request::Pause(_) | Request::Resume(_) => None,

@@ -132,7 +132,7 @@ async fn attend(
     let request = wire.hear().await?;
     debug!("control: {request:?}");
     let _long = match request {
-        Request::Add(_) => Some(Long::begin(&socket.long)?),
+        Request::Add(_) | Request::Update(_) => Some(Long::begin(&socket.long)?),
         _ => None,
     };
     let next = actions.answer(request, reply).await?;
@@ -322,7 +322,7 @@ pub const PLACES: usize = 4;
 /// A client that sends or takes nothing for so long is let go.
 pub const PATIENCE_MS: u64 = 10_000;
 
-/// Additions at a time: they may hash for hours, and one place is for what is asked meanwhile.
+/// Additions and updates at a time: they may take hours, and one place is for what is asked meanwhile.
 pub const LONG_MAX: usize = PLACES - 1;
 
 /// After a connection could not be taken, for want of descriptors.

@@ -179,6 +179,7 @@ impl<'o> Teller<'o> {
             Request::Remove(_) => "Removed. Its files are where they were.\n",
             Request::Pause(which) if which.what.is_all() => "All are paused.\n",
             Request::Resume(which) if which.what.is_all() => "All go on.\n",
+            Request::Update(_) => UPDATED,
             Request::Reload => "The configuration has been read.\n",
             _ => "",
         };
@@ -333,6 +334,10 @@ fn option_of_the_box(options: &Options) -> Option<&'static str> {
     ];
     given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
 }
+
+/// An update is where it is to be.
+const UPDATED: &str = "It is on the card. The box starts it now, and returns to the version it had should \
+                       the new one not do.\n";
 
 /// Between two looks at what is waited for.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);

@@ -1,29 +1,34 @@
 //! What a box that runs goes by: its configuration, and systemd.
 
+use super::Host;
 use crate::engine::units::Deadline;
 use crate::service::config::Config;
 use crate::service::house::House;
 use crate::service::notify::Notify;
 use crate::service::steward::Steward;
+use crate::service::update::{Slots, Step, Work};
 use crate::service::{Refusal, Service, clock, log_lines};
 use log::{info, warn};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// What a box that runs goes by.
 pub(super) struct Charge<'c> {
     config: RefCell<Config>,
     read: &'c dyn Fn() -> Result<Config, Refusal>,
     pub(super) notify: Notify,
+    pub(super) slots: Option<Arc<dyn Slots>>,
 }
 
 impl Charge<'_> {
-    /// To do what `config` says; `read` reads it again.
+    /// To do what `config` says; `read` reads it again. `host` is what the box runs on.
     pub(super) fn new(
         config: Config,
         read: &dyn Fn() -> Result<Config, Refusal>,
-        notify: Notify,
+        host: Host,
     ) -> Charge<'_> {
-        Charge { config: RefCell::new(config), read, notify }
+        let Host { notify, slots } = host;
+        Charge { config: RefCell::new(config), read, notify, slots }
     }
 
     /// Shares and fetches what the configuration says, anew whenever it is read again.
@@ -42,9 +47,36 @@ impl Charge<'_> {
         }
     }
 
+    /// What is left to do of the last life, when there is time for it.
+    pub(super) async fn look_back(&self, steward: &Steward<'_, '_>) {
+        self.prove(steward).await;
+        self.clear_away(steward).await;
+    }
+
+    /// Has what runs on trial be the one to run, once it has served somebody or has been well for a
+    /// while.
+    async fn prove(&self, steward: &Steward<'_, '_>) {
+        let Some(slots) = self.slots.as_ref().filter(|slots| slots.on_trial()) else { return };
+        let clock = &steward.service.clock;
+        let well = clock.now().after(WELL_MS);
+        loop {
+            clock.sleep(SERVED_LOOK_MS, "a version on trial").await;
+            let has_served = steward.service.swarm.borrow().sent_bytes > 0;
+            if !has_served && clock.now() < well {
+                continue;
+            }
+            let work = Work::new(Arc::clone(slots), None, 0);
+            match steward.step_update(work, Step::Good).await.1 {
+                Ok(_) => return info!("this version does: it is the one to run from now on"),
+                Err(refusal) => warn!("{refusal}"),
+            }
+            clock.sleep(WELL_MS, "a version on trial").await;
+        }
+    }
+
     /// Removes what a power cut has left behind. It is in nobody's way, so those who ask for
     /// something after the start come first.
-    pub(super) async fn clear_away(&self, steward: &Steward<'_, '_>) {
+    async fn clear_away(&self, steward: &Steward<'_, '_>) {
         let archive = steward.keeper.archive;
         // What was lost to damage may be found among it.
         if !archive.ask(|state| state.has_lost_torrents()).await {
@@ -56,21 +88,16 @@ impl Charge<'_> {
         }
     }
 
-    /// Tells systemd now and then that all is well, and once that somebody was served.
+    /// Tells systemd now and then that all is well.
     pub(super) async fn watchdog(&self, service: &Service<'_>) {
         let Some(every_ms) = self.notify.watchdog_every_ms() else { return };
         let slot = service.clock.slot(service.duties.watchdog);
-        let mut has_served = false;
         loop {
             let at = service.clock.now().after(every_ms);
             while service.clock.now() < at {
                 service.clock.wait(slot, Deadline { at, why: "systemd's watchdog" }).await;
             }
             self.notify.alive();
-            if !has_served && service.swarm.borrow().sent_bytes > 0 {
-                self.notify.served();
-                has_served = true;
-            }
         }
     }
 
@@ -117,6 +144,12 @@ impl Charge<'_> {
 
 /// What may be left of the last life is looked for so long after the start.
 const STRAYS_AFTER_MS: u64 = 20_000;
+
+/// A version that has been well for so long does.
+const WELL_MS: u64 = 600_000;
+
+/// Whether it has served somebody is looked at so often meanwhile.
+const SERVED_LOOK_MS: u64 = 5_000;
 
 const LATER: &str = "from the next start on";
 

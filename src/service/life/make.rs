@@ -282,9 +282,9 @@ fn sleepers(board: &Board) -> usize {
 /// then accepting, dialling, discovery twice, stopping three times, what asks the router, the DHT's.
 /// Each web seed sleeps once beside. A command of the owner's sleeps three times, and the pass as an
 /// announce does; folders, links that failed, those found to fail, what is carried elsewhere and what
-/// the last life left are waited for by one each. A few are to spare: without a place the box ends.
+/// the last life left are waited for by one each, and a version on trial. A few are to spare: without a place the box ends.
 const SLEEPERS: usize =
-    5 * announcer::EXCHANGES_MAX + 3 * PLACES + 20 + portmap::SLEEPERS + dht::SLEEPERS;
+    5 * announcer::EXCHANGES_MAX + 3 * PLACES + 21 + portmap::SLEEPERS + dht::SLEEPERS;
 
 /// A look at shared files, at a watched folder, at the mounts, some more of a copy, files to be made,
 /// what commands have deleted, and a few to spare.

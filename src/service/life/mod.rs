@@ -35,6 +35,7 @@ use crate::service::rest::{self};
 use crate::service::settings::Settings;
 use crate::service::share::Workshop;
 use crate::service::steward::Steward;
+use crate::service::update::Slots;
 use crate::service::webseed::{self};
 use crate::service::{
     Refusal, Service, dht, discovery, grounds, live, lobby, pass, portmap, pump, scrub,
@@ -49,6 +50,7 @@ use std::boxed::Box;
 use std::cell::RefCell;
 use std::net::TcpListener;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::vec::Vec;
 
 use charge::Charge;
@@ -60,21 +62,39 @@ use take_in::{take_in, tell, withdraw};
 
 /// Shares and fetches what is asked for, until a signal comes.
 pub fn live(options: &Options, report: &mut Report, web: &Web) -> Result<(), Refusal> {
-    live_with(options, None, report, web)
+    live_with(options, None, report, web).map(|_| ())
 }
 
 /// Does what a configuration says, and what the owner says meanwhile, until somebody ends it.
-/// `read` reads the configuration again, `notify` is told how it goes.
+/// `read` reads the configuration again.
 pub fn run(
     config: Config,
     read: &dyn Fn() -> Result<Config, Refusal>,
-    notify: Notify,
+    host: Host,
     report: &mut Report,
     web: &Web,
-) -> Result<(), Refusal> {
+) -> Result<End, Refusal> {
     let options = config.options()?;
-    let charge = Charge::new(config, read, notify);
+    let charge = Charge::new(config, read, host);
     live_with(&options, Some(&charge), report, web)
+}
+
+/// What a box runs on.
+#[derive(Default)]
+pub struct Host {
+    /// Who is told how it goes.
+    pub notify: Notify,
+    /// Its slots, if it was flashed.
+    pub slots: Option<Arc<dyn Slots>>,
+}
+
+/// How a life has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody has ended it.
+    Stopped,
+    /// It has been updated: the machine is to start anew.
+    Restart,
 }
 
 fn live_with(
@@ -82,7 +102,7 @@ fn live_with(
     charge: Option<&Charge<'_>>,
     report: &mut Report,
     web: &Web,
-) -> Result<(), Refusal> {
+) -> Result<End, Refusal> {
     let board = &options.board;
     if let Some(objection) = board.objection() {
         return Err(objection);
@@ -121,8 +141,8 @@ fn live_with(
             }
         };
         let parts = Parts { listener, page, lanes, grounds, opened, charge };
-        let sent = serve(options, report, parts, &keeper, &mut signals).await?;
-        archive.ask(move |state| state.count_sent(&sent)).await
+        let (sent, end) = serve(options, report, parts, &keeper, &mut signals).await?;
+        archive.ask(move |state| state.count_sent(&sent)).await.map(|()| end)
     })
 }
 
@@ -142,14 +162,14 @@ struct Parts<'c> {
     charge: Option<&'c Charge<'c>>,
 }
 
-/// Serves until a signal comes; bytes sent of each share.
+/// Serves until a signal comes; bytes sent of each share, and how it has ended.
 async fn serve(
     options: &Options,
     report: &Report,
     Parts { listener, page, lanes, grounds, opened, charge }: Parts<'_>,
     keeper: &Keeper<'_>,
     signals: &mut Signals,
-) -> Result<Vec<(InfoHash, u64)>, Refusal> {
+) -> Result<(Vec<(InfoHash, u64)>, End), Refusal> {
     let (board, pools) = (&options.board, options.board.pools);
     let pumps = usize::from(board.pumps());
     let address = listener.get_ref().local_addr().map_err(|error| cannot_listen("", error))?;
@@ -218,7 +238,8 @@ async fn serve(
     };
     let nodes_known = nodes_known.as_ref().map(|count| count as _);
     let settings = Settings::open(keeper.archive.folder())?;
-    let steward = Steward::new(&service, keeper, nodes_known, page, settings);
+    let slots = charge.and_then(|charge| charge.slots.clone());
+    let steward = Steward::new(&service, keeper, nodes_known, page, slots, settings);
     steward.heed_settings();
     let socket = match charge {
         None => None,
@@ -266,7 +287,7 @@ async fn serve(
         executor.spawn(steward.run_wanted()).detach();
         executor.spawn(steward.run_moves()).detach();
         executor.spawn(charge.watchdog(&service)).detach();
-        executor.spawn(charge.clear_away(&steward)).detach();
+        executor.spawn(charge.look_back(&steward)).detach();
     }
     if let Some((listener, web)) = pages {
         executor.spawn(web(&steward, listener)).detach();
@@ -301,7 +322,9 @@ async fn serve(
         read_bytes: service.disk.read_bytes(),
         seconds: service.clock.now().as_millis() / 1_000,
     });
-    Ok(swarm.torrents().map(|(_, torrent)| (torrent.info_hash, torrent.sent_bytes)).collect())
+    let sent = swarm.torrents().map(|(_, torrent)| (torrent.info_hash, torrent.sent_bytes));
+    let end = if steward.restarts.get() { End::Restart } else { End::Stopped };
+    Ok((sent.collect(), end))
 }
 
 /// Runs tasks until `end` is over.

@@ -8,12 +8,14 @@
 //! - [`add`]: shares and fetches come
 //! - [`withdraw`]: they pause, go on, and go
 //! - [`carry`]: their content is put elsewhere
+//! - [`update`]: the box becomes a newer one
 //! - [`items`]: what is said of a torrent, and of the box; [`pulse`], every few seconds
 
 pub mod add;
 pub mod carry;
 pub mod items;
 pub mod pulse;
+pub mod update;
 pub mod withdraw;
 
 use super::caps::CapOptions;
@@ -27,12 +29,13 @@ use super::options::{FetchOptions, Options};
 use super::owner::{Owner, Page};
 use super::settings::Settings;
 use super::state::State;
+use super::update::Slots;
 use super::wanted::Wanted;
 use super::{Refusal, Service};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use smol::lock::Mutex;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::string::{String, ToString};
 use std::sync::Arc;
@@ -66,18 +69,25 @@ pub struct Steward<'s, 'm> {
     pub settings: RefCell<Settings>,
     /// Held from a change of them until it is kept.
     pub settings_turn: Mutex<()>,
+    /// Its slots, if it was flashed.
+    pub slots: Option<Arc<dyn Slots>>,
+    /// An update comes.
+    updating: Cell<bool>,
+    /// One has come: the machine is to start anew when the box has ended.
+    pub restarts: Cell<bool>,
     /// What was sent and read when rates were last asked for, and when.
     pub meter: pulse::Meter,
 }
 
 impl<'s, 'm> Steward<'s, 'm> {
     /// A steward of that box. `dht_nodes` counts nodes that answer, where the box takes part; `page`
-    /// is its page, if it has one; `settings` are what its owner has said there.
+    /// is its page and `slots` are its slots, if it has any; `settings` are what its owner has said.
     pub fn new(
         service: &'s Service<'m>,
         keeper: &'s Keeper<'s>,
         dht_nodes: Option<&'s dyn Fn() -> usize>,
         page: Option<Page>,
+        slots: Option<Arc<dyn Slots>>,
         settings: Settings,
     ) -> Steward<'s, 'm> {
         Steward {
@@ -92,6 +102,9 @@ impl<'s, 'm> Steward<'s, 'm> {
             carried: RefCell::default(),
             bench: Mutex::new(()),
             page,
+            slots,
+            updating: Cell::new(false),
+            restarts: Cell::new(false),
             settings: RefCell::new(settings),
             settings_turn: Mutex::new(()),
             meter: pulse::Meter::default(),
@@ -158,6 +171,7 @@ impl Actions for Steward<'_, '_> {
                 let item = self.claim(claim.reset).await?;
                 reply.item(Answer::Claim(item)).await?;
             }
+            Request::Update(file) => self.update(file).await?,
             Request::Stats => self.stats(reply).await?,
             Request::Stop => self.stop.ring(),
             Request::Reload => self.reload.ring(),

@@ -187,6 +187,20 @@ on('submit', async e => {
   one(`[data-hash="${hash}"] button`)?.focus();
 });
 
+// An update, in one piece.
+on('submit', async e => {
+  const form = e.target;
+  if (!form.matches('[data-update]')) return;
+  e.preventDefault();
+  const note = one('[role=status]', form), button = one('button', form), [body] = one('input', form).files;
+  button.disabled = true;
+  note.textContent = `Writing ${body.name}. This takes a minute or two.`;
+  try {
+    note.textContent = await (await fetch('/api/v1/update', { method: 'POST', headers, body })).text();
+  } catch { note.textContent = 'No answer. Load the page anew and see which version it is.'; }
+  button.disabled = false;
+});
+
 // What cannot be played; "try again in 8 seconds".
 const film = one('#player'), sad = () => { one('.cannot').hidden = !film.error; };
 if (film) { on('error', sad, film); sad(); }

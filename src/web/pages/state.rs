@@ -28,6 +28,8 @@ pub struct Page<'p> {
     pub log: Vec<String>,
     /// A password can be chosen here; whether one was.
     pub password: Option<bool>,
+    /// It was flashed, and can be updated here.
+    pub has_slots: bool,
     /// Who has claimed it.
     pub devices: Vec<String>,
 }
@@ -161,6 +163,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     }
                 }
             }
+            @if page.has_slots && frame.is_owners() { (update()) }
             @if let Some(is_chosen) = page.password.filter(|_| frame.is_owners()) {
                 (password(frame, is_chosen))
             }
@@ -173,6 +176,28 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
             }
         }
     })
+}
+
+fn update() -> Markup {
+    html! {
+        section.wrap aria-labelledby="s10" data-js hidden {
+            h2 #s10 { "Another version" }
+            form data-update {
+                label for="update" { "A signed update for this board" }
+                div.row {
+                    div.field {
+                        input #update type="file" required aria-describedby="update-hint";
+                    }
+                    button.main { "Update" }
+                }
+                p role="status" {}
+                p.hint #update-hint {
+                    "The box starts anew with it, and returns to the version it has now should the new \
+                    one not do."
+                }
+            }
+        }
+    }
 }
 
 fn password(frame: &Frame<'_>, is_chosen: bool) -> Markup {
