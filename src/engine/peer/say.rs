@@ -61,6 +61,7 @@ impl Peer<'_> {
             let id = if unchoked { id::UNCHOKE } else { id::CHOKE };
             if self.out.extend_from_slice(&message::bare(id)).is_ok() {
                 session.told_unchoked = unchoked;
+                swarm.fetcher.note_served(self.slot, unchoked);
                 if !unchoked {
                     self.queue.choke(session.features.fast);
                 }

@@ -98,6 +98,9 @@ pub trait Fetching {
         false
     }
 
+    /// The peer is told that it may ask us, or no longer.
+    fn note_served(&mut self, _slot: PeerSlot, _served: bool) {}
+
     /// A peer is told of pieces one by one.
     fn is_veiled(&self, _slot: PeerSlot) -> bool {
         false
@@ -193,6 +196,10 @@ impl Fetching for Fetcher<'_> {
     ) -> bool {
         let (index, chance) = (slot.index(), now.as_millis() as u32);
         self.unveilings.greet(index, torrent, count, alone, chance, &mut self.pool)
+    }
+
+    fn note_served(&mut self, slot: PeerSlot, served: bool) {
+        self.unveilings.set_served(slot.index(), served);
     }
 
     fn is_veiled(&self, slot: PeerSlot) -> bool {

@@ -11,6 +11,11 @@
 //!               and has not fetched
 //! ```
 //!
+//! Who may not ask is told of one piece, so that it wants something and waits for its turn. Most of
+//! those who come to a thin line wait: what they were told of is gone through a second time and
+//! given to those who may ask, or the source would stand idle with most pieces promised to nobody
+//! who can take them.
+//!
 //! It ends by itself, for good, once every piece has gone out or another source has come; then
 //! everybody is told of everything. A peer that does not take what it is told of is told of more
 //! after a while, so nobody waits for nothing.
@@ -36,13 +41,22 @@ struct Unveiling {
 }
 
 impl Unveiling {
-    /// The next piece that no peer has said it has.
-    fn next(&mut self, pool: &Pool<'_>) -> Option<u32> {
-        while self.front < self.count {
+    /// The next piece that no peer has said it has. For who is `served` all are gone through once
+    /// more, but for those that somebody `fetches`.
+    fn next(
+        &mut self,
+        pool: &Pool<'_>,
+        served: bool,
+        fetches: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let rounds = if served { 2 } else { 1 };
+        while self.front < rounds * self.count {
             let step = u64::from(self.front) * u64::from(self.stride) + u64::from(self.start);
+            let again = self.front >= self.count;
             self.front += 1;
             let piece = (step % u64::from(self.count)) as u32;
-            if !pool.get(self.seen, piece) {
+            let is_out = pool.get(self.seen, piece) || again && fetches(piece);
+            if !is_out {
                 return Some(piece);
             }
         }
@@ -55,6 +69,8 @@ impl Unveiling {
 pub struct Veil {
     /// What goes to it is scarce, so it may be veiled.
     pub scarce: bool,
+    /// The peer may ask.
+    served: bool,
     told: Option<Told>,
     /// Something has changed that it has to look at.
     pub nudge: bool,
@@ -153,6 +169,13 @@ impl<'m> Unveilings<'m> {
         }
     }
 
+    /// A connection may ask from here on, or no longer.
+    pub fn set_served(&mut self, index: usize, served: bool) {
+        if let Some(veil) = self.veils.get_mut(index) {
+            veil.served = served;
+        }
+    }
+
     /// The connection is told of pieces one by one.
     pub fn is_veiled(&self, index: usize) -> bool {
         self.veils.get(index).is_some_and(|veil| veil.told.is_some())
@@ -204,14 +227,18 @@ impl<'m> Unveilings<'m> {
             return Some(piece);
         }
         told.pending.retain(|(_, at)| now < at.after(UNTAKEN_MS));
-        if told.pending.is_full() {
+        let (served, pending) = (veil.served, told.pending.len());
+        if pending >= if served { PENDING_MAX } else { 1 } {
             return None;
         }
-        let next = unveiling.next(pool);
+        let veils = &*self.veils;
+        let fetches = |piece| fetched(veils, torrent).any(|fetched| fetched == piece);
+        let next = unveiling.next(pool, served, fetches);
         if let Some(piece) = next {
+            let told = self.veils[index].told.as_mut()?;
             // There is room: that was looked at.
             let _ = told.pending.push((piece, now));
-        } else if !self.is_awaited(torrent) {
+        } else if served && fetched(veils, torrent).next().is_none() {
             self.settle(torrent, pool);
         }
         next.map(PieceIndex)
@@ -239,12 +266,6 @@ impl<'m> Unveilings<'m> {
         Some(at)
     }
 
-    /// Somebody has been told of a piece and is still to fetch it.
-    fn is_awaited(&self, torrent: TorrentSlot) -> bool {
-        let told = self.veils.iter().filter_map(|veil| veil.told.as_ref());
-        told.filter(|told| told.torrent == torrent).any(|told| !told.pending.is_empty())
-    }
-
     /// Everything has gone out: the bits are given back, and everybody has to hear it.
     fn settle(&mut self, torrent: TorrentSlot, pool: &mut Pool<'_>) {
         if let Some(unveiling) = self.torrents.iter_mut().find(|one| one.torrent == torrent) {
@@ -256,6 +277,13 @@ impl<'m> Unveilings<'m> {
             veil.nudge |= veil.told.as_ref().is_some_and(|told| told.torrent == torrent);
         }
     }
+}
+
+/// Pieces that somebody who may ask has been told of and is still to fetch.
+fn fetched(veils: &[Veil], torrent: TorrentSlot) -> impl Iterator<Item = u32> {
+    let told = veils.iter().filter(|veil| veil.served).filter_map(|veil| veil.told.as_ref());
+    let pending = told.filter(move |told| told.torrent == torrent).flat_map(|told| &told.pending);
+    pending.map(|(piece, _)| *piece)
 }
 
 /// A number that has no divisor in common with `count`, so that steps of it meet every piece.
@@ -299,6 +327,7 @@ mod tests {
         for index in 0..3 {
             unveilings.set_scarce(index, true);
             assert!(unveilings.greet(index, TORRENT, 100, true, 99, &mut pool));
+            unveilings.set_served(index, true);
         }
         // One has some already.
         (0..10).for_each(|piece| unveilings.note_have(2, TORRENT, piece, &mut pool));
@@ -337,6 +366,7 @@ mod tests {
         unveilings.set_scarce(0, true);
         assert!(!unveilings.greet(0, TORRENT, 100, false, 1, &mut pool), "another has it");
         assert!(unveilings.greet(0, TORRENT, 100, true, 1, &mut pool));
+        unveilings.set_served(0, true);
         let mut told = 0;
         for _ in 0..3 {
             while unveilings.next_have(0, now, &mut pool).is_some() {
@@ -351,6 +381,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_that_may_not_ask_was_told_of_goes_to_one_that_may() {
+        let (mut lent, mut veils) = ([0; 1_024], std::vec![Veil::default(); 40]);
+        let (mut pool, now) = (Pool::new(&mut lent), Instant::from_millis(7));
+        let mut unveilings = Unveilings::new(&mut veils);
+        let mut waiting = Vec::new();
+        for index in 0..40 {
+            unveilings.set_scarce(index, true);
+            assert!(unveilings.greet(index, TORRENT, 40, true, 1, &mut pool));
+            unveilings.set_served(index, index < 2);
+            while let Some(piece) = unveilings.next_have(index, now, &mut pool) {
+                waiting.extend((index >= 2).then_some(piece.0));
+            }
+        }
+        assert_eq!(waiting.len(), 34, "one each, while there is one that nobody was told of");
+        let mut out = Vec::new();
+        for index in [0, 1].into_iter().cycle().take(40) {
+            let pending = unveilings.veils[index].told.as_ref().unwrap().pending.clone();
+            out.extend(pending.iter().map(|(piece, _)| *piece));
+            for (piece, _) in pending {
+                unveilings.note_have(index, TORRENT, piece, &mut pool);
+            }
+            while unveilings.next_have(index, now, &mut pool).is_some() {
+                if unveilings.torrents[0].over {
+                    break;
+                }
+            }
+        }
+        assert!(unveilings.torrents[0].over);
+        out.sort_unstable();
+        assert!(out.iter().copied().eq(0..40), "each once: {out:?}");
+    }
+
+    #[test]
     fn who_leaves_holds_nobody_up_and_the_last_one_gives_back_the_bits() {
         let (mut lent, mut veils) = ([0; 1_024], std::vec![Veil::default(); 2]);
         let (mut pool, now) = (Pool::new(&mut lent), Instant::from_millis(7));
@@ -359,6 +422,7 @@ mod tests {
         for index in 0..2 {
             unveilings.set_scarce(index, true);
             assert!(unveilings.greet(index, TORRENT, 40, true, 1, &mut pool));
+            unveilings.set_served(index, true);
             while unveilings.next_have(index, now, &mut pool).is_some() {}
         }
         unveilings.leave(1, &mut pool);
