@@ -127,8 +127,8 @@ pub const ASKS_MIN: u16 = 2;
 /// A peer that was asked and sends nothing for so long is late: others get its blocks.
 pub const SNUB_MS: u64 = 20_000;
 
-/// News of verified pieces is gathered for so long, so that small pieces do not become a packet
-/// each for each peer.
+/// After news of verified pieces what comes next is gathered for so long, so that small pieces do
+/// not become a packet each for each peer. The first is told at once: a relay's peers wait for it.
 pub const HAVE_GATHER_MS: u64 = 100;
 
 /// Verified pieces that peers are still told of one by one. A peer that has taken nothing while so

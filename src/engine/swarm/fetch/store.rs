@@ -411,10 +411,9 @@ impl Fetcher<'_> {
             if link.has.contains(pool, piece) {
                 link.useful = link.useful.saturating_sub(1);
             }
-            // It has not been told to wait for more, or has nothing more to wait for.
+            // There is the first news for it, or much of it, or it has nothing more to wait for.
             let untold = fetch.verified_count - link.told_verified;
-            link.nudge |= link.have_after == Instant::NEVER || link.useful == 0;
-            link.nudge |= untold == VERIFIED_TOLD_MAX as u32 / 2;
+            link.nudge |= [1, VERIFIED_TOLD_MAX as u32 / 2].contains(&untold) || link.useful == 0;
         }
         self.nudged = true;
         if fetch.lacking_count == 0 {

@@ -376,14 +376,16 @@ impl Fetching for Fetcher<'_> {
             while link.told_verified < fetch.verified_count {
                 let piece = fetch.verified[link.told_verified as usize % VERIFIED_TOLD_MAX];
                 link.told_verified += 1;
+                if link.told_verified == fetch.verified_count {
+                    // All is told; what comes next is gathered for a while.
+                    link.have_after = now.after(HAVE_GATHER_MS);
+                }
                 // Who has all of it has no use for the news. Who has this piece may have told us of it
                 // to see what becomes of it (BEP 16).
                 if link.has != Has::All {
                     return Some(Say::Have(PieceIndex(piece)));
                 }
             }
-            // All is told; what comes next is gathered for a while.
-            link.have_after = Instant::NEVER;
         }
         if let Some(over) = self.asks(slot)?.take_over() {
             return Some(Say::Cancel(self.block_of(slot, over)?));
@@ -440,8 +442,6 @@ impl Fetching for Fetcher<'_> {
         let untold = fetch.verified_count - link.told_verified;
         if untold >= VERIFIED_TOLD_MAX as u32 / 2 {
             link.have_after = now;
-        } else if untold > 0 && link.have_after == Instant::NEVER {
-            link.have_after = now.after(HAVE_GATHER_MS);
         }
         link.look(now);
         let (late, stuck) = (link.is_late(now), link.is_stuck(now));
@@ -478,7 +478,8 @@ impl Fetching for Fetcher<'_> {
         }
         due = due.or(self.unveilings.deadline(slot.index()));
         let Some(link) = link else { return due };
-        if link.have_after != Instant::NEVER && link.have_after != Instant::default() {
+        let fetch = self.fetches.get(usize::from(link.fetch)).and_then(Option::as_ref);
+        if fetch.is_some_and(|fetch| fetch.verified_count > link.told_verified) {
             due = due.or(Deadline { at: link.have_after, why: "news of verified pieces" });
         }
         due = due.or(Deadline { at: link.bored_at, why: "interest lost" });
