@@ -100,6 +100,7 @@ impl World {
         let number = self.hosts.len();
         let seed = self.prng.next_u64();
         self.hosts.push(Host::new(number, board, &self.content, has, seed));
+        self.turns_left += TURNS_EACH;
         number
     }
 
@@ -478,5 +479,6 @@ impl World {
     }
 }
 
-/// More turns than any scenario takes.
+/// More turns than any scenario takes, and so many more for each host.
 const TURNS_MAX: u32 = 5_000_000;
+const TURNS_EACH: u32 = 50_000;
