@@ -80,6 +80,26 @@ pub mod engine;
 #[cfg(feature = "firmware")]
 #[forbid(unsafe_code)]
 pub mod firmware;
+
+/// The words of `log` for everything below, by way of `service::log_lines::say`: its own macros build a
+/// record wherever they stand, 100 bytes of the program each.
+#[cfg(feature = "std")]
+macro_rules! entry {
+    ($level:ident, $($words:tt)*) => {
+        if log::Level::$level <= log::max_level() {
+            $crate::service::log_lines::say(log::Level::$level, module_path!(), format_args!($($words)*))
+        }
+    };
+}
+#[cfg(feature = "std")]
+macro_rules! warn { ($($words:tt)*) => { entry!(Warn, $($words)*) } }
+#[cfg(feature = "std")]
+macro_rules! info { ($($words:tt)*) => { entry!(Info, $($words)*) } }
+#[cfg(feature = "std")]
+macro_rules! debug { ($($words:tt)*) => { entry!(Debug, $($words)*) } }
+#[cfg(feature = "std")]
+macro_rules! trace { ($($words:tt)*) => { entry!(Trace, $($words)*) } }
+
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod init;
 #[cfg(feature = "std")]

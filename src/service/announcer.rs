@@ -12,7 +12,6 @@ use super::tracker::{self, TrackerError, TrackerUrl, World};
 use crate::engine::announce::schedule::{Due, Schedule};
 use crate::engine::announce::{Announce, Answer, Event, Retry, TrackerId, is_private};
 use crate::engine::units::{Deadline, InfoHash, Instant, TorrentSlot};
-use log::{debug, info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::io;

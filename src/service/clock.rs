@@ -11,7 +11,6 @@
 
 use crate::engine::units::{Deadline, Instant};
 use async_io::Timer;
-use log::trace;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};

@@ -30,7 +30,6 @@ use crate::engine::dht::table::Contact;
 use crate::engine::dht::{Counts, Dht, DhtMemory, Output, Settings};
 use crate::engine::units::{Deadline, Instant};
 use async_io::Async;
-use log::{debug, info};
 use smol::future;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::{Cell, RefCell};

@@ -24,7 +24,6 @@ use crate::engine::announce::Family;
 use crate::engine::announce::local::{self, Beacon, Cookie, DATAGRAM_BYTES_MAX, HASHES_MAX};
 use crate::engine::library::Entry;
 use crate::engine::units::TorrentSlot;
-use log::info;
 use smol::future;
 use std::cell::RefCell;
 use std::vec::Vec;

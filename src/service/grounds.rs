@@ -33,7 +33,6 @@ use super::volume::kept::{Standing, Survey, Word};
 use super::volume::{Deed, Found, Sight, State as How, Watch, What, Whose};
 use super::{Refusal, Service};
 use crate::engine::units::{Deadline, InfoHash, Instant, TorrentSlot};
-use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};

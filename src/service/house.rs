@@ -29,7 +29,6 @@ use super::{Refusal, Service, grounds};
 use crate::engine::library::{Entry, root_key};
 use crate::engine::units::{Deadline, Instant};
 use failures::Failures;
-use log::{info, warn};
 use smol::future;
 use std::boxed::Box;
 use std::future::{Future, poll_fn};

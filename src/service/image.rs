@@ -27,7 +27,6 @@ use crate::engine::metainfo::{Layout, Summary, author};
 use crate::engine::units::Span;
 use async_signal::{Signal, Signals};
 use indicatif::HumanBytes;
-use log::warn;
 use medium::Medium;
 use rustix::rand::{GetRandomFlags, getrandom};
 use smol::stream::StreamExt;

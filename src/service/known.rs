@@ -9,7 +9,6 @@ use crate::engine::library::extents::{EXTENT_BYTES, Stamp};
 use crate::engine::library::{Extent, ExtentMap, Facts};
 use crate::engine::metainfo::trackers;
 use crate::engine::units::InfoHash;
-use log::warn;
 use rustix::fs::{AtFlags, CWD, FileType};
 use std::cell::RefCell;
 use std::fs::{self, File};

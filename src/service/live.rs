@@ -8,7 +8,6 @@ use super::announcer::Announcer;
 use super::report::{Report, style};
 use crate::engine::units::{Deadline, Instant, TorrentSlot};
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar};
-use log::{info, warn};
 use std::string::String;
 use std::time::Duration;
 use std::vec::Vec;

@@ -15,7 +15,6 @@ use crate::engine::swarm::candidates::Candidate;
 use crate::engine::swarm::roster::crowd_of;
 use crate::engine::units::{PeerSlot, TorrentSlot};
 use async_io::Async;
-use log::debug;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::RefCell;

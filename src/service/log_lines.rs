@@ -80,6 +80,12 @@ pub fn start(style: Style) {
     set_level(LevelFilter::Info);
 }
 
+/// Writes an entry, if the log is to have it.
+#[inline(never)]
+pub fn say(level: Level, module: &'static str, text: fmt::Arguments<'_>) {
+    log::log!(target: module, level, "{text}");
+}
+
 /// The last lines of news and worse, the oldest first: for the page.
 pub fn recent() -> Vec<String> {
     let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -324,7 +324,7 @@ impl Service<'_> {
             Verdict::Verified(piece) => self.fetched.note_verified(self, torrent, piece),
             Verdict::Failed(piece, culprit) => {
                 culprit.into_iter().for_each(|slot| self.webseeds.note_corrupt(slot));
-                log::debug!("piece {} does not match its hash, sent by {culprit:?}", piece.0);
+                debug!("piece {} does not match its hash, sent by {culprit:?}", piece.0);
             }
         });
         drop(swarm);
@@ -375,7 +375,7 @@ impl Service<'_> {
         let now = self.clock.now();
         if now >= self.complain_after.get() {
             self.complain_after.set(now.after(COMPLAINT_PAUSE_MS));
-            log::warn!("{what}: {error}; it is tried again");
+            warn!("{what}: {error}; it is tried again");
         }
     }
 

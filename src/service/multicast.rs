@@ -2,7 +2,6 @@
 
 use super::lan::Lan;
 use async_io::Async;
-use log::debug;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

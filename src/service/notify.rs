@@ -14,7 +14,6 @@
 //! STOPPING=1                                it stops
 //! ```
 
-use log::{debug, warn};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, Result};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};

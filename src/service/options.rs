@@ -11,7 +11,6 @@ use super::fetch::magnet::Lead;
 use super::fetch::open::{self, Taken};
 use super::report::Report;
 use super::share::{Progress, Share, Wish, Workshop};
-use log::warn;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

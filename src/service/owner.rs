@@ -16,7 +16,6 @@
 use super::state::{refused, replace};
 use super::{Refusal, clock};
 use argon2::{Algorithm, Argon2, Params, Version};
-use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

@@ -12,7 +12,6 @@
 use super::refusal::Refusal;
 use super::state::{State, refused, replace};
 use super::watch::{Identity, Key};
-use log::warn;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

@@ -11,7 +11,6 @@ use super::qr;
 use super::share::{Progress, Share};
 use crate::engine::units::{InfoHash, PieceIndex};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use log::{info, warn};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;

@@ -23,7 +23,6 @@ use super::walk::LeftOut;
 use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching as _;
 use crate::engine::units::{InfoHash, PeerSlot, TorrentSlot};
-use log::{debug, warn};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::vec::Vec;

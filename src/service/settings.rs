@@ -12,7 +12,6 @@ use super::options::{Readers, WebOptions};
 use super::state::{refused, replace};
 use super::steward::Steward;
 use crate::engine::units::InfoHash;
-use log::warn;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::string::ToString as _;

@@ -37,7 +37,6 @@ use crate::engine::library::catalog::{Catalog, CatalogError, Damaged, Lent, Open
 use crate::engine::library::shelf::ShelfError;
 use crate::engine::library::{Entry, Facts, Record, root_key as root_key_of};
 use crate::engine::units::InfoHash;
-use log::{info, warn};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::cell::Cell;

@@ -12,7 +12,6 @@ use super::refusal::Refusal;
 use super::state::{State, refused, replace, sync_folder};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
-use log::warn;
 use serde::{Deserialize, Serialize};
 use std::fs::{self};
 use std::io::{self};

@@ -4,7 +4,6 @@ use super::head::{self, HEAD_BYTES_MAX, Head, Malformed, Method};
 use super::reply::{Body, Reply, Status};
 use super::{Place, Web};
 use async_io::Async;
-use log::debug;
 use rustix::net::sockopt::{set_tcp_cork, set_tcp_nodelay};
 use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -53,7 +53,6 @@ use crate::engine::swarm::roster::crowd_of;
 use crate::service::steward::Steward;
 use async_io::Async;
 use gate::Gate;
-use log::warn;
 use neighbours::Neighbours;
 use smol::LocalExecutor;
 use std::boxed::Box;

@@ -173,7 +173,7 @@ impl Answers {
     fn complain(&mut self) {
         if !self.impatient {
             self.impatient = true;
-            log::info!("the box is at it; Ctrl-C ends the wait, not what was asked");
+            info!("the box is at it; Ctrl-C ends the wait, not what was asked");
         }
     }
 }

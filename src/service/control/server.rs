@@ -18,7 +18,6 @@ use crate::service::Refusal;
 use crate::service::clock::Clock;
 use crate::service::state::refused;
 use async_io::Async;
-use log::{debug, warn};
 use rustix::net::sockopt::socket_peercred;
 use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -29,7 +29,6 @@ use crate::service::share::Workshop;
 use crate::service::state::{State, refused};
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service, announcer};
-use log::{info, warn};
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;

@@ -39,7 +39,6 @@ use super::volume::{Deed, State as How};
 use super::{Refusal, Service};
 use crate::engine::swarm::fetch::Fetching;
 use crate::engine::units::{Deadline, InfoHash, Instant, PieceIndex, TorrentSlot};
-use log::warn;
 use progress::{Progress, Unrecorded};
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};

@@ -26,7 +26,6 @@ use crate::service::state::State;
 use crate::service::volume;
 use crate::service::walk::{LeftOut, unreadable};
 use crate::service::wanted::Wanted;
-use log::{info, warn};
 use std::boxed::Box;
 use std::fs::File;
 use std::net::SocketAddr;

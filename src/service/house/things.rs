@@ -9,7 +9,6 @@ use crate::engine::units::Instant;
 use crate::service::config::Shared;
 use crate::service::steward::Steward;
 use crate::service::watch::{Change, Key, Limits, Watch};
-use log::warn;
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;

@@ -8,7 +8,6 @@ use crate::service::notify::Notify;
 use crate::service::steward::Steward;
 use crate::service::update::{Slots, Step, Work};
 use crate::service::{Refusal, Service, clock, log_lines};
-use log::{info, warn};
 use std::cell::RefCell;
 use std::sync::Arc;
 

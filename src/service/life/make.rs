@@ -24,7 +24,6 @@ use crate::service::webseed::WebSeeds;
 use crate::service::windows::Windows;
 use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap};
 use async_io::Async;
-use log::warn;
 use rustix::process::{Resource, Rlimit};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

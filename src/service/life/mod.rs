@@ -42,7 +42,6 @@ use crate::service::{
 };
 use async_io::Async;
 use async_signal::{Signal, Signals};
-use log::info;
 use smol::LocalExecutor;
 use smol::lock::Mutex;
 use smol::stream::StreamExt;

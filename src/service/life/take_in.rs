@@ -14,7 +14,6 @@ use crate::service::share::Share;
 use crate::service::state::State;
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, Service, rest};
-use log::warn;
 use std::boxed::Box;
 use std::net::SocketAddr;
 use std::string::String;

@@ -13,7 +13,6 @@ use crate::service::Service;
 use crate::service::announcer::random;
 use crate::service::clock::Slot;
 use async_io::Async;
-use log::debug;
 use sha2::{Digest, Sha256};
 use smol::future;
 use socket2::{Domain, Protocol, Socket, Type};

@@ -31,7 +31,6 @@ use super::clock::Slot;
 use crate::engine::portmap::{Mapping, Protocol, Refusal};
 use crate::engine::units::Deadline;
 use datagrams::Path;
-use log::debug;
 use reach::is_public;
 use smol::future;
 use std::future::poll_fn;

@@ -9,7 +9,6 @@ use crate::engine::portmap::Refusal;
 use crate::service::Service;
 use crate::service::clock::Bell;
 use core::fmt;
-use log::{info, warn};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::string::String;

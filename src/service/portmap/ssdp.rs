@@ -6,7 +6,6 @@
 
 use crate::service::Service;
 use async_io::Async;
-use log::debug;
 use smol::future;
 use socket2::SockRef;
 use std::io;

@@ -15,7 +15,6 @@ use crate::engine::portmap::Transport;
 use crate::service::Service;
 use crate::service::announcer::random;
 use crate::service::clock::Slot;
-use log::debug;
 use smol::future;
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -37,7 +37,6 @@ use crate::engine::swarm::fetch::Fetching;
 use crate::engine::swarm::roster::Farewell;
 use crate::engine::units::{Deadline, Instant, PeerSlot, Span, TorrentSlot};
 use crate::engine::wire::PeerFault;
-use log::{debug, warn};
 use payload::Gathered;
 use std::future::{Future, poll_fn};
 use std::io;

@@ -15,7 +15,6 @@ use crate::service::share::{Progress as Hashing, Share, Wish, Workshop};
 use crate::service::state::State;
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, rest};
-use log::{info, warn};
 use smol::future;
 use std::cell::{Cell, RefCell};
 use std::fs;

@@ -10,7 +10,6 @@ use crate::service::moving::{self, Copying, Moving};
 use crate::service::share::check;
 use crate::service::state::State;
 use crate::service::{Refusal, control, grounds};
-use log::{info, warn};
 use std::boxed::Box;
 use std::path::PathBuf;
 use std::string::ToString;

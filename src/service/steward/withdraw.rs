@@ -12,7 +12,6 @@ use crate::service::lanes::{Done, Job};
 use crate::service::state::State;
 use crate::service::wanted::Wanted;
 use crate::service::{Refusal, rest};
-use log::{info, warn};
 use std::boxed::Box;
 use std::io;
 use std::string::{String, ToString};

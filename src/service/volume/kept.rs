@@ -13,7 +13,6 @@ use crate::service::draft::write_synced;
 use crate::service::known::Place;
 use crate::service::refusal::Refusal;
 use crate::service::state::{State, refused, sync_folder};
-use log::warn;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;

@@ -28,7 +28,6 @@ use crate::engine::swarm::fetch::Fetching;
 use crate::engine::units::{Deadline, Instant, PeerSlot, TorrentSlot};
 use address::OnTheWeb;
 use bring::Bringer;
-use log::{debug, info, warn};
 use std::cell::{Cell, RefCell};
 use std::string::String;
 use std::vec::Vec;

@@ -21,7 +21,6 @@ use crate::engine::units::Instant;
 use crate::service::clock::Bell;
 use crate::service::lan::Lan;
 use crate::service::multicast::Ear;
-use log::{debug, info, warn};
 use message::{ANY, Data, Entry, Name, PTR, Writer, is_same, refs};
 use smol::future;
 use std::cell::{Cell, RefCell};
