@@ -42,7 +42,7 @@ use rustix::io::Errno;
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;
@@ -548,9 +548,12 @@ fn lock(folder: &Path) -> Result<File, Refusal> {
         return Err(Refusal::new(folder.display(), problem, remedy));
     }
     let number = std::format!("{}\n", std::process::id());
-    let written = file.set_len(0).and_then(|()| file.write_all(number.as_bytes()));
-    written.map_err(|error| refused(&path, error))?;
-    Ok(file)
+    // Over what is there, which needs no room; it is for people, and a full disk can do without.
+    let written = file.write_all_at(number.as_bytes(), 0);
+    match written.and_then(|()| file.set_len(number.len() as u64)) {
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(refused(&path, error)),
+        _ => Ok(file),
+    }
 }
 
 fn folder_name(info_hash: &InfoHash, facts_crc: u32) -> String {
