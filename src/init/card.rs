@@ -14,7 +14,6 @@ use crate::service::config::{Config, Shared, Source};
 use crate::service::owner::{self, Owner};
 use crate::service::qr;
 use crate::service::volume::mounts;
-use log::{info, warn};
 use std::format;
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -9,7 +9,6 @@ use super::mounts;
 use super::network::wait;
 use super::uevent::{Ear, Uevent};
 use super::{names_in, read};
-use log::info;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};

@@ -5,7 +5,6 @@
 //! other is touched. Where the kernel lacks a way to blink the lamp stays on.
 
 use super::{names_in, read};
-use log::debug;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

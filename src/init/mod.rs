@@ -47,7 +47,6 @@ use card::Places;
 use devices::Devices;
 use disk::Disk;
 use lamp::Lamp;
-use log::{info, warn};
 use modules::Modules;
 use network::wait;
 use rustix::event::{PollFd, PollFlags};

@@ -13,7 +13,6 @@
 //! are told by uevents. So one image fits many machines. The file of what is loaded is deleted.
 
 use super::{names_in, read};
-use log::warn;
 use rustix::system::finit_module;
 use std::fs::{self, File};
 use std::io;

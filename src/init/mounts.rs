@@ -7,7 +7,6 @@
 
 use super::card::SHARE;
 use crate::service::volume::{mounts, superblock};
-use log::{info, warn};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::ffi::CStr;

@@ -13,7 +13,6 @@ use super::link::{Links, Wired, wired};
 use super::sntp;
 use crate::service::announcer::random;
 use crate::service::clock;
-use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, Timespec, clock_settime};
 use socket2::{Domain, Protocol, Socket, Type};

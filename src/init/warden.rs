@@ -14,7 +14,6 @@ use super::card::Places;
 use super::lamp::{Lamp, Sign};
 use super::network::wait;
 use crate::service::clock;
-use log::{info, warn};
 use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
 use std::io::Write as _;
