@@ -5,13 +5,13 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | the kernel's own mounts, modules for what the machine has | [`mounts`], [`modules`], [`uevent`] |
-//! | an address and the hour, on a thread of its own | [`network`]: [`link`], [`dhcp`], [`sntp`] |
-//! | the disk we start from, its last partition grown | [`disk`], [`sys`] |
-//! | the owner's configuration, the secret to claim the box with | [`card`] |
+//! | the kernel's own mounts, modules for what the machine has | `mounts`, `modules`, `uevent` |
+//! | an address and the hour, on a thread of its own | `network`: `link`, `dhcp`, `sntp` |
+//! | the disk we start from, its last partition grown | `disk`, `sys` |
+//! | the owner's configuration, the secret to claim the box with | `card` |
 //! | two systems, one of them perhaps on trial; signed updates | [`slots`], [`update`], [`fat`] |
-//! | watchdog, lamp: a thread that hears how the life is | [`warden`], [`lamp`] |
-//! | other disks, the button: a thread that hears of devices | [`devices`] |
+//! | watchdog, lamp: a thread that hears how the life is | `warden`, `lamp` |
+//! | other disks, the button: a thread that hears of devices | `devices` |
 //! | the life itself, as `perennial run` leads it | `service::life` |
 //!
 //! At its end everything is written and let go, and the machine is switched off. When something is

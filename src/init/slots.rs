@@ -15,7 +15,7 @@
 //!
 //! # Power cuts
 //! Whatever is cut, the box starts: the slot that runs is left alone, and the other is named by
-//! nothing before it is cleared and again not before it is whole. See [`fat`](super::fat) for what is
+//! nothing before it is cleared and again not before it is whole. See [`super::fat`] for what is
 //! asked of a card.
 //!
 //! # Journey

@@ -15,13 +15,13 @@
 //! Nothing of a manifest is believed before its signature is, and nothing of the boot partition is
 //! touched before all it says has been looked at. Then the other slot is named by nothing any more,
 //! cleared and written; each file is hashed as it comes, and once more as it is read back from the
-//! card. Only then is it started, on trial: see [`slots`](super::slots).
+//! card. Only then is it started, on trial: see [`super::slots`].
 //!
 //! The box writes `version` itself, from the manifest, and sets the slot's letter in `cmdline.txt`,
 //! for whoever makes an update cannot know which slot it will be.
 //!
 //! # Journey
-//! `service::steward::update`, on lanes -> [`Appliance`] -> here -> [`fat`](super::fat).
+//! `service::steward::update`, on lanes -> [`Appliance`] -> here -> [`super::fat`].
 
 use super::fat::{Files, Mounted, read_small, write_small};
 use super::slots::{self, Loader, Slot, Standing};
