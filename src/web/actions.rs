@@ -137,6 +137,16 @@ impl Web<'_, '_, '_> {
                 };
             }
             ["password"] => return Ok(self.password(ask, &body).await),
+            ["stop"] => {
+                return match self.switch_off().await {
+                    Ok(()) => {
+                        let title = "It switches itself off";
+                        let html = pages::error(&self.frame(ask, title), Status::OK, OFF);
+                        Ok(Said::page(Status::OK, html))
+                    }
+                    Err(refusal) => Err(self.refused_page(ask, &refusal)),
+                };
+            }
             ["add"] => {
                 let link = value("link").unwrap_or_default();
                 let links = std::vec![PathBuf::from(link.trim())];
@@ -202,6 +212,16 @@ impl Web<'_, '_, '_> {
         self.steward.set(change).await?;
         self.gate.heed(&self.steward.settings.borrow());
         Ok(())
+    }
+
+    /// Has a box that was flashed write everything down and switch itself off. Another one is stopped
+    /// where it was started.
+    pub(super) async fn switch_off(&self) -> Result<(), Refusal> {
+        if !self.steward.has_slots() {
+            let remedy = "say `perennial stop` on it, or stop its service";
+            return Err(Refusal::new("this box", "is not switched off from its page", remedy));
+        }
+        self.ask(Request::Stop).await.map(|_| ())
     }
 
     /// Caps and who may come, as a form has them. What is left empty follows the configuration.
@@ -290,6 +310,9 @@ pub(super) fn read_rate(text: Option<&str>) -> Result<Option<Option<u64>>, Refus
 fn is_far(link: &str) -> bool {
     link.starts_with("magnet:") || crate::service::fetch::download::is_url(link)
 }
+
+/// What is said last.
+const OFF: &str = "Everything is being written down; in a minute its power can be cut.";
 
 /// A form at most.
 const FORM_BYTES_MAX: u64 = 16 * 1024;

@@ -132,6 +132,11 @@ impl Web<'_, '_, '_> {
         let request = match *parts {
             ["torrents"] => read::<Links>(&body).and_then(|links| links.request()),
             ["settings"] => return self.api_settings(ask, &body).await,
+            ["stop"] => {
+                let off = self.switch_off().await;
+                off.map_err(|refusal| refused(Status::REFUSED, &refusal))?;
+                return Ok(Reply::json(Status::OK, &json!({})));
+            }
             ["torrents", hash, wish] => {
                 let Some(info_hash) = hash_of(hash) else { return Err(no_such_page()) };
                 let what = What::of(&info_hash);

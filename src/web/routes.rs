@@ -5,7 +5,7 @@
 //! | `/`, `/box`, `/claim` | pages |
 //! | `/s/HASH/` | the page of a share; `/s/HASH/NAME[/PATH]` its files |
 //! | `/s/HASH.torrent` `.magnet` `.zip` `.m3u8` `.json` `.svg` | the same share, otherwise |
-//! | `/add`, `/settings`, `/leave`, `/password`, `/s/HASH/pause` and so on | forms of those pages |
+//! | `/add`, `/settings`, `/leave`, `/password`, `/stop`, `/s/HASH/pause` and so on | forms of those pages |
 //! | `/upload/NAME` | a file for the box |
 //! | `/api/v1/...` | all of it for programs |
 //!
@@ -91,7 +91,7 @@ impl Web<'_, '_, '_> {
             },
             ["upload", name] => self.uploaded(ask, name).await,
             ["api", "v1", ref rest @ ..] => self.api_look(ask, rest).await,
-            ["add" | "settings" | "leave" | "password"] => Err(not_here("POST")),
+            ["add" | "settings" | "leave" | "password" | "stop"] => Err(not_here("POST")),
             _ => Err(no_such_page()),
         }
     }

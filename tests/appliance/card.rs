@@ -16,8 +16,13 @@ pub struct Card {
 impl Card {
     /// A card for a board, of so many MiB.
     pub fn new(board: &str, mib: u64) -> Card {
+        Card::of(&image(board), mib)
+    }
+
+    /// A card with that image on it, of so many MiB.
+    pub fn of(image: &Path, mib: u64) -> Card {
         let folder = Folder::new("card");
-        fs::copy(image(board), folder.path().join(FILE)).expect("there is room for a card");
+        fs::copy(image, folder.path().join(FILE)).expect("there is room for a card");
         let card = Card { folder };
         card.resize(mib);
         card

@@ -13,6 +13,7 @@ mod program;
 
 mod card;
 mod machine;
+mod updates;
 
 use card::{Card, Stick};
 use machine::{Machine, PATIENCE, Uefi, get, root};

@@ -16,7 +16,7 @@ fn site(name: &str) -> Site {
 fn changes(hash: &str) -> Vec<String> {
     let wishes = ["pause", "resume", "move", "limit", "remove"];
     let of_share = wishes.iter().map(|wish| format!("/s/{hash}/{wish}"));
-    ["/add", "/settings", "/leave"].map(Into::into).into_iter().chain(of_share).collect()
+    ["/add", "/settings", "/leave", "/stop"].map(Into::into).into_iter().chain(of_share).collect()
 }
 
 /// The same as programs send it, with a body that is understood.
@@ -25,6 +25,7 @@ fn api_changes(hash: &str) -> Vec<(String, String)> {
     vec![
         ("/api/v1/torrents".into(), r#"{"links":["magnet:?xt=urn:btih:ab"]}"#.into()),
         ("/api/v1/settings".into(), r#"{"up":"1MB/s","readers":"everybody"}"#.into()),
+        ("/api/v1/stop".into(), String::new()),
         (of_share("limit"), r#"{"up":"1MB/s","down":"off"}"#.into()),
         (of_share("pause"), String::new()),
         (of_share("resume"), String::new()),

@@ -215,7 +215,7 @@ fn methods_that_are_not_for_an_address_are_told_which_are() {
         assert_eq!(refused.header("Allow"), Some("GET, HEAD"), "{path}");
         site.ask("PUT", path, "", b"").is(405);
     }
-    for path in ["/add", "/settings", "/leave"] {
+    for path in ["/add", "/settings", "/leave", "/stop"] {
         assert_eq!(site.get(path).is(405).header("Allow"), Some("POST"), "{path}");
     }
 }

@@ -146,6 +146,20 @@ fn the_owner_updates_it_from_the_page_and_nobody_else() {
 }
 
 #[test]
+fn it_is_switched_off_from_its_page() {
+    let mut flashed = Flashed::start("web-off", "perennial-a.conf");
+    flashed.ask("POST", "/api/v1/stop", "", b"").is(401);
+    let token = flashed.bearer.split(' ').nth(2).unwrap().trim().to_owned();
+    let page = flashed.ask("GET", "/box", &format!("Cookie: perennial={token}\r\n"), b"").is(200);
+    assert!(page.text().contains("Switch it off"), "its page has a button for it");
+    flashed.post("/api/v1/stop", b"").is(200);
+    let ended = flashed.home.path().join("ended");
+    let end = flashed.wait("the box ends", || fs::read_to_string(&ended).ok());
+    assert_eq!(end, "Ok(Stopped)");
+    assert!(flashed.child.wait().unwrap().success());
+}
+
+#[test]
 fn it_is_updated_on_the_command_line() {
     let mut flashed = Flashed::start("command-update", "perennial-a.conf");
     let file = flashed.home.write("next.update", &update_to("0.2.0"));

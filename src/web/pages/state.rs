@@ -163,7 +163,7 @@ pub fn render(frame: &Frame<'_>, page: &Page<'_>) -> String {
                     }
                 }
             }
-            @if page.has_slots && frame.is_owners() { (update()) }
+            @if page.has_slots && frame.is_owners() { (update()) (stop(frame)) }
             @if let Some(is_chosen) = page.password.filter(|_| frame.is_owners()) {
                 (password(frame, is_chosen))
             }
@@ -194,6 +194,21 @@ fn update() -> Markup {
                 p.hint #update-hint {
                     "The box starts anew with it, and returns to the version it has now should the new \
                     one not do."
+                }
+            }
+        }
+    }
+}
+
+fn stop(frame: &Frame<'_>) -> Markup {
+    html! {
+        section.wrap {
+            details.confirm {
+                summary { "Switch it off\u{2026}" }
+                form method="post" action="/stop" {
+                    (frame.hidden())
+                    p { "It is switched on again by its plug or button, and by nobody from here." }
+                    button.grave { "Switch it off" }
                 }
             }
         }
