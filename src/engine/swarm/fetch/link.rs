@@ -3,11 +3,8 @@
 //! Requests of ours stand in one place, the link's [`Asks`], from the moment they are to be written
 //! until the block's first byte comes, the peer rejects them or they are given up. How many there
 //! may be follows the peer: one more for each block that comes, so that the number doubles with
-//! each round trip, as long as they are answered about as soon as they were at best, and each second
-//! no more than twice what came in that second. What they wait longer they spend in a queue: with a
-//! peer that serves many at once, each with a long queue, what is new waits for what is not, and
-//! others who could send it have nothing to do. So a fast peer far away is kept busy, a busy one is
-//! asked for little at a time, and a slow one holds two seconds of work at most.
+//! each round trip, and each second no more than twice what came in that second. So a fast peer far
+//! away is kept busy and a slow one holds two seconds of work at most.
 
 use crate::engine::limits::{ASKS_MIN, SNUB_MS};
 use crate::engine::swarm::pool::{Pool, Span};
@@ -114,14 +111,6 @@ pub struct Link {
     pub nudge: bool,
     /// Requests it may have at a time.
     pub asks_max: u16,
-    /// When the request was made that is timed (milliseconds, going round), and how many blocks come
-    /// before its own: [`UNTIMED`] when none is.
-    timed_ms: u32,
-    timed_behind: u16,
-    /// The least that one has waited for its block.
-    least_ms: u16,
-    /// The last one did not wait much longer.
-    quick: bool,
     /// It is being asked until it has so many; then again once half of them are answered.
     pub filling: bool,
     /// Blocks that came in the second under way, and in the one before.
@@ -163,10 +152,6 @@ impl Link {
             snubbed: false,
             nudge: false,
             asks_max: ASKS_MIN,
-            timed_ms: 0,
-            timed_behind: UNTIMED,
-            least_ms: u16::MAX,
-            quick: true,
             filling: false,
             blocks: [0; 2],
             second: 0,
@@ -199,41 +184,7 @@ impl Link {
         self.blocks[0] = self.blocks[0].saturating_add(1);
         self.expect(now);
         self.snubbed = false;
-        match self.timed_behind {
-            UNTIMED => {}
-            0 => self.weigh_wait(now),
-            _ => self.timed_behind -= 1,
-        }
-        if self.quick {
-            self.asks_max = (self.asks_max + 1).min(most);
-        }
-    }
-
-    /// A request is about to be made: it is timed, unless another is.
-    pub fn time_ask(&mut self, now: Instant) {
-        if self.timed_behind == UNTIMED {
-            (self.timed_ms, self.timed_behind) = (now.as_millis() as u32, self.asks_count);
-        }
-    }
-
-    /// The block comes whose request was timed.
-    fn weigh_wait(&mut self, now: Instant) {
-        let waited_ms = (now.as_millis() as u32).wrapping_sub(self.timed_ms);
-        let waited_ms = u16::try_from(waited_ms).unwrap_or(u16::MAX);
-        self.timed_behind = UNTIMED;
-        self.least_ms = match waited_ms.checked_sub(self.least_ms) {
-            // When it has so few, it is not for ours that it waits: the way may have become longer.
-            Some(longer) if self.asks_max <= ASKS_MIN => self.least_ms + longer / 8,
-            Some(_) => self.least_ms,
-            None => waited_ms,
-        };
-        let most_ms = self.least_ms.saturating_add(QUEUE_MS);
-        self.quick = waited_ms <= most_ms;
-        if !self.quick {
-            // So many would have waited as long as they may.
-            let fewer = u32::from(self.asks_max) * u32::from(most_ms) / u32::from(waited_ms);
-            self.asks_max = ASKS_MIN.max(fewer as u16);
-        }
+        self.asks_max = (self.asks_max + 1).min(most);
     }
 
     /// Blocks of the last whole second.
@@ -367,7 +318,6 @@ impl<'a> Asks<'a> {
     pub fn take_over(&mut self) -> Option<Ask> {
         let at = self.all().iter().position(|ask| ask.state == AskState::Over)?;
         self.link.forgiven = self.link.forgiven.saturating_add(1);
-        self.link.timed_behind = UNTIMED;
         Some(self.remove(at))
     }
 
@@ -395,20 +345,12 @@ impl<'a> Asks<'a> {
     pub fn give_up_last(&mut self) -> Option<Ask> {
         let last = usize::from(self.link.asks_count).checked_sub(1)?;
         self.link.forgiven = self.link.forgiven.saturating_add(1);
-        self.link.timed_behind = UNTIMED;
         Some(self.remove(last))
     }
 }
 
 /// A peer that has had nothing we lack for so long is told that we want nothing.
 const BORED_MS: u64 = 10_000;
-
-/// No request is timed.
-const UNTIMED: u16 = u16::MAX;
-
-/// How much longer than at best a request may wait for its block. Less, and a peer whose disk or
-/// processor is busy for a moment would be taken for one that serves many.
-const QUEUE_MS: u16 = 50;
 
 /// What is expected of a peer that has sent nothing yet: four blocks a second.
 const PACE_UNKNOWN: u16 = 64;
@@ -439,28 +381,6 @@ mod tests {
         link.count_block(Instant::from_millis(5_000), 256);
         assert_eq!(link.asks_max, ASKS_MIN + 1);
         assert_eq!(link.blocks_a_second(Instant::from_millis(5_000)), 0);
-    }
-
-    #[test]
-    fn what_waits_longer_than_at_best_is_asked_for_later() {
-        // A round is as many requests as there may be; the first of them is timed.
-        fn round(link: &mut Link, now: &mut Instant, wait_ms: u64) -> u16 {
-            let asks = link.asks_max;
-            link.time_ask(*now);
-            *now = now.after(wait_ms);
-            (0..asks).for_each(|_| link.count_block(*now, 256));
-            link.asks_max
-        }
-        let mut now = Instant::from_millis(u64::from(u32::MAX) - 10);
-        let mut link = Link::new(TorrentSlot(0), 0, now);
-        assert_eq!([2, 4, 8].map(|_| round(&mut link, &mut now, 20)), [4, 8, 16]);
-        // Others are served beside us: it answers, and only after a long time.
-        assert_eq!([0; 3].map(|_| round(&mut link, &mut now, 140)), [8, 4, 2]);
-        // They are gone.
-        assert_eq!([2, 4].map(|_| round(&mut link, &mut now, 20)), [4, 8]);
-        // The way has become longer, for good: it is kept busy all the same.
-        let rounds = (0..40).map(|_| round(&mut link, &mut now, 300));
-        assert!(rounds.max().unwrap() > 8);
     }
 
     #[test]

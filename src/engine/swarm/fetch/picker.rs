@@ -55,7 +55,6 @@ impl Fetcher<'_> {
             link.expect(now);
         }
         let (at, block) = self.choose(slot, now)?;
-        self.links[slot.index()].as_mut()?.time_ask(now);
         let partial = self.partials[at].as_mut()?;
         partial.ask(&mut self.pool, block);
         let (piece, asked) = (partial.piece, partial.block(block));
