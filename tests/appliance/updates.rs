@@ -53,7 +53,10 @@ impl Workshop {
     fn update(&self, version: &str) -> Vec<u8> {
         let update = self.home.path().join(format!("update-{version}"));
         let words = ["--board", "uefi-x86_64", "--version", version, "--key"].map(Path::new);
-        run("make-update", &[&words[..], &[&self.key, Path::new("-o"), &update, &self.slot]].concat());
+        run(
+            "make-update",
+            &[&words[..], &[&self.key, Path::new("-o"), &update, &self.slot]].concat(),
+        );
         fs::read(update).expect("it has been made")
     }
 }

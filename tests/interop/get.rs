@@ -308,7 +308,7 @@ fn address(host: &Host, client: Client) -> String {
 const OUR_PORT: u16 = 6881;
 
 /// What a slow seed sends: all of the film in some seconds.
-const SLOW_KIB: u32 = 1_500;
+const SLOW_KIB: u32 = 1_000;
 
 /// What a seed sends that is to be slower than Transmission, which looks only every ten seconds
 /// whom it is interested in.

@@ -2,9 +2,9 @@
 
 Usage: libtorrent_client.py FOLDER LSD UPLOAD LINK...
 
-LSD is 1 or 0 (local discovery, BEP 14), UPLOAD the most it sends in KiB a second, 0 for no limit. A LINK is a magnet link or the path of a .torrent. A file
-named "complete" is made in the working directory once all of them are; alerts are printed as they
-come.
+LSD is 1 or 0 (local discovery, BEP 14), UPLOAD the most it sends in KiB a second, 0 for no limit. A
+LINK is a magnet link or the path of a .torrent. A file named "complete" is made in the working
+directory once all of them are; alerts are printed as they come.
 """
 
 import sys
@@ -34,6 +34,13 @@ session = lt.session({
     | lt.alert.category_t.connect_notification
     | lt.alert.category_t.peer_notification,
 })
+
+# By itself it holds nobody to its limit whose address is private.
+everybody = lt.ip_filter()
+everybody.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)
+everybody.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                   1 << lt.session.global_peer_class_id)
+session.set_peer_class_filter(everybody)
 
 handles = []
 for link in links:

@@ -178,7 +178,7 @@ fn opentracker_address(host: &Host) -> SocketAddr {
 }
 
 /// How long a tracker may wait for the first word of those just started.
-const ANNOUNCE_LIMIT: Duration = Duration::from_secs(20);
+const ANNOUNCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the last bytes may be on their way to the disk after a client says that all is here:
 /// those made of libtorrent verify what they still hold in memory.
