@@ -243,4 +243,4 @@ fn a_cut_of_power_at_any_moment_of_an_update_leaves_a_box_that_starts() {
 const CUTS: u32 = 20;
 
 /// An update is written in less than that.
-const CUT_MS_MAX: u64 = 9_000;
+const CUT_MS_MAX: u64 = 1_500;
