@@ -9,13 +9,14 @@
 //! The partition is mounted read-only but for the moment of a write. What was taken over is kept on the
 //! data partition and goes on when the card's file is wrong, or gone.
 
-use super::fat::remount;
+use super::fat::{Mounted, while_writable, write_small};
 use crate::service::config::{Config, Shared, Source};
 use crate::service::owner::{self, Owner};
 use crate::service::qr;
+use crate::service::state::replace;
 use crate::service::volume::mounts;
 use std::format;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::string::String;
@@ -123,34 +124,21 @@ impl Places {
     /// Writes a file on the boot partition, or deletes it.
     fn write(&self, name: &str, text: Option<&str>) {
         let Some(boot) = &self.boot else { return };
-        let written = writable(boot, || match text {
-            Some(text) => replace(&boot.join(name), text.as_bytes()),
-            None => fs::remove_file(boot.join(name)),
+        let written = while_writable(&mut Mounted::read_only(boot), |files| {
+            // As `fat` has it nothing is renamed. A cut in between leaves none or half of it, which is
+            // made up for at the next start.
+            if boot.join(name).exists() {
+                files.remove(name)?;
+            }
+            match text {
+                Some(text) => write_small(files, name, 0, text.as_bytes()),
+                None => files.sync_folder(""),
+            }
         });
         if let Err(error) = written {
             warn!("{}: {error}", boot.join(name).display());
         }
     }
-}
-
-/// Does something to the boot partition, which can be written to for that long.
-pub fn writable(boot: &Path, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    remount(boot, true)?;
-    let done = act();
-    // Everything is on the card before anybody can pull it out.
-    rustix::fs::sync();
-    remount(boot, false)?;
-    done
-}
-
-/// A file is the old one or the new one, whenever power fails.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// What the owner may put there.

@@ -1,6 +1,6 @@
 //! The boot partition: a FAT, read-only but for moments, that firmware reads before any of us runs.
 //!
-//! All that [`slots`](super::slots) and [`update`](super::update) do to it is said in the few
+//! All that `card`, [`slots`](super::slots) and [`update`](super::update) do to it is said in the few
 //! operations of [`Files`], so that a test can cut the power between any two. FAT has no journal.
 //! Three rules keep the box bootable whatever reaches the card, and in which order:
 //!
@@ -122,7 +122,7 @@ impl Files for Mounted {
 
 /// Mounts a boot partition anew so that it may be changed, or not any more. Of several who change
 /// it at a time the last one locks it.
-pub fn remount(path: &Path, writable: bool) -> io::Result<()> {
+fn remount(path: &Path, writable: bool) -> io::Result<()> {
     static WRITERS: Mutex<usize> = Mutex::new(0);
     let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
     if writable {

@@ -24,8 +24,8 @@ pub struct OnAir {
     pub slot: TorrentSlot,
     /// Its name on the network.
     pub info_hash: InfoHash,
-    /// Caps hold for whom it is sent to.
-    pub is_capped: bool,
+    /// It is sent to where caps hold only if the owner says so.
+    pub in_house: bool,
     /// Where its content is.
     pub content: Arc<Content>,
 }
@@ -80,8 +80,7 @@ impl Web<'_, '_, '_> {
             let words = "nobody has told yet what is in it: try again when somebody has";
             Reply::words(Status::CONFLICT, words)
         })?;
-        let is_capped = service.is_capped(visitor.in_house);
-        Ok(OnAir { slot, info_hash, is_capped, content })
+        Ok(OnAir { slot, info_hash, in_house: visitor.in_house, content })
     }
 
     async fn why_not_on_air(&self, info_hash: InfoHash) -> Reply {
@@ -252,10 +251,10 @@ impl Web<'_, '_, '_> {
 
     /// Waits until some of so many bytes may go; how many.
     pub async fn allowance(&self, torrent: &OnAir, bytes: u64) -> u64 {
-        if !torrent.is_capped {
+        let service = self.steward.service;
+        if !service.is_capped(torrent.in_house) {
             return bytes;
         }
-        let service = self.steward.service;
         loop {
             let now = service.clock.now();
             match service.up.allowance(torrent.slot, now) {
@@ -268,7 +267,7 @@ impl Web<'_, '_, '_> {
     /// So many bytes of a torrent went.
     pub fn note_sent(&self, torrent: &OnAir, bytes: usize) {
         let service = self.steward.service;
-        if torrent.is_capped {
+        if service.is_capped(torrent.in_house) {
             service.up.take(torrent.slot, bytes, service.clock.now());
         }
         let mut swarm = service.swarm.borrow_mut();

@@ -8,6 +8,8 @@
 
 #![cfg(all(feature = "std", target_os = "linux"))]
 
+#[path = "../support/prng.rs"]
+mod prng;
 #[path = "../support/program.rs"]
 mod program;
 
@@ -17,6 +19,7 @@ mod updates;
 
 use card::{Card, Stick};
 use machine::{Machine, PATIENCE, Uefi, get, root};
+use prng::Prng;
 use program::{Folder, wait_until};
 use serde_json::Value;
 use std::fs;
@@ -44,16 +47,7 @@ fn a_card_in_64_mib_serves_a_thousand_shares_and_is_claimed() {
     assert_eq!(fetch_by_libtorrent(&torrent, machine.peer, "film.mkv"), film);
     assert_eq!(machine.look(&format!("/s/{hash}/film.mkv")), film);
 
-    let claim = String::from_utf8(card.read("claim.txt")).expect("it is text");
-    let secret = claim.lines().nth(2).expect("it stands alone");
-    let body = format!("{{\"secret\":\"{secret}\"}}");
-    let request = format!(
-        "POST /api/v1/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let (head, _) = machine.ask(&request, PATIENCE).expect("it answers");
-    assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
+    claim(&card, &machine);
 
     let lines = machine.switch_off();
     let held = lines.iter().find_map(|line| line.strip_prefix("held at most "));
@@ -110,6 +104,16 @@ fn a_damaged_data_partition_is_left_alone_and_the_box_serves_from_memory() {
     machine.switch_off();
     let data = fs::read(card.path()).expect("it is there");
     assert!(data[129 << 20..130 << 20].iter().all(|byte| *byte == 0xa5), "it was written to");
+}
+
+#[test]
+fn a_card_that_is_too_small_is_told_so_and_the_box_serves_from_memory() {
+    let card = Card::new("virt-arm64", 150);
+    let machine = Machine::virt(&card, 64, "", &[]);
+    machine.wait_for("the card is smaller than the image that was written to it", PATIENCE);
+    machine.wait_for("on the air", PATIENCE);
+    assert_eq!(pulse(&machine)["torrents"], 0);
+    machine.switch_off();
 }
 
 #[test]
@@ -193,12 +197,7 @@ fn starts_from_its_card(board: &str, start: impl FnOnce(&Card) -> Machine, mib: 
     let film = noise(400_000);
     card.fill(&[("film.mkv".into(), film.clone())]);
     let (begun, machine) = (Instant::now(), start(&card));
-    let shared = || {
-        let (_, body) = machine.ask(&get("/api/v1/pulse"), Duration::from_secs(2))?;
-        let pulse: Value = serde_json::from_slice(&body).ok()?;
-        (pulse["torrents"] == 1).then_some(())
-    };
-    wait_until("it shares its film", START, shared, || machine.last_words());
+    wait_until_shared(&machine);
     println!("{board}: {:.1} s from power to sharing", begun.elapsed().as_secs_f64());
     let hash = info_hash(&machine, "film.mkv");
     let torrent = machine.look(&format!("/s/{hash}.torrent"));
@@ -321,16 +320,39 @@ fn fetch_by_libtorrent(torrent: &[u8], peer: SocketAddr, name: &str) -> Vec<u8> 
     fs::read(folder.path().join(name)).expect("it is there")
 }
 
+/// Waits until it shares its one film.
+fn wait_until_shared(machine: &Machine) {
+    let shared = || {
+        let (_, body) = machine.ask(&get("/api/v1/pulse"), Duration::from_secs(2))?;
+        let pulse: Value = serde_json::from_slice(&body).ok()?;
+        (pulse["torrents"] == 1).then_some(())
+    };
+    wait_until("it shares its film", START, shared, || machine.last_words());
+}
+
+/// Brings it the secret that stands on its card; a token for its owner.
+fn claim(card: &Card, machine: &Machine) -> String {
+    let told = || card.has("claim.txt").then(|| card.read("claim.txt"));
+    let claim = wait_until("its secret is on the card", PATIENCE, told, || machine.last_words());
+    let claim = String::from_utf8(claim).expect("it is text");
+    let secret = claim.lines().nth(2).expect("it stands alone");
+    let body = format!("{{\"secret\":\"{secret}\"}}");
+    let request = format!(
+        "POST /api/v1/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (head, body) = machine.ask(&request, PATIENCE).expect("it answers");
+    assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
+    let token: Value = serde_json::from_slice(&body).expect("it is JSON");
+    token["token"].as_str().expect("it is a token").into()
+}
+
 /// Bytes that cannot be guessed or compressed.
 fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
+    let mut bytes = vec![0; length];
+    Prng::new(length as u64).fill(&mut bytes);
+    bytes
 }
 
 /// Whether there is time for what takes longer.

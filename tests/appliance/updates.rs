@@ -3,8 +3,11 @@
 
 use crate::card::Card;
 use crate::machine::{Machine, PATIENCE, Uefi, get, root};
+use crate::prng::Prng;
 use crate::program::{Folder, wait_until};
-use crate::{START, fetch_by_libtorrent, info_hash, is_full, noise, pulse};
+use crate::{
+    START, claim, fetch_by_libtorrent, info_hash, is_full, noise, pulse, wait_until_shared,
+};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -69,38 +72,19 @@ fn run(script: &str, arguments: &[&Path]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Waits until it shares its film.
+/// Starts it, and waits until it shares its film.
 fn start(card: &Card) -> Machine {
     let machine = Machine::uefi(card, Uefi::Pc);
-    let shared = || {
-        let (_, body) = machine.ask(&get("/api/v1/pulse"), Duration::from_secs(2))?;
-        let pulse: serde_json::Value = serde_json::from_slice(&body).ok()?;
-        (pulse["torrents"] == 1).then_some(())
-    };
-    wait_until("it shares its film", START, shared, || machine.last_words());
+    wait_until_shared(&machine);
     machine
 }
 
-/// A token for its owner.
-fn claim(card: &Card, machine: &Machine) -> String {
-    let claim = wait_until(
-        "its secret is on the card",
-        PATIENCE,
-        || card.has("claim.txt").then(|| card.read("claim.txt")),
-        || machine.last_words(),
-    );
-    let claim = String::from_utf8(claim).expect("it is text");
-    let secret = claim.lines().nth(2).expect("it stands alone");
-    let body = format!("{{\"secret\":\"{secret}\"}}");
-    let request = format!(
-        "POST /api/v1/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let (head, body) = machine.ask(&request, PATIENCE).expect("it answers");
-    assert!(head.starts_with("HTTP/1.1 201 "), "{head}");
-    let token: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
-    token["token"].as_str().expect("it is a token").into()
+/// A card with a film on it, on a machine that runs, and a token for its owner.
+fn begin(workshop: &Workshop, film: &[u8]) -> (Card, Machine, String) {
+    let card = workshop.card(film);
+    let machine = start(&card);
+    let token = claim(&card, &machine);
+    (card, machine, token)
 }
 
 /// Brings an update; what was answered, if anything was.
@@ -155,9 +139,7 @@ fn an_update_is_kept_once_it_has_served_and_nothing_else_is_taken() {
         return;
     }
     let (workshop, film) = (Workshop::new(), noise(400_000));
-    let card = workshop.card(&film);
-    let mut machine = start(&card);
-    let token = claim(&card, &machine);
+    let (card, mut machine, token) = begin(&workshop, &film);
     let newer = workshop.update("7.1");
     for (wrong, words) in [
         (workshop.update("0.0.1"), "runs already"),
@@ -188,9 +170,7 @@ fn an_update_that_does_not_start_is_left_again_by_itself() {
         return;
     }
     let (workshop, film) = (Workshop::new(), noise(400_000));
-    let card = workshop.card(&film);
-    let mut machine = start(&card);
-    let token = claim(&card, &machine);
+    let (card, mut machine, token) = begin(&workshop, &film);
     // Signed by whoever may, and no system for all that.
     fs::write(workshop.slot.join("initrd"), [0; 100_000]).expect("it is ours");
     update(&mut machine, &token, &workshop.update("7.2"));
@@ -211,18 +191,15 @@ fn a_cut_of_power_at_any_moment_of_an_update_leaves_a_box_that_starts() {
         return;
     }
     let (workshop, film) = (Workshop::new(), noise(400_000));
-    let card = workshop.card(&film);
-    let machine = start(&card);
-    let token = claim(&card, &machine);
+    let (card, machine, token) = begin(&workshop, &film);
     drop(machine);
-    let mut chance = 0x2545_f491_4f6c_dd1d_u64;
+    let mut chance = Prng::new(7);
     let mut begun_anew = 0;
     for round in 0..CUTS {
         let machine = start(&card);
         begun_anew += u32::from(has_said(&machine, &token, "on trial"));
         let newer = workshop.update(&format!("8.{round}"));
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let cut_at = Duration::from_millis((chance >> 33) % CUT_MS_MAX);
+        let cut_at = Duration::from_millis(chance.below(CUT_MS_MAX).into());
         let (page, token) = (machine.page, token.clone());
         std::thread::scope(|scope| {
             scope.spawn(move || bring(page, &token, &newer));
@@ -243,4 +220,4 @@ fn a_cut_of_power_at_any_moment_of_an_update_leaves_a_box_that_starts() {
 const CUTS: u32 = 20;
 
 /// An update is written in less than that.
-const CUT_MS_MAX: u64 = 1_500;
+const CUT_MS_MAX: u32 = 1_500;

@@ -79,7 +79,6 @@ fn what_is_said_goes_before_the_configuration_until_it_is_taken_back() {
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&kept).unwrap(), said);
     let box_page = site.ask("GET", "/box", &owner.cookie_line(), b"").is(200).text();
     assert!(box_page.contains("value=\"1MB/s\"") && box_page.contains("value=\"off\""));
-    // Who is capped was told so while it was connected.
     site.post(&owner, "/settings", "up=&down=&readers=house").is(303);
     assert_eq!(told(&site, &owner)["up"], serde_json::Value::Null);
     assert!(fetch(&site, "free.bin") < Duration::from_millis(700));
