@@ -62,8 +62,7 @@
 //! 8. **Without Linux.** `service::image` writes a share as one image ([`engine::image`]); a crate
 //!    under `boards/` brings frames, flash and a clock to `firmware`, whose `line` does with
 //!    smoltcp's rings what `service::pump` does with sockets.
-//!
-//! 8. **Another version.** `perennial update`, or a file sent to the page -> `service::steward` ->
+//! 9. **Another version.** `perennial update`, or a file sent to the page -> `service::steward` ->
 //!    `service::lanes` -> `init::update` (whose signature, for which board, which hash) -> the other
 //!    slot -> a restart -> `init::slots` (on trial; good once it has served, or left again).
 //!
@@ -103,7 +102,6 @@ macro_rules! trace { ($($words:tt)*) => { entry!(Trace, $($words)*) } }
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod init;
 #[cfg(feature = "std")]
-#[forbid(unsafe_code)]
 pub mod service;
 #[cfg(feature = "std")]
 #[forbid(unsafe_code)]

@@ -11,7 +11,8 @@
 //! 4    kind    8 first sector    12 sectors          510  55 aa
 //! ```
 
-use super::{names_in, read, sys};
+use super::{names_in, read};
+use crate::service::sys;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | the kernel's own mounts, modules for what the machine has | `mounts`, `modules`, `uevent` |
 //! | an address and the hour, on a thread of its own | `network`: `link`, `dhcp`, `sntp` |
-//! | the disk we start from, its last partition grown | `disk`, `sys` |
+//! | the disk we start from, its last partition grown | `disk` |
 //! | the owner's configuration, the secret to claim the box with | `card` |
 //! | two systems, one of them perhaps on trial; signed updates | [`slots`], [`update`], [`fat`] |
 //! | watchdog, lamp: a thread that hears how the life is | `warden`, `lamp` |
@@ -31,7 +31,6 @@ mod mounts;
 mod network;
 pub mod slots;
 mod sntp;
-mod sys;
 mod uevent;
 pub mod update;
 mod warden;

@@ -24,6 +24,7 @@
 //! | disks that come, go, fill up and fail | [`volume`], [`grounds`] who watches over them |
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | a flashed box becomes a newer one | [`update`] |
+//! | what only the kernel can do, and `rustix` does not ask for | [`sys`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
 pub mod announcer;
@@ -73,6 +74,7 @@ pub mod state;
 pub mod steward;
 pub mod store;
 pub mod streams;
+pub mod sys;
 #[cfg(test)]
 pub(crate) mod test_folder;
 pub mod tracker;

@@ -1,13 +1,29 @@
-//! The two calls to the kernel for which `rustix` has no safe function: a partition gets another
-//! length while the disk is in use, and an ext4 file system grows while it is mounted.
+//! The three calls to the kernel for which `rustix` has no safe function: a thread chooses how it is
+//! scheduled, a partition gets another length while the disk is in use, and an ext4 file system grows
+//! while it is mounted.
 //!
-//! The only file of the tree that may say `unsafe`. Both calls hand over one value by its address,
+//! The only file of the tree that may say `unsafe`. Each call hands over one value by its address,
 //! which the kernel reads before it returns.
 #![expect(unsafe_code, reason = "these calls have no safe function")]
 
 use rustix::ioctl::{self, Opcode, Setter, opcode};
 use std::fs::File;
 use std::io;
+use std::mem;
+
+/// Has this thread, and those it starts from then on, be woken without pushing another off its
+/// processor (`SCHED_BATCH`, sched(7)). How nice it is stays.
+pub fn schedule_in_batches() -> io::Result<()> {
+    // SAFETY: a `sched_param` is numbers alone, and of zeros one for this policy.
+    let parameters: libc::sched_param = unsafe { mem::zeroed() };
+    // SAFETY: the thread is the one that asks, and the parameters are only read.
+    match unsafe {
+        libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_BATCH, &raw const parameters)
+    } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
 
 /// Tells the kernel that partition `number` of `disk` begins and is as long as said, in bytes.
 pub fn resize_partition(disk: &File, number: i32, start: u64, length: u64) -> io::Result<()> {
