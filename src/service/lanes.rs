@@ -440,9 +440,10 @@ impl Shared {
             match std::mem::replace(&mut state.tickets[ticket], Ticket::Free) {
                 Ticket::Waiting(waker) => {
                     state.tickets[ticket] = Ticket::Done(done);
-                    if let Some(waker) = waker {
-                        waker.wake();
-                    }
+                    // Whoever wakes looks for the answer at once.
+                    drop(state);
+                    waker.into_iter().for_each(Waker::wake);
+                    state = self.lock();
                 }
                 _ => state.reclaim(done),
             }
