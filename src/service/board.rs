@@ -25,7 +25,6 @@ use super::store::FILES_MAX as LANE_FILES_MAX;
 use super::volume::kept::{VOLUME_BYTES, VOLUMES_MAX};
 use super::watch::Watch;
 use super::webseed::WINDOW_BYTES;
-use super::windows::WIDE_BYTES;
 use crate::engine::dht::Dht;
 use crate::engine::dht::saved::saved_bytes;
 use crate::engine::dht::search::Search;
@@ -290,13 +289,13 @@ impl Board {
         ];
         let sending = pumps * (kib(self.sockets.unsent_kib) + SENDING_BYTES);
         let receiving = pumps * kib(self.sockets.receive_kib);
-        let wider = WIDE_BYTES.saturating_sub(self.sockets.receive_kib as usize * 1024);
-        let wider = each(self.sockets.wide_max.into(), wider);
+        let wider = self.sockets.wide_kib.saturating_sub(self.sockets.receive_kib);
+        let wider = u64::from(self.sockets.wide_max) * kib(wider);
         let from_web = each(web_seeds, WINDOW_BYTES);
         let kernel = std::vec![
             line("unsent and on its way", "peers_max x unsent_kib", sending),
             line("received and unread", "peers_max x receive_kib", receiving),
-            line("more of it by some we dial", "wide_max", wider),
+            line("more of it by some we dial", "wide_max x wide_kib", wider),
             line("DHT sockets", "fixed, for each family", each(4, dht::RECEIVE_BYTES)),
             line("received from web seeds", "web_seeds_max", from_web),
         ];

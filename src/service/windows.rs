@@ -2,7 +2,9 @@
 //!
 //! So much of the kernel's memory a connection can hold, and no more can a peer send in one round
 //! trip. Every connection has the board's `receive_kib`; the first few that we dial have a wide one,
-//! so that one good source suffices for a fast fetch.
+//! `wide_kib`, so that one good source suffices for a fast fetch: of 512 KiB over a way of 50 ms it
+//! is 10 MiB a second. More comes of a read, too, the less often a thread is woken for it. A system
+//! may allow less (`net.core.rmem_max`, as a rule 208 KiB).
 
 use super::board::Sockets;
 use std::cell::Cell;
@@ -11,6 +13,8 @@ use std::cell::Cell;
 pub struct Windows {
     /// What everybody has, in bytes.
     least: usize,
+    /// What a wide one is, in bytes.
+    wide: usize,
     /// Wide ones that nobody has.
     wide_left: Cell<u16>,
 }
@@ -24,8 +28,9 @@ pub struct Window<'w> {
 impl Windows {
     /// Those of a board.
     pub fn of(sockets: &Sockets) -> Windows {
-        let least = sockets.receive_kib as usize * 1024;
-        Windows { least, wide_left: Cell::new(sockets.wide_max) }
+        let bytes = |kib: u32| kib as usize * 1024;
+        let (least, wide) = (bytes(sockets.receive_kib), bytes(sockets.wide_kib));
+        Windows { least, wide: wide.max(least), wide_left: Cell::new(sockets.wide_max) }
     }
 
     /// What everybody has, in bytes.
@@ -40,7 +45,7 @@ impl Windows {
             return Window { bytes: self.least, taken_from: None };
         };
         self.wide_left.set(left);
-        Window { bytes: WIDE_BYTES.max(self.least), taken_from: Some(&self.wide_left) }
+        Window { bytes: self.wide, taken_from: Some(&self.wide_left) }
     }
 }
 
@@ -57,16 +62,13 @@ impl Drop for Window<'_> {
     }
 }
 
-/// A wide one: over a way of 50 ms it is 2.5 MiB a second.
-pub const WIDE_BYTES: usize = 128 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_few_are_wide_and_come_back() {
-        let windows = Windows { least: 32 << 10, wide_left: Cell::new(2) };
+        let windows = Windows { least: 32 << 10, wide: 128 << 10, wide_left: Cell::new(2) };
         let taken = [true, false, true, true].map(|dialled| windows.take(dialled));
         assert_eq!(taken.each_ref().map(|one| one.bytes() >> 10), [128, 32, 128, 32]);
         drop(taken);

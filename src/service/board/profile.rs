@@ -70,6 +70,7 @@ numbers! {
         unsent_kib: u32,
         receive_kib: u32,
         wide_max: u16,
+        wide_kib: u32,
     }
 }
 
