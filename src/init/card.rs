@@ -77,6 +77,8 @@ impl Places {
 
     /// State and content are on the data partition, and each disk that is plugged in has a folder.
     pub fn dress(&self, mut config: Config, disks: Vec<PathBuf>) -> Config {
+        // Its disks are mounted and its updates written by it, which the kernel would then refuse.
+        config.keep_to.clear();
         config.state.get_or_insert_with(|| self.data.join(STATE));
         config.fetch.into.get_or_insert_with(|| self.data.join(FETCHED));
         let own = config.shares.is_empty().then(|| self.data.join(SHARE));

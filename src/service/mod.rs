@@ -25,6 +25,7 @@
 //! | a life from start to end | [`life`], [`options`], [`live`] |
 //! | a flashed box becomes a newer one | [`update`] |
 //! | what only the kernel can do, and `rustix` does not ask for | [`sys`] |
+//! | what the kernel lets it reach, if its owner says so | [`confine`] |
 //! | what `run` goes by, and what it tells systemd | [`config`], [`notify`], [`log_lines`] |
 
 pub mod announcer;
@@ -33,6 +34,7 @@ pub mod board;
 pub mod caps;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod content;
 pub mod control;
 pub mod dht;

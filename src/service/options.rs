@@ -48,6 +48,10 @@ pub struct Options {
     pub state: PathBuf,
     /// Trackers to announce to.
     pub trackers: Vec<String>,
+    /// The folders that everything lies beneath, if it is to be kept to any.
+    pub keep_to: Vec<PathBuf>,
+    /// Where the rest of this was read from, and is read again.
+    pub config_file: Option<PathBuf>,
 }
 
 impl Options {
@@ -68,6 +72,8 @@ impl Options {
             board,
             state,
             trackers: Vec::new(),
+            keep_to: Vec::new(),
+            config_file: None,
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The three calls to the kernel for which `rustix` has no safe function: a thread chooses how it is
-//! scheduled, a partition gets another length while the disk is in use, and an ext4 file system grows
-//! while it is mounted.
+//! The calls to the kernel for which `rustix` has no safe function: a thread chooses how it is
+//! scheduled, and gives up what it does not need; a partition gets another length while the disk is in
+//! use, and an ext4 file system grows while it is mounted.
 //!
 //! The only file of the tree that may say `unsafe`. Each call hands over one value by its address,
 //! which the kernel reads before it returns.
@@ -10,6 +10,8 @@ use rustix::ioctl::{self, Opcode, Setter, opcode};
 use std::fs::File;
 use std::io;
 use std::mem;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
 
 /// Has this thread, and those it starts from then on, be woken without pushing another off its
 /// processor (`SCHED_BATCH`, sched(7)). How nice it is stays.
@@ -23,6 +25,67 @@ pub fn schedule_in_batches() -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
+}
+
+/// The version of the kernel's Landlock; 0 without (landlock(7)).
+pub fn landlock_version() -> u32 {
+    let nothing = ptr::null::<u64>();
+    // SAFETY: with this flag no address is looked at.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, ASK_VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// What a thread is going to keep to: nothing of what is handled, but what is allowed.
+#[derive(Debug)]
+pub struct Rules(OwnedFd);
+
+impl Rules {
+    /// Rules for these rights, `LANDLOCK_ACCESS_FS_*` of the kernel's version.
+    pub fn new(handled: u64) -> io::Result<Rules> {
+        // SAFETY: it reads a `struct landlock_ruleset_attr`, of whose fields the first, this one, is
+        // all that is there by the size beside it. What it returns is a descriptor of ours alone.
+        unsafe {
+            let (size, none) = (size_of::<u64>(), 0_u32);
+            let handled = &raw const handled;
+            let fd = libc::syscall(libc::SYS_landlock_create_ruleset, handled, size, none);
+            checked(fd).map(|fd| Rules(OwnedFd::from_raw_fd(fd as i32)))
+        }
+    }
+
+    /// Allows `rights` beneath a folder, or for a file.
+    pub fn allow(&self, beneath: &OwnedFd, rights: u64) -> io::Result<()> {
+        let rule = Beneath { rights, parent: beneath.as_raw_fd() };
+        // SAFETY: for this kind of a rule it reads a `struct landlock_path_beneath_attr`, as which
+        // ours is laid out.
+        checked(unsafe {
+            let (rules, rule, none) = (self.0.as_raw_fd(), &raw const rule, 0_u32);
+            libc::syscall(libc::SYS_landlock_add_rule, rules, PATH_BENEATH, rule, none)
+        })
+        .map(drop)
+    }
+
+    /// Holds this thread to them, and those it starts from then on, for ever.
+    pub fn enforce(self) -> io::Result<()> {
+        rustix::thread::set_no_new_privs(true)?;
+        // SAFETY: it takes a descriptor and no address.
+        checked(unsafe {
+            libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0_u32)
+        })
+        .map(drop)
+    }
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct Beneath {
+    rights: u64,
+    parent: i32,
+}
+
+/// What a call has returned, unless it has failed.
+fn checked(returned: libc::c_long) -> io::Result<libc::c_long> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }
 
 /// Tells the kernel that partition `number` of `disk` begins and is as long as said, in bytes.
@@ -62,6 +125,8 @@ struct Partition {
     names: [u8; 128],
 }
 
+const ASK_VERSION: u32 = 1;
+const PATH_BENEATH: u32 = 1;
 const BLKPG: Opcode = opcode::none(0x12, 105);
 const RESIZE_PARTITION: i32 = 3;
 const RESIZE_EXT4: Opcode = opcode::write::<u64>(b'f', 16);

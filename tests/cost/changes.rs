@@ -122,10 +122,12 @@ impl Call {
     }
 }
 
-fn strace(trace: &str) -> [&str; 10] {
+/// Writes a trace, on a disk that takes 5 ms for a sync.
+fn strace(trace: &str) -> [&str; 12] {
     let calls =
         "trace=write,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync_file_range,msync,sendto";
-    ["strace", "-f", "-qq", "-y", "-ttt", "--seccomp-bpf", "-e", calls, "-o", trace]
+    let slow = "inject=fsync,fdatasync:delay_exit=5000";
+    ["strace", "-f", "-qq", "-y", "-ttt", "--seccomp-bpf", "-e", calls, "-e", slow, "-o", trace]
 }
 
 impl Traced {

@@ -71,6 +71,7 @@ impl Config {
             ("name", self.name != new.name),
             ("board", self.board != new.board),
             ("state", self.state != new.state),
+            ("keep-to", self.keep_to != new.keep_to),
             ("[network] listen", here.listen != there.listen),
             ("[network] lan-only", here.lan_only != there.lan_only),
             ("[network] dht", {

@@ -25,7 +25,7 @@ use super::Refusal;
 use super::board::{self, Board};
 use super::caps::{CapOptions, Rates};
 use super::options::{DhtOptions, FetchOptions, Options, Readers, WebAt, WebOptions};
-use super::{state, tracker, units};
+use super::{confine, state, tracker, units};
 use log::LevelFilter;
 use reader::{Keys, Placed, Reader, Section};
 use std::fs::File;
@@ -45,6 +45,8 @@ pub struct Config {
     pub board: Option<String>,
     /// Where state is kept; see [`Config::state_folder`].
     pub state: Option<PathBuf>,
+    /// The folders that everything lies beneath, if the kernel is to keep it to any.
+    pub keep_to: Vec<PathBuf>,
     /// How it meets others.
     pub network: Network,
     /// Its page; names and folders in it follow from the rest.
@@ -57,6 +59,8 @@ pub struct Config {
     pub fetch: Fetching,
     /// How much is said.
     pub level: LevelFilter,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
 }
 
 /// `[network]`.
@@ -146,12 +150,14 @@ impl Default for Config {
             name: None,
             board: None,
             state: None,
+            keep_to: Vec::new(),
             network: Network::default(),
             web: WebOptions::default(),
             caps: CapOptions::default(),
             shares: Vec::new(),
             fetch: Fetching::default(),
             level: LevelFilter::Info,
+            file: None,
         }
     }
 }
@@ -195,7 +201,8 @@ impl Config {
             let thing = format!("{name}, line {}", 1 + lines.count());
             Refusal::new(thing, "is no text in UTF-8", "mend that line, or save it as UTF-8")
         })?;
-        Config::parse(text, &name)
+        let config = Config::parse(text, &name)?;
+        Ok(Config { file: path.canonicalize().ok(), ..config })
     }
 
     /// Makes sense of a file's text. `name` is the file's, for refusals.
@@ -248,6 +255,8 @@ impl Config {
             },
             caps: self.caps,
             trackers: self.network.trackers.clone(),
+            keep_to: self.keep_to.clone(),
+            config_file: self.file.clone(),
             ..Options::new(board, self.state_folder()?)
         })
     }
@@ -258,6 +267,8 @@ fn read_file(mut top: Section<'_, '_>, ram_kib: u64) -> Config {
     let name = top.text("name", "\"attic\"", values::parse_name);
     let board = read_board(&mut top, ram_kib);
     let state = top.placed("state", "\"/var/lib/perennial\"", values::parse_path);
+    let keep_to = top.list("keep-to", "[\"/srv\", \"/media\"]", values::parse_path);
+    let keep_to = keep_to.map(|(_, folders)| folders).unwrap_or_default();
     let network = read_network(top.section("[network]"));
     let web = read_web(top.section("[web]"));
     let caps = read_caps(top.section("[caps]"));
@@ -274,6 +285,7 @@ fn read_file(mut top: Section<'_, '_>, ram_kib: u64) -> Config {
     section.end();
     let own = [("state", &state), ("into", &into), ("watch", &watch)];
     check_places(top.reader(), &places, own);
+    check_kept_to(top.reader(), &places, [("into", &into), ("watch", &watch)], &keep_to);
     let mut log = top.section("[log]");
     let level = log.text("level", "\"info\"", values::parse_level).unwrap_or(LevelFilter::Info);
     log.end();
@@ -281,7 +293,8 @@ fn read_file(mut top: Section<'_, '_>, ram_kib: u64) -> Config {
     let path = |placed: Option<Placed<PathBuf>>| placed.map(|(_, path)| path);
     let fetch = Fetching { into: path(into), watch: path(watch), sequential, reserve };
     let shares = shares.into_iter().map(|(_, share)| share).collect();
-    Config { name, board, state: path(state), network, web, caps, shares, fetch, level }
+    let (state, file) = (path(state), None);
+    Config { name, board, state, keep_to, network, web, caps, shares, fetch, level, file }
 }
 
 /// The board's name, when it is one that this machine can be.
@@ -428,6 +441,25 @@ fn check_places(
     wrong.into_iter().for_each(|(at, refusal)| reader.note(at, refusal));
 }
 
+/// Everything lies beneath the folders that the box is to be kept to. State is reached anywhere.
+fn check_kept_to(
+    reader: &mut Reader<'_>,
+    shares: &[Placed<&Path>],
+    own: [(&str, &Option<Placed<PathBuf>>); 2],
+    keep_to: &[PathBuf],
+) {
+    let own = own.iter().filter_map(|(key, placed)| {
+        let (at, path) = placed.as_ref()?;
+        Some((*at, *key, path.as_path()))
+    });
+    let all = shares.iter().map(|(at, path)| (*at, "share", *path)).chain(own);
+    for (at, key, path) in all.filter(|(.., path)| !confine::is_within(path, keep_to)) {
+        let problem = format!("{} lies beneath nothing that is kept to", path.display());
+        let remedy = "name a folder above it under `keep-to`";
+        reader.note(at, Refusal::new(format!("`{key}`"), problem, remedy));
+    }
+}
+
 fn cannot_read(path: &Path, error: &io::Error) -> Refusal {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => "check its spelling, or make one from `perennial config`",
@@ -444,7 +476,7 @@ fn set(name: &str) -> Option<PathBuf> {
 
 /// Sections and keys.
 const KEYS: Keys = &[
-    ("", &["name", "board", "state", "network", "web", "caps", "share", "fetch", "log"]),
+    ("", &["name", "board", "state", "keep-to", "network", "web", "caps", "share", "fetch", "log"]),
     ("[network]", &["listen", "lan-only", "dht", "dht-nodes", "trackers", "map-port"]),
     ("[web]", &["listen", "readers", "owner-outside", "hidden", "names"]),
     ("[caps]", &["up", "down", "torrent-up", "torrent-down", "lan"]),

@@ -76,6 +76,7 @@ fn a_file_means_what_it_says() {
         name = " attic "
         board = "nas"
         state = "/var//lib/./perennial/"
+        keep-to = ["/srv"]
         network.listen = "[::1]:0"
         network.dht = "read-only"
         network.dht-nodes = ["[2001:db8::1]:6881", "router.example.org:1"]
@@ -103,6 +104,7 @@ fn a_file_means_what_it_says() {
         name: Some("attic".into()),
         board: Some("nas".into()),
         state: Some("/var/lib/perennial".into()),
+        keep_to: ["/srv".into()].to_vec(),
         network: Network {
             listen: Some("[::1]:0".parse().unwrap()),
             lan_only: false,
@@ -141,6 +143,7 @@ fn a_file_means_what_it_says() {
             reserve: Reserve::Percent(12),
         },
         level: LevelFilter::Debug,
+        file: None,
     };
     assert_eq!(config, expected);
     let options = config.options().unwrap();
@@ -251,6 +254,17 @@ fn a_value_of_another_kind_or_without_a_meaning_is_told_with_an_example() {
             "[share]\nfolder = \"/a\"",
             1,
             &["`share`: is a section, and has to begin with [[share]]"],
+        ),
+        ("keep-to = [\"srv\"]", 1, &["`keep-to`: `srv` does not begin with /"]),
+        (
+            "keep-to = [\"/srv\"]\n[[share]]\nfolder = \"/srv/a\"\n[[share]]\npath = \"/srvice/b\"",
+            5,
+            &["`share`: /srvice/b lies beneath nothing that is kept to; name a folder above it"],
+        ),
+        (
+            "keep-to = [\"/srv\"]\n[fetch]\ninto = \"/got\"",
+            3,
+            &["`into`: /got lies beneath nothing"],
         ),
         ("share = [1]", 1, &["`share`: is a number, and has to begin with [[share]]"]),
     ]);
@@ -389,10 +403,10 @@ fn a_running_box_takes_over_what_it_can_and_names_what_has_to_wait() {
     assert_eq!(places(&changes.shares.gone), [Source::Entries("/a".into())]);
     assert_eq!(changes.shares.altered, new.shares[2..]);
 
-    let other = "name = \"x\"\nboard = \"tiny\"\nstate = \"/s\"\n[network]\nlisten = \"[::]:1\"\n\
+    let other = "name = \"x\"\nboard = \"tiny\"\nstate = \"/s\"\nkeep-to = [\"/k\"]\n[network]\nlisten = \"[::]:1\"\n\
                  lan-only = true\ndht = \"off\"\ndht-nodes = [\"a:1\"]\nmap-port = false";
     let changes = Config::default().changes(&parsed(other));
-    let waiting = ["name", "board", "state"].into_iter().map(String::from);
+    let waiting = ["name", "board", "state", "keep-to"].into_iter().map(String::from);
     let network = ["listen", "lan-only", "dht", "dht-nodes", "map-port"];
     let network = network.iter().map(|key| format!("[network] {key}"));
     assert_eq!(changes.waiting, waiting.chain(network).collect::<Vec<_>>());
@@ -439,12 +453,13 @@ fn no_text_at_all_makes_it_panic() {
 fn a_file_that_is_missing_too_long_or_no_text_is_refused_by_its_name() {
     let folder = std::env::temp_dir().join(format!("perennial-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("box.toml");
+    let path = folder.canonicalize().unwrap().join("box.toml");
     let said = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         Config::read(&path).map_err(|refusal| refusal.to_string())
     };
-    assert_eq!(said(commented().as_bytes()), Ok(Config::default()));
+    let read = Config { file: Some(path.clone()), ..Config::default() };
+    assert_eq!(said(commented().as_bytes()), Ok(read));
     let no_text = said(b"# one\n# two\nname = \"\xff\"\n").unwrap_err();
     assert!(no_text.contains("box.toml, line 3: is no text in UTF-8; "), "{no_text}");
     let longest = "#".repeat(FILE_BYTES_MAX);

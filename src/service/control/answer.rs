@@ -226,6 +226,9 @@ pub struct Stats {
     /// Where its page is, for whoever is in the house.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<String>,
+    /// The folders the kernel keeps it to; left out when it keeps it to none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_to: Vec<String>,
     /// Content sent since the start.
     pub sent_bytes: u64,
     /// Content read from others since the start.

@@ -232,6 +232,10 @@ fn stats_words(stats: &Stats) -> String {
     let outside = reach.outside.map(|at| format!(", others see {at}")).unwrap_or_default();
     let router = reach.router.as_ref().map(|said| format!(", {}", clean(said)));
     text += &row("reached", format!("port {}{outside}{}", reach.port, router.unwrap_or_default()));
+    if !stats.kept_to.is_empty() {
+        let folders = stats.kept_to.iter().map(|folder| clean(folder)).collect::<Vec<_>>();
+        text += &row("kept to", format!("{}, by the kernel", folders.join(", ")));
+    }
     if let Some(page) = stats.pages.first() {
         text += &row("page", clean(page));
     }

@@ -22,6 +22,7 @@ use crate::engine::units::{InfoHash, PeerSlot};
 use crate::service::announcer::{self, Announcer};
 use crate::service::archive::Archive;
 use crate::service::config::Config;
+use crate::service::confine::confine;
 use crate::service::control::server::{self, PATIENCE_MS, PLACES, Socket};
 use crate::service::fetch::magnet;
 use crate::service::fetch::{self, Keeper};
@@ -73,7 +74,10 @@ pub fn run(
     report: &mut Report,
     web: &Web,
 ) -> Result<End, Refusal> {
-    let options = config.options()?;
+    let mut options = config.options()?;
+    if !confine(&options)? {
+        options.keep_to.clear();
+    }
     let charge = Charge::new(config, read, host);
     live_with(&options, Some(&charge), report, web)
 }

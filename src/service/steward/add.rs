@@ -86,6 +86,10 @@ impl Steward<'_, '_> {
                 "say so with `--into DIR`, or as `into` below [fetch] in the configuration";
             return Err(Refusal::new("add", problem, remedy));
         }
+        let goes = (!add.links.is_empty()).then_some(&output);
+        for path in add.paths.iter().chain(&add.torrent).chain(goes) {
+            self.reaches(path)?;
+        }
         let fetch = FetchOptions {
             links: add.links.clone(),
             output,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 impl Steward<'_, '_> {
     /// Has a torrent's content carried elsewhere; which one's it is.
     pub(super) async fn begin_move(&self, order: Move) -> Result<Entry, Refusal> {
+        self.reaches(&order.to)?;
         let meant = self.find(&order.what).await?;
         let Meant::Known(entry) = meant else { return Err(still_fetched(&order)) };
         if entry.fetching {

@@ -393,6 +393,7 @@ impl Steward<'_, '_> {
             },
             dht_nodes: self.dht_nodes.map(|count| count() as u32),
             pages: self.pages(),
+            kept_to: options.keep_to.iter().map(|path| path.display().to_string()).collect(),
             sent_bytes: swarm.sent_bytes,
             received_bytes: service.fetched.verified_bytes.get(),
         }

@@ -31,12 +31,12 @@ use super::settings::Settings;
 use super::state::State;
 use super::update::Slots;
 use super::wanted::Wanted;
-use super::{Refusal, Service};
+use super::{Refusal, Service, confine};
 use crate::engine::library::Entry;
 use crate::engine::units::InfoHash;
 use smol::lock::Mutex;
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -185,6 +185,16 @@ impl Steward<'_, '_> {
     pub fn options(&self) -> Options {
         let Given { fetch, trackers, .. } = self.given.borrow().clone();
         Options { fetch, trackers, ..self.keeper.options.clone() }
+    }
+
+    /// Whether the kernel lets the box reach a path, as far as its name tells.
+    fn reaches(&self, path: &Path) -> Result<(), Refusal> {
+        if confine::is_within(path, &self.keeper.options.keep_to) {
+            return Ok(());
+        }
+        let problem = "lies beneath none of the folders that the box is kept to";
+        let remedy = "add one to `keep-to` in the configuration, and restart it";
+        Err(Refusal::new(path.display(), problem, remedy))
     }
 
     /// What the page is claimed with; another from now on, if that is wanted.

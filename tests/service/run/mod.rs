@@ -13,6 +13,7 @@
 //! | the order in which a torrent reaches the disk, and what its files are worth after a cut | [`durable`] |
 //! | disks that are unplugged, full, locked, copied and slow | [`disks`] |
 //! | disks that fail to read and to write | [`failing`] |
+//! | folders that the kernel keeps it to | [`kept`] |
 
 mod damage;
 mod disks;
@@ -20,6 +21,7 @@ mod durable;
 mod ends;
 mod failing;
 mod folders;
+mod kept;
 mod killed;
 mod moves;
 mod rest;

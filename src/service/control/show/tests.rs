@@ -167,6 +167,7 @@ fn the_box_is_shown_in_words() {
             outside: Some("203.0.113.7:6881".parse().unwrap()),
             router: Some("forwarded by PCP".into()),
         },
+        kept_to: ["/srv".into(), "/media".into()].to_vec(),
         dht_nodes: Some(208),
         pages: ["http://192.0.2.7:8080/".into()].to_vec(),
         sent_bytes: 5 << 40,
@@ -285,6 +286,7 @@ perennial 0.1.0 on /var/lib/perennial, up 3 days
   written    1.00 MiB to the journal since the start, 1 checkpoint
   announces  41000 of 100000 told in 10 minutes, a pass takes 25 minutes
   reached    port 6881, others see 203.0.113.7:6881, forwarded by PCP
+  kept to    /srv, /media, by the kernel
   page       http://192.0.2.7:8080/
   DHT        208 nodes
   volumes
