@@ -163,6 +163,8 @@ pub struct Service<'m> {
     pub webseeds: webseed::WebSeeds,
     /// What one read from a socket is given.
     pub received: RefCell<Box<[u8]>>,
+    /// Lanes' buffers in a row that were full before their time.
+    pub full_in_a_row: Cell<u32>,
     /// Receive windows of connections.
     pub windows: Windows,
     /// `TCP_NOTSENT_LOWAT` of every connection.

@@ -13,14 +13,15 @@ use std::mem;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
 
-/// Has this thread, and those it starts from then on, be woken without pushing another off its
-/// processor (`SCHED_BATCH`, sched(7)). How nice it is stays.
-pub fn schedule_in_batches() -> io::Result<()> {
-    // SAFETY: a `sched_param` is numbers alone, and of zeros one for this policy.
+/// Has this thread be woken without pushing another off its processor (`SCHED_BATCH`, sched(7)), or
+/// as threads are. How nice it is stays.
+pub fn wait_for_turns(waits: bool) -> io::Result<()> {
+    let policy = if waits { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    // SAFETY: a `sched_param` is numbers alone, and of zeros one for both policies.
     let parameters: libc::sched_param = unsafe { mem::zeroed() };
     // SAFETY: the thread is the one that asks, and the parameters are only read.
     match unsafe {
-        libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_BATCH, &raw const parameters)
+        libc::pthread_setschedparam(libc::pthread_self(), policy, &raw const parameters)
     } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),

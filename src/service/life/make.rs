@@ -22,7 +22,7 @@ use crate::service::rest::Rest;
 use crate::service::streams::Streams;
 use crate::service::webseed::WebSeeds;
 use crate::service::windows::Windows;
-use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap, sys};
+use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap};
 use async_io::Async;
 use rustix::process::{Resource, Rlimit};
 use std::cell::{Cell, RefCell};
@@ -129,6 +129,7 @@ pub(super) fn make_service<'m>(
         pass: Pass::default(),
         announce_key: announcer::random(),
         received: RefCell::new(std::vec![0; RECEIVED_BYTES].into_boxed_slice()),
+        full_in_a_row: Cell::new(0),
         windows: Windows::of(sockets),
         unsent_bytes: sockets.unsent_kib * 1024,
         dialled_max: pools.peers_max - pools.peers_max / 4,
@@ -258,16 +259,6 @@ pub(super) fn raise_descriptors(board: &Board) {
     let raised = Rlimit { current: Some(most), maximum: limit.maximum };
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() || most < needed {
         warn!("only {most} open files are allowed and the board may need {needed}: see ulimit -n");
-    }
-}
-
-/// Has the threads be woken without pushing each other, or anybody, off the processor.
-///
-/// What arrives while a lane hashes waits until the lane is done, or for the few milliseconds of its
-/// turn. With one core that is less than half of the switches, and a tenth of what a fetch costs.
-pub(super) fn wait_for_turns() {
-    if let Err(error) = sys::schedule_in_batches() {
-        debug!("the scheduler's batch policy: {error}");
     }
 }
 

@@ -56,7 +56,7 @@ use std::vec::Vec;
 use charge::Charge;
 use make::{
     HashTable, cannot_listen, listen, listen_for_page, make_service, no_signals, raise_descriptors,
-    start_lanes, wait_for_turns,
+    start_lanes,
 };
 use take_in::{take_in, tell, withdraw};
 
@@ -111,7 +111,6 @@ fn live_with(
         return Err(objection);
     }
     raise_descriptors(board);
-    wait_for_turns();
     let archive = Archive::open(&options.state, board)?;
     let listener = listen(options)?;
     let page = listen_for_page(options)?;
