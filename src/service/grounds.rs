@@ -214,6 +214,8 @@ struct Duty {
     begun: Instant,
     /// When to look, because something was mounted.
     look_at: Instant,
+    /// To look once more when what is under way is over: it may have begun before that.
+    again: bool,
     /// Torrents that are laid down, because their disk went.
     leaving: Vec<(TorrentSlot, InfoHash)>,
 }
@@ -228,7 +230,9 @@ pub async fn run(steward: &Steward<'_, '_>) {
     let (watch, mut duty) = (watch.ok(), Duty::default());
     loop {
         let now = service.clock.now();
-        if duty.looking[0].is_none() && service.grounds.low.take() {
+        if duty.looking[0].is_none()
+            && (service.grounds.low.take() | std::mem::take(&mut duty.again))
+        {
             duty.begin_looks(steward).await;
         }
         let due = survey(steward, &mut duty, watch.is_some()).await;
@@ -242,13 +246,8 @@ pub async fn run(steward: &Steward<'_, '_>) {
         if is_low {
             continue;
         }
-        let was_mounted = duty.look_at <= now;
-        if due.is_some_and(|due| due.at <= now) || was_mounted {
+        if due.is_some_and(|due| due.at <= now) || duty.look_at <= now {
             duty.begin_looks(steward).await;
-            if was_mounted {
-                // Over a folder that is looked after, it may be, and never seen before.
-                service.grounds.moved.ring();
-            }
             continue;
         }
         let mounted = Deadline { at: duty.look_at, why: "something that was mounted" };
@@ -292,7 +291,11 @@ impl Duty {
     }
 
     async fn begin_looks(&mut self, steward: &Steward<'_, '_>) {
-        self.look_at = Instant::NEVER;
+        if std::mem::replace(&mut self.look_at, Instant::NEVER) < Instant::NEVER {
+            // Over a folder that is looked after, it may be, and never seen before.
+            steward.service.grounds.moved.ring();
+            self.again |= self.looking[0].is_some();
+        }
         if self.looking[0].is_none() {
             self.begun = steward.service.clock.now();
         }

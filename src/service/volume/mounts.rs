@@ -10,6 +10,7 @@
 //! ```
 
 use async_io::Async;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::task::{Poll, ready};
 use std::vec::Vec;
 
 /// One file system, or a part of it, at one place of the tree.
@@ -162,24 +164,42 @@ pub fn holding(path: &Path, mounts: &[Mount]) -> io::Result<Mount> {
 
 /// Word of every change of what is mounted. A box on which nothing is mounted or unmounted is never
 /// woken by it.
+///
+/// The kernel reports a change of the table as an error and an exception (`EPOLLERR`, `EPOLLPRI`), and
+/// once: to each that has opened it, whoever polls for that. So it is open twice. What is said of the
+/// one is for the reactor, which wakes us by it but may take it for what was so before; the other is
+/// asked whenever we are woken, by nobody else.
 pub struct Watch {
     table: Async<File>,
+    asked: File,
 }
 
 impl Watch {
     /// Watches from now on: what was mounted before has to be looked at after this.
     pub fn new() -> io::Result<Watch> {
-        Ok(Watch { table: Async::new(File::open(MOUNTINFO)?)? })
+        Ok(Watch { table: Async::new(File::open(MOUNTINFO)?)?, asked: File::open(MOUNTINFO)? })
     }
 
     /// Waits until something has been mounted, unmounted or moved. May be dropped and begun again,
     /// by one task: nothing is missed between two calls.
     pub async fn changed(&self) -> io::Result<()> {
-        // The kernel reports a change of this file as an error and an exception (`EPOLLERR`,
-        // `EPOLLPRI`), and it can always be read. It can never be written, so that whoever waits
-        // for that is woken by the error, and by nothing else. The kernel says it once, to whoever
-        // polls, so that the word is kept here when nobody waits for it.
-        poll_fn(|cx| self.table.poll_writable(cx)).await
+        poll_fn(|cx| {
+            loop {
+                if self.has_changed() {
+                    return Poll::Ready(Ok(()));
+                }
+                // It can always be read and never be written, so that whoever waits for that is woken
+                // by a change, and by nothing else.
+                ready!(self.table.poll_writable(cx))?;
+            }
+        })
+        .await
+    }
+
+    fn has_changed(&self) -> bool {
+        let mut asked = [PollFd::new(&self.asked, PollFlags::PRI)];
+        // Nothing can make it fail but a signal, and it sleeps for none.
+        rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|told| told > 0)
     }
 }
 
