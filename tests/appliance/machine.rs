@@ -46,10 +46,8 @@ impl Machine {
         let mut command = Command::new("qemu-system-aarch64");
         command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", &mib.to_string()]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-        let line = format!(
-            "console=ttyAMA0 quiet cma=0 lockdown=confidentiality panic=10 perennial.slot=a \
-             {command_line}"
-        );
+        let line = String::from_utf8(card.read("a/cmdline.txt")).expect("it is text");
+        let line = format!("{} {command_line}", line.trim());
         command.args(["-append", &line, "-device", "virtio-blk-device,drive=card"]);
         command.args(["-device", "virtio-net-device,netdev=n"]).args(more);
         Machine::start(command, card, home, "none")

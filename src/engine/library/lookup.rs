@@ -109,9 +109,8 @@ impl<S: Shelf> Lookup<S> {
             let mut blank = [0; PAGES_AT_ONCE * PAGE_BYTES];
             let numbers = first..self.pages.min(first + PAGES_AT_ONCE as u32);
             let bytes = &mut blank[..numbers.len() * PAGE_BYTES];
-            for (number, page) in numbers.zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
-                let crc = Page([0; PAGE_BYTES]).crc(number);
-                page[..4].copy_from_slice(&crc.to_le_bytes());
+            for (number, place) in numbers.zip(bytes.chunks_exact_mut(PAGE_BYTES)) {
+                place.copy_from_slice(&Page([0; PAGE_BYTES]).sealed(number).0);
             }
             self.shelf.write(place(first), bytes)?;
         }
@@ -197,9 +196,7 @@ impl<S: Shelf> Lookup<S> {
     }
 
     fn store(&mut self, number: u32, page: &mut Page) -> Result<(), ShelfError<S::Error>> {
-        let crc = page.crc(number).to_le_bytes();
-        page.0[..4].copy_from_slice(&crc);
-        self.shelf.write(place(number), &page.0)
+        self.shelf.write(place(number), &page.sealed(number).0)
     }
 
     fn header(&self, generation: u64) -> [u8; HEADER_BYTES] {
@@ -293,6 +290,13 @@ impl Page {
 
     fn spill(&mut self) {
         self.0[4] |= SPILLED;
+    }
+
+    /// With its CRC, as page of that number.
+    fn sealed(&mut self, number: u32) -> &Page {
+        let crc = self.crc(number).to_le_bytes();
+        self.0[..4].copy_from_slice(&crc);
+        self
     }
 
     fn crc(&self, number: u32) -> u32 {
