@@ -7,6 +7,7 @@ use crate::tracker_server::{Introduces, Tracker, Transport};
 use crate::{assert_arrives, film, lacks_root};
 use perennial::engine::announce::local;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 #[test]
@@ -201,7 +202,13 @@ fn hear_the_group(interface: [u8; 4]) -> UdpSocket {
 /// The torrents that the next datagram tells of.
 fn hashes_told(socket: &UdpSocket) -> Vec<[u8; 20]> {
     let mut datagram = [0; 1_500];
-    let (length, _) = socket.recv_from(&mut datagram).expect("somebody speaks");
+    let length = loop {
+        match socket.recv(&mut datagram) {
+            // A process that was stopped for a while and goes on is told so.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            heard => break heard.expect("somebody speaks"),
+        }
+    };
     let search = local::parse(&datagram[..length], local::Cookie(0)).expect("it is a search");
     search.hashes.collect()
 }
