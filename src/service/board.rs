@@ -411,6 +411,7 @@ const OTHER_DESCRIPTORS: u64 = 96;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::swarm::fetch::store::RECEIVE_BYTES_MAX;
     use std::string::ToString;
 
     #[test]
@@ -421,6 +422,7 @@ mod tests {
             assert!(board.pools.unchoked_max <= board.pools.peers_max, "{}", board.name);
             assert!(u32::from(board.pools.seeding_max) <= board.pools.torrents_max);
             assert!(board.disk.lane_buffer_kib >= 33 && board.disk.serve_kib >= 33);
+            assert!(board.disk.lane_buffer_kib as usize * 1024 <= RECEIVE_BYTES_MAX);
         }
     }
 

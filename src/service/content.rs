@@ -418,7 +418,7 @@ pub fn stamp_of(stat: &rustix::fs::Stat) -> Stamp {
 }
 
 /// What a lane hashes through: large enough that a read costs more than its call.
-pub const HASH_SCRATCH_BYTES: usize = 128 * 1024;
+pub const HASH_SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What is kept of a name that is given a number: with 20 digits, and 17 bytes of what stands
 /// behind its last dot, it is no longer than a name may be.

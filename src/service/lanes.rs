@@ -43,6 +43,7 @@ use std::vec::Vec;
 pub type Buffer = Box<[u8]>;
 
 /// Something that may sleep.
+#[expect(clippy::large_enum_variant, reason = "jobs lie in the queue in place, so none allocates")]
 pub enum Job {
     /// Read what a peer is to be sent next, headers included, into `buffer`.
     Read {

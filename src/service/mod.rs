@@ -31,6 +31,7 @@
 pub mod announcer;
 pub mod archive;
 pub mod board;
+pub mod buffers;
 pub mod caps;
 pub mod clock;
 pub mod config;
@@ -95,7 +96,7 @@ pub use refusal::Refusal;
 
 use crate::engine::swarm::fetch::Fetcher;
 use crate::engine::swarm::fetch::store::{self as fetched, Verdict};
-use crate::engine::units::{Deadline, PeerSlot, TorrentSlot};
+use crate::engine::units::{PeerSlot, TorrentSlot};
 use caps::{CapOptions, Caps, Limit};
 use clock::Clock;
 use disk::Disk;
@@ -105,7 +106,6 @@ use lobby::Lobby;
 use portmap::Portmap;
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -143,8 +143,8 @@ pub struct Service<'m> {
     pub pass: pass::Pass,
     /// Tells trackers that we are the same when our address changes.
     pub announce_key: u32,
-    /// Pumps that wait for a lane's buffer, the first to be served first.
-    pub hungry: RefCell<VecDeque<PeerSlot>>,
+    /// Who waits for a lane's buffer.
+    pub line: buffers::Line,
     /// Torrents fetched at a time.
     pub fetching_max: usize,
     /// What has become of pieces that were fetched.
@@ -259,25 +259,6 @@ impl Service<'_> {
         let contents = self.contents.borrow();
         let content = contents[torrent.index()].as_ref();
         Arc::clone(content.expect("a torrent in use is active, and has content"))
-    }
-
-    /// Gives a lane's buffer back, and rings who has waited for one the longest.
-    pub fn give_back(&self, buffer: lanes::Buffer) {
-        self.lanes.give_back(buffer);
-        if let Some(slot) = self.hungry.borrow_mut().pop_front() {
-            self.clock.ring(slot.index());
-        }
-    }
-
-    /// A pump waits for a lane's buffer. It is rung when one is given back, or looks by itself:
-    /// those of connections that end with a read under way come back without a word.
-    pub fn wait_for_buffer(&self, slot: PeerSlot) {
-        let mut hungry = self.hungry.borrow_mut();
-        if !hungry.contains(&slot) {
-            hungry.push_back(slot);
-        }
-        let at = self.clock.now().after(BUFFER_PAUSE_MS);
-        self.clock.ring_at(self.clock.slot(slot.index()), Deadline { at, why: "a lane's buffer" });
     }
 
     /// Hands payload that a connection has gathered in `buffer` to a lane. Nothing when none of it
@@ -402,9 +383,6 @@ const COMPLAINT_PAUSE_MS: u64 = 60_000;
 
 /// Before a lane is asked again when all of them were taken.
 const BUSY_PAUSE_MS: u64 = 50;
-
-/// A pump that waits for a buffer looks by itself after this.
-const BUFFER_PAUSE_MS: u64 = 100;
 
 /// A look at the interfaces is good for so long.
 const LAN_LOOK_MS: u64 = 30_000;

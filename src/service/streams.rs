@@ -36,6 +36,8 @@ struct Known {
     writable: Cell<Writable>,
     /// Nothing comes any more, or something has gone wrong: a read says which.
     ended: Cell<bool>,
+    /// The kernel says nothing of what comes.
+    hushed: Cell<bool>,
 }
 
 /// Room in a stream's send queue.
@@ -64,9 +66,10 @@ impl Streams {
         known.readable.set(false);
         known.writable.set(Writable::No);
         known.ended.set(false);
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.set, &stream, EventData::new_u64(slot.0.into()), flags)?;
-        Ok(Stream { stream, known })
+        known.hushed.set(false);
+        let name = EventData::new_u64(slot.0.into());
+        epoll::add(&self.set, &stream, name, EVERYTHING)?;
+        Ok(Stream { stream, known, set: &self.set, name })
     }
 
     /// Notes what has happened since the last look and rings the pumps it concerns.
@@ -107,6 +110,8 @@ impl Streams {
 pub struct Stream<'s> {
     stream: TcpStream,
     known: &'s Known,
+    set: &'s Async<OwnedFd>,
+    name: EventData,
 }
 
 impl Stream<'_> {
@@ -126,16 +131,40 @@ impl Stream<'_> {
         self.known.writable.get() == Writable::Yes
     }
 
+    /// Has the kernel say nothing of what comes until a read has found the end of what there is: it
+    /// is known to be readable, there is no room for it, and to be woken for more of the same costs
+    /// more than this call. Of one that may not be writable nothing is hushed.
+    pub fn hush(&self) {
+        let known = self.known;
+        if known.readable.get() && !known.hushed.get() && known.writable.get() == Writable::Yes {
+            let hushed = epoll::modify(self.set, &self.stream, self.name, THE_END).is_ok();
+            known.hushed.set(hushed);
+        }
+    }
+
+    /// A read has found the end of what there was, or a send that of the room.
+    fn listen(&self) {
+        if self.known.hushed.take() {
+            // It says at once what has happened meanwhile. It cannot fail: the stream is in the set.
+            let _ = epoll::modify(self.set, &self.stream, self.name, EVERYTHING);
+        }
+    }
+
     /// Reads what has come; `None` when nothing has. `Some(0)` is the end.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, read)) => {
                 // A read that fills less has found the end of what there was.
-                self.known.readable.set(read == buffer.len() || self.known.ended.get());
+                let more = read == buffer.len() || self.known.ended.get();
+                self.known.readable.set(more);
+                if !more {
+                    self.listen();
+                }
                 Ok(Some(read))
             }
             Err(Errno::AGAIN) => {
                 self.known.readable.set(false);
+                self.listen();
                 Ok(None)
             }
             Err(Errno::INTR) => Ok(None),
@@ -159,6 +188,9 @@ impl Stream<'_> {
             true => Writable::Unknown,
             false => Writable::No,
         });
+        if self.known.writable.get() != Writable::Yes {
+            self.listen();
+        }
         Ok(sent)
     }
 
@@ -170,6 +202,13 @@ impl Stream<'_> {
 
 /// Events one look takes in; more are taken by looking again.
 const EVENTS_A_LOOK: usize = 64;
+
+/// What the kernel tells of, once for each change.
+const EVERYTHING: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+
+/// What it tells of one that is hushed.
+const THE_END: EventFlags = EventFlags::RDHUP.union(EventFlags::ET);
 
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -218,6 +257,35 @@ mod tests {
             assert!(!stream.is_readable(), "a short read has found the end");
         };
         smol::block_on(story);
+    }
+
+    #[test]
+    fn one_that_is_hushed_says_nothing_until_a_read_has_found_the_end() {
+        let (streams, clock) = (Streams::new(2).unwrap(), Clock::new(2, 0));
+        let (stream, mut other) = pair(&streams);
+        let mut buffer = [0; 4];
+        let has_news = || {
+            let mut poll = [PollFd::new(&streams.set, PollFlags::IN)];
+            rustix::event::poll(&mut poll, Some(&AT_ONCE)).unwrap() > 0
+        };
+        other.write_all(b"12345").unwrap();
+        streams.look(&clock);
+        assert_eq!(stream.receive(&mut buffer).unwrap(), Some(4));
+        stream.hush();
+        other.write_all(b"678").unwrap();
+        assert!(!has_news(), "it is known to be readable");
+        assert_eq!(stream.receive(&mut buffer).unwrap(), Some(4));
+        assert!(stream.is_readable(), "a read that fills its buffer has not found the end");
+        assert_eq!(stream.receive(&mut buffer).unwrap(), None);
+        streams.look(&clock);
+        other.write_all(b"9").unwrap();
+        assert!(has_news());
+        streams.look(&clock);
+        assert!(stream.is_readable());
+        // And the end is heard of at any time.
+        stream.hush();
+        drop(other);
+        assert!(has_news());
     }
 
     #[test]

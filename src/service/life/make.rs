@@ -5,6 +5,7 @@ use crate::engine::swarm::{Identity, SwarmLimits, SwarmMemory};
 use crate::engine::units::{Instant, PeerId};
 use crate::service::announcer::{self};
 use crate::service::board::{Board, Pools, RECEIVED_BYTES};
+use crate::service::buffers::Line;
 use crate::service::caps::Caps;
 use crate::service::clock::{Bell, Clock};
 use crate::service::content::HASH_SCRATCH_BYTES;
@@ -26,7 +27,6 @@ use crate::service::{Duties, Refusal, Service, Swarm, dht, lobby, portmap};
 use async_io::Async;
 use rustix::process::{Resource, Rlimit};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
@@ -115,7 +115,7 @@ pub(super) fn make_service<'m>(
         streams: Streams::new(pumps).map_err(no_descriptors)?,
         lobby: Lobby::new(pumps),
         swarm: RefCell::new(Swarm::with_fetcher(memory, limits, identity, fetcher)),
-        hungry: RefCell::new(VecDeque::with_capacity(links)),
+        line: Line::new(links),
         fetching_max: pools.fetching_max.into(),
         fetched: Desk::default(),
         dht_told: Bell::default(),

@@ -158,6 +158,7 @@ async fn converse(
         greeted: false,
     };
     let ending = poll_fn(|cx| pump.turn(cx)).await;
+    service.line.leave(slot);
     // What a lane has of it is waited for: the fetcher counts on an answer.
     if let Some(receipt) = pump.storing.take() {
         service.handle_done(receipt.await);
@@ -208,6 +209,8 @@ enum Cold {
     No,
     /// The kernel has started to read; a second try comes first.
     Tried,
+    /// A lane is to read it, and every buffer is taken.
+    Unbuffered,
     /// A lane reads it, for this revision of the queue.
     Lane {
         receipt: Receipt,
@@ -251,8 +254,14 @@ impl Pump<'_, '_> {
         let swarm = self.service.swarm.borrow();
         self.service.clock.ring_at(slot, self.peer.deadline(&swarm));
         // What did not fit the queue was left unread: there may be room now.
-        let readable = self.stream.is_readable() && self.has_room();
-        let hungry = readable && self.peer.appetite(&swarm) > 0;
+        let has_room = self.has_room();
+        if !has_room {
+            self.stream.hush();
+        }
+        if !self.waits_for_buffer && !matches!(self.cold, Cold::Unbuffered) {
+            self.service.line.leave(self.slot);
+        }
+        let hungry = has_room && self.stream.is_readable() && self.peer.appetite(&swarm) > 0;
         if again || hungry {
             cx.waker().wake_by_ref();
         }
@@ -312,6 +321,11 @@ impl Pump<'_, '_> {
 
     /// Takes what a lane has read.
     fn collect(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Ending> {
+        if matches!(self.cold, Cold::Unbuffered) {
+            // It may be in the page cache by now; else a lane is asked at once.
+            self.cold = Cold::Tried;
+            self.peer.handle_warm();
+        }
         let Cold::Lane { receipt, revision } = &mut self.cold else { return Ok(()) };
         let revision = *revision;
         let Poll::Ready(done) = Pin::new(receipt).poll(cx) else { return Ok(()) };
@@ -478,9 +492,10 @@ impl Pump<'_, '_> {
 
     /// Hands the read to a lane.
     fn read_on_a_lane(&mut self, content: Arc<super::Content>, serving: &Serving, now: Instant) {
-        // While every lane is taken the request stays where it is and is tried again.
-        let Some(buffer) = self.service.lanes.take_buffer() else {
-            return self.peer.handle_cold(now.after(BUSY_RETRY_MS));
+        // While every buffer is taken the request stays where it is.
+        let Some(buffer) = self.service.take_buffer(self.slot) else {
+            self.cold = Cold::Unbuffered;
+            return self.peer.handle_cold(Instant::NEVER);
         };
         match self.service.lanes.submit(Job::Read { content, serving: serving.clone(), buffer }) {
             Ok(receipt) => {

@@ -1,8 +1,8 @@
 //! Payload from a socket into a lane's buffer, and from there to the lane.
 //!
 //! One read goes into the buffer behind the one before it. While a lane has a buffer of this
-//! connection the next is filled, and a buffer that holds little waits a moment for more: the busier
-//! the box, the more a lane is woken for.
+//! connection the next is filled, and a buffer that holds little waits a moment for more, unless
+//! somebody else waits for a buffer: the busier the box, the more a lane is woken for.
 //!
 //! Journey 3: the socket -> [`Peer`](crate::engine::peer::Peer) (what of it is payload) ->
 //! `engine/swarm/fetch/store` (what of that is wanted) -> `service/store` on a lane.
@@ -31,9 +31,12 @@ impl Pump<'_, '_> {
     /// filled: the busier the lanes, the more a job brings.
     pub(super) fn feed_payload(&mut self, appetite: usize, now: Instant) -> Result<(), Ending> {
         if self.gathered.is_none() {
-            let Some(buffer) = self.service.lanes.take_buffer() else {
+            let buffer = match self.storing {
+                None => self.service.take_buffer(self.slot),
+                Some(_) => self.service.take_second_buffer(),
+            };
+            let Some(buffer) = buffer else {
                 self.waits_for_buffer = true;
-                self.service.wait_for_buffer(self.slot);
                 return Ok(());
             };
             let due = now.after(GATHER_MS);
@@ -89,7 +92,11 @@ impl Pump<'_, '_> {
         let Some(gathered) = &self.gathered else { return };
         let half_full = gathered.filled >= gathered.buffer.len() / 2;
         let more = self.service.swarm.borrow().fetcher.awaits_payload(self.slot);
-        let is_due = now >= gathered.due || half_full || !more || gathered.stores.is_empty();
+        let is_due = now >= gathered.due
+            || half_full
+            || !more
+            || gathered.stores.is_empty()
+            || self.service.line.is_standing();
         if self.storing.is_some() {
             return;
         }

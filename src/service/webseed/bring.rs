@@ -87,6 +87,7 @@ impl<'b, 's> Bringer<'b, 's> {
         }
         let end = self.bring_runs(visit).await;
         self.visitor.close();
+        self.service.line.leave(self.slot);
         self.service.swarm.borrow_mut().fetcher.leave(self.slot);
         self.service.ring_nudged();
         end
@@ -238,6 +239,7 @@ impl<'b, 's> Bringer<'b, 's> {
             Ok(bytes) if is_capped => bytes,
             Err(due) if is_capped => {
                 self.store();
+                self.service.line.leave(self.slot);
                 self.heard_at = now;
                 self.service.clock.ring_at(self.place, due);
                 return Poll::Pending;
@@ -246,14 +248,17 @@ impl<'b, 's> Bringer<'b, 's> {
         };
         let gathered = match self.gathered.take() {
             Some(gathered) => gathered,
-            None => match self.service.lanes.take_buffer() {
-                Some(buffer) => Gathered { buffer, filled: 0, stores: Stores::new() },
-                None => {
+            None => {
+                let buffer = match self.storing {
+                    None => self.service.take_buffer(self.slot),
+                    Some(_) => self.service.take_second_buffer(),
+                };
+                let Some(buffer) = buffer else {
                     self.heard_at = now;
-                    self.service.wait_for_buffer(self.slot);
                     return Poll::Pending;
-                }
-            },
+                };
+                Gathered { buffer, filled: 0, stores: Stores::new() }
+            }
         };
         let Gathered { buffer, filled, .. } = self.gathered.insert(gathered);
         let most = (end - run.at).min(READ_BYTES as u64).min(allowed) as usize;
@@ -314,7 +319,8 @@ impl<'b, 's> Bringer<'b, 's> {
         swarm.fetcher.take_stores(self.slot, *filled, stores);
         drop(swarm);
         *filled += read;
-        if self.gathered.as_ref().is_some_and(Gathered::is_full) {
+        let is_due = self.gathered.as_ref().is_some_and(Gathered::is_full);
+        if is_due || self.service.line.is_standing() {
             self.store();
         }
     }

@@ -556,7 +556,7 @@ fn hash_along(
 
 /// Runs of payload in one buffer: it holds so many blocks, with the tail of one before them, the
 /// front of one behind them and the short last block of the torrent.
-pub const STORES_MAX: usize = 20;
+pub const STORES_MAX: usize = 28;
 
 /// Pieces one job hashes along; others are read back.
 pub const HASHINGS_MAX: usize = 4;
