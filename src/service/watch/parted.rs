@@ -58,4 +58,4 @@ impl Parted {
 const HALVES_MAX: usize = 16;
 
 /// The second half comes within this, or the entry went elsewhere.
-const PART_MS: u64 = 100;
+pub const PART_MS: u64 = 100;

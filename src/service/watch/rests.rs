@@ -11,10 +11,11 @@
 //!   until every stale entry has had its place. Nothing is lost and nothing is looked at twice.
 //! - A full reading of names makes everything stale: that is how a watch begins, and what helps after
 //!   events were lost. Names that are missing after it are held against those that are new, by
-//!   what they are: a rename.
+//!   what they are: a rename. A name may be left while names are read, too: what is missing is gone
+//!   once the kernel has been heard since, and what it has told of has been looked at.
 
 use super::look::Sight;
-use super::parted::Parted;
+use super::parted::{PART_MS, Parted};
 use super::places::{ITSELF, LONG_REST_MS, Places, REST_MS, Touch};
 use super::table::{Entry, Identity, Key, NONE, Standing, Table};
 use super::{Change, Limits};
@@ -37,6 +38,8 @@ pub struct Rests {
     full_since: Instant,
     /// Names are missing: those from this record on. They are gone when no name is fresh.
     missing_from: Option<u32>,
+    /// Nor before this: what was renamed meanwhile is yet to be heard of.
+    gone_at: Instant,
     /// How many names are fresh.
     fresh: u32,
     /// The next reading of names: when, and whether everything is to be looked at.
@@ -66,6 +69,7 @@ impl Rests {
             reading: None,
             full_since: Instant::default(),
             missing_from: None,
+            gone_at: Instant::default(),
             fresh: 0,
             wanted: Some((Instant::default(), true)),
             poll_at: None,
@@ -116,7 +120,7 @@ impl Rests {
         let is_free = self.reading.is_none();
         let read = self.wanted.filter(|_| is_free).map(|(at, _)| at);
         let poll = self.poll_at.filter(|_| is_free && self.missing_from.is_none());
-        let missing = self.missing_from.filter(|_| self.fresh == 0).map(|_| Instant::default());
+        let missing = self.missing_from.filter(|_| self.fresh == 0).map(|_| self.gone_at);
         let or_never = |at: Option<Instant>| at.unwrap_or(Instant::NEVER);
         Deadline::NONE
             .or(at(self.places.first_due(), "a watched entry that may have come to rest"))
@@ -129,7 +133,17 @@ impl Rests {
     /// An event names an entry of the folder.
     pub fn handle_named(&mut self, name: &str, touch: Touch, now: Instant) {
         let key = Key::of(&self.folder, name);
-        let Some(entry) = self.table.find(key).or_else(|| self.admit(key, name)) else { return };
+        let entry = match self.table.find(key) {
+            Some(entry) => entry,
+            None => {
+                let Some(entry) = self.admit(key, name) else { return };
+                // It may be one that is missing, or will be.
+                if self.reading.is_some() || self.missing_from.is_some() {
+                    self.make_fresh(entry);
+                }
+                entry
+            }
+        };
         self.note_there(entry);
         self.stir(entry, name, touch, now);
     }
@@ -283,8 +297,7 @@ impl Rests {
             }
             None => {
                 let Some(entry) = self.admit(key, name) else { return true };
-                self.table[entry].fresh = true;
-                self.fresh += 1;
+                self.make_fresh(entry);
                 self.make_stale(entry);
                 entry
             }
@@ -327,7 +340,7 @@ impl Rests {
             if record.standing == Standing::Here && !record.named {
                 record.standing = Standing::Missing;
                 self.fresh -= u32::from(std::mem::take(&mut record.fresh));
-                self.missing_from = Some(0);
+                (self.missing_from, self.gone_at) = (Some(0), now.after(PART_MS));
             }
         }
     }
@@ -374,9 +387,14 @@ impl Rests {
     /// A look at the entry at a place has ended.
     pub fn looked(&mut self, at: u32, sight: &Sight, now: Instant) {
         let Some(entry) = self.places.end_look(at) else { return };
-        self.note_looked(entry);
+        let was_fresh = self.note_looked(entry);
         match *sight {
-            Sight::Nothing => self.lose(entry, now),
+            Sight::Nothing => {
+                self.lose(entry, now);
+                if was_fresh && self.missing_from.is_some() {
+                    self.seek_on(now);
+                }
+            }
             Sight::Alien => {
                 let name = self.places[at].name.clone();
                 self.say(Change::LeftOut { name, why: ALIEN });
@@ -494,9 +512,31 @@ impl Rests {
         self.places.queue(at, now);
     }
 
-    /// Somebody has looked at it, or it is gone.
-    fn note_looked(&mut self, entry: Entry) {
-        self.fresh -= u32::from(std::mem::take(&mut self.table[entry].fresh));
+    /// Its name is new, and it may be one that is missing.
+    fn make_fresh(&mut self, entry: Entry) {
+        self.table[entry].fresh = true;
+        self.fresh += 1;
+    }
+
+    /// Somebody has looked at it, or it is gone; says whether it was fresh.
+    fn note_looked(&mut self, entry: Entry) -> bool {
+        let was_fresh = std::mem::take(&mut self.table[entry].fresh);
+        self.fresh -= u32::from(was_fresh);
+        was_fresh
+    }
+
+    /// What may have been the one that is missing has left its name again. The kernel tells of the
+    /// next one; where it does not, names are read once more.
+    fn seek_on(&mut self, now: Instant) {
+        self.gone_at = now.after(PART_MS);
+        if self.poll_at.is_some() {
+            self.missing_from = None;
+            let records = self.table.records_mut();
+            records
+                .filter(|record| record.standing == Standing::Missing)
+                .for_each(|record| record.standing = Standing::Here);
+            self.want(true, now.after(REST_MS));
+        }
     }
 
     /// Its name has come up.
@@ -577,6 +617,9 @@ impl Rests {
     /// Says what is gone, as far as there is room for it.
     fn tell_missing(&mut self, now: Instant) {
         self.lose_parted(now, now);
+        if now < self.gone_at {
+            return;
+        }
         while let Some(from) = self.missing_from.filter(|_| self.fresh == 0 && self.has_room()) {
             let next = self.table.next(from);
             self.missing_from = next.map(|(_, from)| from);

@@ -380,6 +380,60 @@ fn what_happened_while_nobody_was_there_is_told_and_nothing_else() {
     stage.assert_believed();
 }
 
+/// One known by a name it has no more, with names being read: all of those are.
+fn with_one_moved(poll_ms: Option<u64>, there: &str) -> Stage {
+    let mut stage = Stage::new(4, poll_ms);
+    assert!(stage.rests.know(Key::of(FOLDER.as_ref(), "film"), identity(file(1))));
+    stage.belief.insert(Key::of(FOLDER.as_ref(), "film"), identity(file(1)));
+    stage.folder.insert(there.into(), file(1));
+    assert!(stage.work() && stage.names.is_some());
+    stage
+}
+
+#[test]
+fn what_is_renamed_again_before_it_is_looked_at_keeps_what_it_is() {
+    let mut stage = with_one_moved(None, "film-1");
+    while stage.rests.counts().1 == 0 {
+        assert!(stage.work());
+    }
+    stage.folder = [("film-2".into(), file(1))].into();
+    stage.wait(50);
+    assert_eq!(stage.take_told(), [], "the kernel's word is yet to be heard");
+    stage.rests.handle_parted("film-1", 7, stage.now);
+    stage.rests.handle_arrived("film-2", 7, false, stage.now);
+    stage.wait(5_000);
+    assert_eq!(stage.take_told(), [renamed("film", "film-2", file(1))]);
+    stage.assert_believed();
+    // Where nothing is told, names are read once more.
+    let mut stage = with_one_moved(Some(10_000), "film-1");
+    while stage.rests.counts().1 == 0 {
+        assert!(stage.work());
+    }
+    stage.folder = [("film-2".into(), file(1))].into();
+    stage.wait(5_000);
+    assert_eq!(stage.take_told(), [renamed("film", "film-2", file(1))]);
+}
+
+#[test]
+fn what_is_renamed_past_whoever_reads_the_names_keeps_what_it_is() {
+    let mut stage = with_one_moved(None, "film-1");
+    stage.folder = [("film-2".into(), file(1))].into();
+    // Neither name is read: the one was gone already, the other not there yet.
+    stage.names = Some(VecDeque::new());
+    stage.rests.handle_parted("film-1", 7, stage.now);
+    stage.wait(50);
+    stage.rests.handle_arrived("film-2", 7, false, stage.now);
+    stage.wait(5_000);
+    assert_eq!(stage.take_told(), [renamed("film", "film-2", file(1))]);
+    stage.assert_believed();
+    // What does not come again is gone all the same.
+    let mut stage = with_one_moved(None, "other");
+    stage.folder = BTreeMap::new();
+    stage.names = Some(VecDeque::new());
+    stage.wait(5_000);
+    assert_eq!(stage.take_told(), [gone("film")]);
+}
+
 #[test]
 fn a_folder_that_does_not_tell_is_looked_at_once_a_period() {
     let mut stage = Stage::with(4, Some(10_000), &[("a", file(1)), ("b", file(2))]);
