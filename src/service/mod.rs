@@ -9,7 +9,7 @@
 //! | sizes | [`board`]; [`units`] as people write them |
 //! | time | [`clock`]: one heap, one timer |
 //! | connections | [`lobby`] (come in, go out), [`pump`] (one each), [`streams`] (what the kernel says of them), [`caps`], [`windows`] |
-//! | bytes of content | [`disk`] (page cache), [`lanes`] and [`content`] (everything else) |
+//! | bytes of content | [`disk`] (page cache), [`lanes`], [`buffers`] and [`content`] (everything else) |
 //! | torrents at rest | [`rest`] (awake when somebody asks for them), [`pass`] (announced in turn) |
 //! | shares | [`share`], [`walk`], [`draft`], [`known`]; [`archive`] with [`state`], [`flash_file`], [`shelf_file`] |
 //! | shares for microcontrollers | [`image`] |
