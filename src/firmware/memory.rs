@@ -3,7 +3,7 @@
 use super::line::Line;
 use super::tracker::{ANSWER_BYTES, REQUEST_BYTES};
 use crate::engine::announce::local::DATAGRAM_BYTES_MAX;
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::serve::{NO_REQUEST, Request};
 use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;
@@ -66,7 +66,7 @@ impl<const LINES: usize, const REQUESTS: usize> Memory<LINES, REQUESTS> {
         const { assert!(LINES + OTHER_SOCKETS <= SOCKETS_MAX, "raise SOCKETS_MAX") };
         Memory {
             lines: [const { None }; LINES],
-            requests: [const { [Request::EMPTY; REQUESTS] }; LINES],
+            requests: [const { [NO_REQUEST; REQUESTS] }; LINES],
             members: [const { None }; LINES],
             nudged: [PeerSlot(0); LINES],
             torrents: [const { None }],

@@ -23,20 +23,21 @@ use crate::engine::metainfo::Layout;
 use crate::engine::units::{Block, PieceIndex, Span, TorrentSlot};
 use crate::engine::wire::{extended, message};
 
-/// One request as the queue keeps it: 12 bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Request {
+/// One request as the queue keeps it, 12 bytes: plain numbers, for of zeros alone a system lends as
+/// many as are wished, and memory only of those that are written to.
+pub type Request = [u32; 3];
+
+/// What stands in a place of the queue that holds none.
+pub const NO_REQUEST: Request = [0; 3];
+
+/// A request, unpacked.
+struct Asked {
     piece: u32,
     begin: u32,
     /// At most [`BLOCK_BYTES_MAX`](crate::engine::limits::BLOCK_BYTES_MAX).
     length: u16,
     /// It is to be answered with a reject (BEP 6), not with its block.
     rejected: bool,
-}
-
-impl Request {
-    /// What stands in a place of the queue that holds none.
-    pub const EMPTY: Request = Request { piece: 0, begin: 0, length: 0, rejected: false };
 }
 
 /// What is to be read and sent next: one send's worth from the head of a queue.
@@ -205,7 +206,7 @@ impl<'m> Queue<'m> {
 
     /// The piece of the block that has been begun.
     pub fn begun_piece(&self) -> Option<u32> {
-        (self.fixed() > 0).then(|| self.ring[self.first].piece)
+        (self.fixed() > 0).then(|| self.asked(0).piece)
     }
 
     /// Adds a request, to be served or to be rejected.
@@ -215,7 +216,7 @@ impl<'m> Queue<'m> {
         }
         let at = self.place(self.count);
         let (piece, length) = (block.piece.0, block.length as u16);
-        self.ring[at] = Request { piece, begin: block.begin, length, rejected: !served };
+        self.ring[at] = Asked { piece, begin: block.begin, length, rejected: !served }.packed();
         self.count += 1;
         self.rejected += usize::from(!served);
         Ok(())
@@ -234,7 +235,7 @@ impl<'m> Queue<'m> {
     /// The peer takes a request back. BEP 6 wants it rejected then. `false` when there is none.
     pub fn cancel(&mut self, block: Block, fast: bool) -> bool {
         let at = (0..self.count).find(|at| {
-            let request = &self.ring[self.place(*at)];
+            let request = self.asked(*at);
             !request.rejected && request.block() == block
         });
         match at {
@@ -254,7 +255,7 @@ impl<'m> Queue<'m> {
     pub fn refuse_all_but(&mut self, offered: impl Fn(u32) -> bool, fast: bool) {
         let mut at = self.fixed();
         while at < self.count {
-            let request = self.ring[self.place(at)];
+            let request = self.asked(at);
             if request.rejected || offered(request.piece) {
                 at += 1;
             } else {
@@ -269,8 +270,8 @@ impl<'m> Queue<'m> {
         if self.rejected == 0 {
             return None;
         }
-        let at = (0..self.count).find(|at| self.ring[self.place(*at)].rejected)?;
-        let block = self.ring[self.place(at)].block();
+        let at = (0..self.count).find(|at| self.asked(*at).rejected)?;
+        let block = self.asked(at).block();
         self.remove(at);
         self.rejected -= 1;
         Some(block)
@@ -295,7 +296,7 @@ impl<'m> Queue<'m> {
             None => {
                 let mut room = self.burst.bytes + self.head_sent;
                 for at in 0..self.count.min(most).min(SERVE_BLOCKS_MAX) {
-                    let request = self.ring[self.place(at)];
+                    let request = self.asked(at);
                     // Ranges were checked on the way in; rejects go before anything is shown.
                     let Ok(span) = layout.locate(request.block()) else { break };
                     let item = Item { source: Source::Content(request.block()), span };
@@ -329,7 +330,7 @@ impl<'m> Queue<'m> {
         }
         let (mut left, mut content_bytes, mut blocks) = (sent, 0, 0);
         while left > 0 && self.count > 0 {
-            let length = usize::from(self.ring[self.first].length);
+            let length = usize::from(self.asked(0).length);
             let step = left.min(PIECE_HEADER_BYTES + length - self.head_sent);
             let content = |at: usize| at.saturating_sub(PIECE_HEADER_BYTES) as u64;
             content_bytes += content(self.head_sent + step) - content(self.head_sent);
@@ -352,8 +353,9 @@ impl<'m> Queue<'m> {
     fn refuse(&mut self, at: usize, fast: bool) {
         self.revision = self.revision.wrapping_add(1);
         if fast {
+            let rejected = Asked { rejected: true, ..self.asked(at) };
             let at = self.place(at);
-            self.ring[at].rejected = true;
+            self.ring[at] = rejected.packed();
             self.rejected += 1;
         } else {
             self.remove(at);
@@ -379,13 +381,29 @@ impl<'m> Queue<'m> {
     fn place(&self, at: usize) -> usize {
         (self.first + at) % self.ring.len()
     }
+
+    fn asked(&self, at: usize) -> Asked {
+        Asked::of(self.ring[self.place(at)])
+    }
 }
 
-impl Request {
+impl Asked {
+    fn of([piece, begin, rest]: Request) -> Asked {
+        Asked { piece, begin, length: rest as u16, rejected: rest & REJECTED != 0 }
+    }
+
+    fn packed(&self) -> Request {
+        let rejected = if self.rejected { REJECTED } else { 0 };
+        [self.piece, self.begin, u32::from(self.length) | rejected]
+    }
+
     fn block(&self) -> Block {
         Block { piece: PieceIndex(self.piece), begin: self.begin, length: u32::from(self.length) }
     }
 }
+
+/// Beside the length of a packed request.
+const REJECTED: u32 = 1 << 16;
 
 /// How many bytes are shown at a time.
 struct Burst {

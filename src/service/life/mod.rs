@@ -11,7 +11,7 @@ mod charge;
 pub(super) mod make;
 pub(super) mod take_in;
 
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::serve::NO_REQUEST;
 use crate::engine::swarm::SwarmMemory;
 use crate::engine::swarm::fetch::link::Ask;
 use crate::engine::swarm::fetch::unveil::Veil;
@@ -182,7 +182,7 @@ async fn serve(
     let mut bits = std::vec![0; Pool::lent_bytes(pools.bits_kib as usize * 1024)];
     let mut candidates = std::vec![None; pools.candidates_max as usize];
     let requests_each = usize::from(pools.requests_per_peer);
-    let mut requests = std::vec![Request::default(); pumps * requests_each];
+    let mut requests = std::vec![NO_REQUEST; pumps * requests_each];
     let memory = SwarmMemory {
         torrents: &mut torrents,
         members: &mut members,
