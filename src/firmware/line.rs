@@ -5,7 +5,7 @@
 //! it is told to go.
 
 use super::share::Share;
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::request::Request;
 use crate::engine::peer::{Output, Peer};
 use crate::engine::swarm::Swarm;
 use crate::engine::units::{Deadline, Instant, PeerSlot};

@@ -3,7 +3,7 @@
 use super::line::Line;
 use super::tracker::{ANSWER_BYTES, REQUEST_BYTES};
 use crate::engine::announce::local::DATAGRAM_BYTES_MAX;
-use crate::engine::peer::serve::{NO_REQUEST, Request};
+use crate::engine::peer::request::{NO_REQUEST, Request};
 use crate::engine::swarm::pool::Pool;
 use crate::engine::swarm::roster::Member;
 use crate::engine::swarm::torrent::Torrent;

@@ -32,7 +32,7 @@ pub use memory::{BITS_BYTES, Buffers, Memory, Sockets};
 
 use crate::engine::digest::PieceHasher;
 use crate::engine::image::HEAD_BYTES;
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::request::Request;
 use crate::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
 use crate::engine::units::{Instant, PeerId, PeerSlot};
 use check::Check;

@@ -33,7 +33,7 @@ use crate::engine::dht::table::Contact;
 use crate::engine::library::catalog::Change;
 use crate::engine::library::slots::PAGE_BYTES;
 use crate::engine::metainfo::web_seeds::WEB_SEEDS_MAX;
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::request::Request;
 use crate::engine::swarm::candidates::Candidate;
 use crate::engine::swarm::fetch::Fetch;
 use crate::engine::swarm::fetch::link::{Ask, Link};

@@ -5,7 +5,7 @@
 
 use perennial::engine::limits::{KEEPALIVE_MS, SILENCE_TIMEOUT_MS};
 use perennial::engine::metainfo::Layout;
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::peer::{Item, Output, Peer};
 use perennial::engine::swarm::roster::Farewell;
 use perennial::engine::swarm::torrent::{Have, Torrent};

@@ -6,7 +6,7 @@
 use perennial::engine::digest::PieceHasher;
 use perennial::engine::limits::SNUB_MS;
 use perennial::engine::metainfo::Layout;
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::peer::{Output, Peer};
 use perennial::engine::swarm::fetch::link::Ask;
 use perennial::engine::swarm::fetch::store::{Done, Stores, Verdict, Work};

@@ -2,7 +2,7 @@
 
 use std::mem::size_of;
 
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::peer::{Output, Peer, Serving};
 use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::candidates::Candidate;

@@ -1,7 +1,7 @@
 //! A peer asks for a torrent that is at rest, and a torrent that nobody uses rests.
 
 use perennial::engine::metainfo::Layout;
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::peer::{Output, Peer};
 use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::pool::Pool;

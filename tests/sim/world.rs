@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 
 use perennial::engine::metainfo::Layout;
 use perennial::engine::peer::Peer;
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::swarm::torrent::{Have, Torrent};
 use perennial::engine::swarm::{Identity, Swarm, SwarmLimits, SwarmMemory};
 use perennial::engine::units::{InfoHash, Instant, PeerId, PeerSlot, Span, TorrentSlot};

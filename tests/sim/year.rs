@@ -16,7 +16,7 @@ use perennial::engine::library::catalog::{Change, Damaged, Lent};
 use perennial::engine::library::shelf::{Shelf, Shelves};
 use perennial::engine::library::{Catalog, Record};
 use perennial::engine::metainfo::Layout;
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::peer::{Output, Peer};
 use perennial::engine::swarm::Swarm;
 use perennial::engine::swarm::torrent::{Have, Torrent};

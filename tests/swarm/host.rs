@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use perennial::engine::peer::serve::Request;
+use perennial::engine::peer::request::Request;
 use perennial::engine::swarm::fetch::link::Ask;
 use perennial::engine::swarm::fetch::store::{Done, Verdict, Work};
 use perennial::engine::swarm::fetch::unveil::Veil;

@@ -301,14 +301,14 @@ impl InfoParts {
         };
         let range = u64::from(PIECE_BYTES_MIN)..=u64::from(PIECE_BYTES_MAX);
         if !range.contains(&self.piece_bytes) {
-            return wrong(at, "piece length", "is not between 16 KiB and 256 MiB");
+            return wrong(at, "piece length", "is not between 16 KiB and 128 MiB");
         }
         if total_bytes == 0 {
             return wrong(at, "length", "is 0: there is nothing to serve");
         }
         let count = total_bytes.div_ceil(self.piece_bytes);
         if count > u64::from(PIECES_MAX) {
-            return wrong(at, "piece length", "makes more than 4,194,304 pieces");
+            return wrong(at, "piece length", "makes more than 2,097,152 pieces");
         }
         if pieces.length != count * 20 {
             return wrong(pieces.at, "pieces", "does not hold 20 bytes for each piece");

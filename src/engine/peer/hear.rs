@@ -8,7 +8,7 @@
 //! [`queue`](super::serve), interest to the [`swarm`](crate::engine::swarm).
 
 use super::{Peer, Session, Stage};
-use crate::engine::limits::{BLOCK_BYTES_MAX, METADATA_PIECE_BYTES, POINTLESS_MAX};
+use crate::engine::limits::{METADATA_PIECE_BYTES, POINTLESS_MAX};
 use crate::engine::metainfo::layout::OutOfRange;
 use crate::engine::swarm::Swarm;
 use crate::engine::swarm::fetch::Fetching;
@@ -210,7 +210,6 @@ impl Peer<'_> {
             Err(OutOfRange::Block | OutOfRange::TooLong) => return Err(PeerFault::RequestRange),
             Ok(_) => {}
         }
-        const { assert!(BLOCK_BYTES_MAX <= u16::MAX as u32, "a request keeps its length so") };
         let fast = session.features.fast;
         let answered = session.told_unchoked && swarm.offers(session.torrent, block.piece.0);
         if answered || fast {

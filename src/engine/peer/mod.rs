@@ -23,6 +23,7 @@
 //! ([`serve`]); interest goes to the [`swarm`](super::swarm); out by `service/disk`.
 
 mod hear;
+pub mod request;
 mod say;
 pub mod serve;
 
@@ -41,7 +42,8 @@ use super::wire::PeerFault;
 use super::wire::frame::Decoder;
 use super::wire::handshake::{Features, Handshake, could_begin};
 use core::net::SocketAddr;
-use serve::{Queue, Request};
+use request::Request;
+use serve::Queue;
 
 /// What a connection wants done next.
 #[derive(Debug)]

@@ -15,30 +15,14 @@
 //! `burst` is how much the socket took of late: doubled when it took all it was offered, cut to
 //! what it took when it did not, so that few bytes are read twice.
 
+use super::request::{Asked, Request};
 use crate::engine::limits::{
     METADATA_HEADER_BYTES_MAX, METADATA_PIECE_BYTES, METADATA_REQUESTS_MAX, PIECE_HEADER_BYTES,
     SERVE_BLOCKS_MAX, SERVE_BYTES_MAX,
 };
 use crate::engine::metainfo::Layout;
-use crate::engine::units::{Block, PieceIndex, Span, TorrentSlot};
+use crate::engine::units::{Block, Span, TorrentSlot};
 use crate::engine::wire::{extended, message};
-
-/// One request as the queue keeps it, 12 bytes: plain numbers, for of zeros alone a system lends as
-/// many as are wished, and memory only of those that are written to.
-pub type Request = [u32; 3];
-
-/// What stands in a place of the queue that holds none.
-pub const NO_REQUEST: Request = [0; 3];
-
-/// A request, unpacked.
-struct Asked {
-    piece: u32,
-    begin: u32,
-    /// At most [`BLOCK_BYTES_MAX`](crate::engine::limits::BLOCK_BYTES_MAX).
-    length: u16,
-    /// It is to be answered with a reject (BEP 6), not with its block.
-    rejected: bool,
-}
 
 /// What is to be read and sent next: one send's worth from the head of a queue.
 #[derive(Clone, Debug)]
@@ -215,8 +199,8 @@ impl<'m> Queue<'m> {
             return Err(QueueFull);
         }
         let at = self.place(self.count);
-        let (piece, length) = (block.piece.0, block.length as u16);
-        self.ring[at] = Asked { piece, begin: block.begin, length, rejected: !served }.packed();
+        let (piece, begin, length) = (block.piece.0, block.begin, block.length);
+        self.ring[at] = Asked { piece, begin, length, rejected: !served }.packed();
         self.count += 1;
         self.rejected += usize::from(!served);
         Ok(())
@@ -330,7 +314,7 @@ impl<'m> Queue<'m> {
         }
         let (mut left, mut content_bytes, mut blocks) = (sent, 0, 0);
         while left > 0 && self.count > 0 {
-            let length = usize::from(self.asked(0).length);
+            let length = self.asked(0).length as usize;
             let step = left.min(PIECE_HEADER_BYTES + length - self.head_sent);
             let content = |at: usize| at.saturating_sub(PIECE_HEADER_BYTES) as u64;
             content_bytes += content(self.head_sent + step) - content(self.head_sent);
@@ -387,24 +371,6 @@ impl<'m> Queue<'m> {
     }
 }
 
-impl Asked {
-    fn of([piece, begin, rest]: Request) -> Asked {
-        Asked { piece, begin, length: rest as u16, rejected: rest & REJECTED != 0 }
-    }
-
-    fn packed(&self) -> Request {
-        let rejected = if self.rejected { REJECTED } else { 0 };
-        [self.piece, self.begin, u32::from(self.length) | rejected]
-    }
-
-    fn block(&self) -> Block {
-        Block { piece: PieceIndex(self.piece), begin: self.begin, length: u32::from(self.length) }
-    }
-}
-
-/// Beside the length of a packed request.
-const REJECTED: u32 = 1 << 16;
-
 /// How many bytes are shown at a time.
 struct Burst {
     bytes: usize,
@@ -444,6 +410,7 @@ const BURST_BYTES_MIN: usize = SERVE_BYTES_MAX / SERVE_BLOCKS_MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::units::PieceIndex;
     use std::vec::Vec;
 
     const LAYOUT: Layout = Layout { total_bytes: 1 << 24, piece_bytes: 1 << 20 };

@@ -11,7 +11,7 @@ mod charge;
 pub(super) mod make;
 pub(super) mod take_in;
 
-use crate::engine::peer::serve::NO_REQUEST;
+use crate::engine::peer::request::NO_REQUEST;
 use crate::engine::swarm::SwarmMemory;
 use crate::engine::swarm::fetch::link::Ask;
 use crate::engine::swarm::fetch::unveil::Veil;

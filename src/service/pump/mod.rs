@@ -29,7 +29,7 @@ use super::streams::Stream;
 use super::volume::Deed;
 use super::windows::Window;
 use crate::engine::limits::COLD_RETRY_MS;
-use crate::engine::peer::serve::Request;
+use crate::engine::peer::request::Request;
 use crate::engine::peer::{Output, Peer, Serving};
 use crate::engine::swarm::DialEnd;
 use crate::engine::swarm::candidates::SHUN_MS;
