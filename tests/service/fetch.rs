@@ -88,7 +88,7 @@ fn who_has_only_the_magnet_link_gets_the_metadata() {
         assert_eq!(torrent.info_hash, share.info_hash);
         assert_eq!(torrent, Metainfo::read(&share.torrent));
         let reqq = leecher.requests_max.expect("it says how many requests it keeps");
-        assert_eq!(reqq, 320, "requests_per_peer of the board `small`");
+        assert_eq!(reqq, 480, "requests_per_peer of the board `small`");
     }
     program.stop();
 }
