@@ -50,10 +50,11 @@ pub const PIECE_BYTES_MIN: u32 = 16 * 1024;
 /// Largest piece we make (beyond it a bad block costs too much).
 pub const PIECE_BYTES_AUTHORED_MAX: u32 = 16 * 1024 * 1024;
 
-/// Largest piece we accept in a torrent made by others; libtorrent makes none that are larger.
+/// Largest piece we accept in a torrent made by others: so a request is kept in 64 bits
+/// ([`peer::request`](super::peer::request)).
 pub const PIECE_BYTES_MAX: u32 = 128 * 1024 * 1024;
 
-/// Pieces in a torrent at most, as libtorrent has it: 2^21 of 16 MiB are 32 TiB.
+/// Pieces in a torrent at most, as in libtorrent unless it is told otherwise.
 pub const PIECES_MAX: u32 = 1 << 21;
 
 /// Nesting of lists and dictionaries in anything we read.
