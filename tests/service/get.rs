@@ -371,6 +371,22 @@ fn what_lies_there_with_other_content_is_refused_and_untouched_until_force() {
 }
 
 #[test]
+fn a_magnet_link_whose_file_is_in_the_way_ends_as_a_refusal_does() {
+    let home = Folder::new("get-magnet-other");
+    let film = crate::film(&home, 300_000);
+    let source = Call::share(&home, &[&film]).state(&home.path().join("source")).start();
+    let file = home.write("got/film.mkv", &bytes(9, 1_000));
+    let peer = source.address.to_string();
+    let call = Call::get(&home, &[Path::new(&source.shares[0].magnet)]);
+    let ended = call.with(&["--exit", "--peer", &peer]).run();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.contains("film.mkv: exists with other content; move it away"), "{last}");
+    assert!(fs::read(&file).unwrap() == bytes(9, 1_000));
+    source.stop();
+}
+
+#[test]
 fn a_file_in_which_nothing_was_ever_written_is_filled() {
     for length in [0, 100_000, 70_000] {
         let home = Folder::new("get-hollow");

@@ -269,8 +269,11 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
             Some(hunt) => take_up(service, keeper, report, hunt).await,
             None => Ok(()),
         };
+        if let Err(refusal) = &taken_up {
+            // Before it counts as found no more: else all that was asked for would seem to be there.
+            service.fetched.fail(refusal.clone());
+        }
         service.fetched.found.borrow_mut().retain(|other| *other != torrent);
-        service.fetched.settled.ring();
         if let (Some(hunt), Err(refusal)) = (hunt, taken_up) {
             if service.fetched.put_off(hunt.lead.info_hash, &refusal) {
                 warn!("{refusal}");
@@ -281,8 +284,8 @@ pub async fn run(service: &Service<'_>, keeper: &Keeper<'_>, report: &Report) {
                 report.is_json(),
             );
             give_up(service, keeper, &hunt).await;
-            service.fetched.fail(refusal);
         }
+        service.fetched.settled.ring();
     }
 }
 

@@ -307,7 +307,6 @@ impl Desk {
     /// Something that was asked for will never come.
     pub fn fail(&self, refusal: Refusal) {
         self.failed.borrow_mut().get_or_insert(refusal);
-        self.settled.ring();
     }
 
     /// Why something that was asked for will never come.
