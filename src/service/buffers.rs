@@ -55,10 +55,14 @@ impl Service<'_> {
         Some(buffer)
     }
 
-    /// A second buffer, for a connection whose first is with a lane, unless somebody has none: it
-    /// is woken by that lane.
-    pub fn take_second_buffer(&self) -> Option<Buffer> {
-        if self.line.is_standing() { None } else { self.lanes.take_buffer() }
+    /// A buffer to gather payload in. To one whose last `is_with_a_lane` it is a second: that it has
+    /// only while nobody is without, and without standing in line, for that lane wakes it.
+    pub fn take_buffer_to_gather(&self, slot: PeerSlot, is_with_a_lane: bool) -> Option<Buffer> {
+        match is_with_a_lane {
+            false => self.take_buffer(slot),
+            true if self.line.is_standing() => None,
+            true => self.lanes.take_buffer(),
+        }
     }
 
     /// Gives a buffer back.

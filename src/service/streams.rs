@@ -142,7 +142,13 @@ impl Stream<'_> {
         }
     }
 
-    /// A read has found the end of what there was, or a send that of the room.
+    /// A read has found the end of what there was.
+    fn note_drained(&self) {
+        self.known.readable.set(false);
+        self.listen();
+    }
+
+    /// From here on news is of use: nothing is left to be read, or there may be no room to send.
     fn listen(&self) {
         if self.known.hushed.take() {
             // It says at once what has happened meanwhile. It cannot fail: the stream is in the set.
@@ -155,16 +161,13 @@ impl Stream<'_> {
         match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, read)) => {
                 // A read that fills less has found the end of what there was.
-                let more = read == buffer.len() || self.known.ended.get();
-                self.known.readable.set(more);
-                if !more {
-                    self.listen();
+                if read < buffer.len() && !self.known.ended.get() {
+                    self.note_drained();
                 }
                 Ok(Some(read))
             }
             Err(Errno::AGAIN) => {
-                self.known.readable.set(false);
-                self.listen();
+                self.note_drained();
                 Ok(None)
             }
             Err(Errno::INTR) => Ok(None),

@@ -31,11 +31,8 @@ impl Pump<'_, '_> {
     /// filled: the busier the lanes, the more a job brings.
     pub(super) fn feed_payload(&mut self, appetite: usize, now: Instant) -> Result<(), Ending> {
         if self.gathered.is_none() {
-            let buffer = match self.storing {
-                None => self.service.take_buffer(self.slot),
-                Some(_) => self.service.take_second_buffer(),
-            };
-            let Some(buffer) = buffer else {
+            let is_second = self.storing.is_some();
+            let Some(buffer) = self.service.take_buffer_to_gather(self.slot, is_second) else {
                 self.waits_for_buffer = true;
                 return Ok(());
             };

@@ -249,11 +249,8 @@ impl<'b, 's> Bringer<'b, 's> {
         let gathered = match self.gathered.take() {
             Some(gathered) => gathered,
             None => {
-                let buffer = match self.storing {
-                    None => self.service.take_buffer(self.slot),
-                    Some(_) => self.service.take_second_buffer(),
-                };
-                let Some(buffer) = buffer else {
+                let is_second = self.storing.is_some();
+                let Some(buffer) = self.service.take_buffer_to_gather(self.slot, is_second) else {
                     self.heard_at = now;
                     return Poll::Pending;
                 };
